@@ -1,0 +1,104 @@
+"""The exceptions of cellsync and its exit codes: everything that can go wrong, in one tree.
+
+    CellsyncError
+    |-- ConfigurationError      problems of rule and cell files, all of them at once   (exit 2)
+    |-- UsageError              the command line asks for something that is not there  (exit 2)
+    |-- Unreachable             a database does not answer or does not let us in       (exit 4)
+    |-- ReadFailed              a read ended early, was killed or made no sense        (exit 4)
+    |-- WriteFailed             a write that the server did not take                   (exit 4)
+    |   `-- Rejected            ... because of this one row; its neighbours may pass   (exit 4)
+    |-- JournalUnavailable      the journal cannot be made, read or understood         (exit 3)
+    `-- Locked                  another run writes to this database                    (exit 5)
+
+A cell or a table that could not be compared is not only an exception: the results that
+`run` returns have types of their own for it (``model.CellFailure``, ``model.TableFailure``),
+which carry no counts, so that nobody can add a failure up as zero differences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """The one table of exit codes; where several apply, the highest of 0..5 wins.
+
+    USAGE, BUG and INTERRUPTED stand alone: they end the command before results exist.
+    """
+
+    IN_STEP = 0
+    DIFFERENCES = 1
+    USAGE = 2
+    REFUSED = 3
+    INCOMPLETE = 4
+    LOCKED = 5
+    BUG = 70
+    INTERRUPTED = 130
+
+
+class CellsyncError(Exception):
+    """Say what went wrong, where, and what to do next; never holds a password."""
+
+    exit_code: ExitCode = ExitCode.INCOMPLETE
+
+
+class UsageError(CellsyncError):
+    """Name something that the configuration does not have (a cell, a rule, a run)."""
+
+    exit_code = ExitCode.USAGE
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem of one file, at a place an editor can jump to.
+
+    ``line`` and ``column`` count from 1; both are 0 when the problem is the file as a whole.
+    """
+
+    file: str
+    line: int
+    column: int
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}: {self.message}"
+
+
+class ConfigurationError(CellsyncError):
+    """Carry every problem that was found in the rule and cell files, in file order."""
+
+    exit_code = ExitCode.USAGE
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class Unreachable(CellsyncError):
+    """A database does not answer, or refuses the login."""
+
+
+class ReadFailed(CellsyncError):
+    """A read did not come to its end; what was read so far counts for nothing."""
+
+
+class WriteFailed(CellsyncError):
+    """The server did not take a write, and the transaction with it."""
+
+
+class Rejected(WriteFailed):
+    """The server did not take this one row; the transaction goes on without it."""
+
+
+class JournalUnavailable(CellsyncError):
+    """The journal cannot be made, read or understood, so nothing may be written."""
+
+    exit_code = ExitCode.REFUSED
+
+
+class Locked(CellsyncError):
+    """Another run writes to this database; the message names it."""
+
+    exit_code = ExitCode.LOCKED
