@@ -6,7 +6,8 @@
     |-- Unreachable             a database does not answer or does not let us in       (exit 4)
     |-- ReadFailed              a read ended early, was killed or made no sense        (exit 4)
     |-- WriteFailed             a write that the server did not take                   (exit 4)
-    |   `-- Rejected            ... because of this one row; its neighbours may pass   (exit 4)
+    |   |-- Rejected            ... because of this one row; its neighbours may pass   (exit 4)
+    |   `-- TransactionLost     ... through no fault of the rows: it may be tried again (exit 4)
     |-- JournalUnavailable      the journal cannot be made, read or understood         (exit 3)
     `-- Locked                  another run writes to this database                    (exit 5)
 
@@ -90,6 +91,10 @@ class WriteFailed(CellsyncError):
 
 class Rejected(WriteFailed):
     """The server did not take this one row; the transaction goes on without it."""
+
+
+class TransactionLost(WriteFailed):
+    """The whole transaction is gone (a deadlock, a lock wait, a lost connection); try it again."""
 
 
 class JournalUnavailable(CellsyncError):

@@ -105,6 +105,8 @@ class Topology:
     children: tuple[Cell, ...]
     rules: tuple[str, ...] = ()
     """The packs and rule files that the configuration names, in its order."""
+    settle: timedelta = timedelta(seconds=0.5)
+    """How long a run waits before differences are read again, where a rule does not say."""
 
     def cell(self, name: str) -> Cell | None:
         """Return the cell of that name, parent included, or None."""
@@ -527,15 +529,6 @@ class Projection:
     """The names that transforms may use."""
 
 
-class Liveness(str, Enum):
-    """Which rows of a table with soft delete are read."""
-
-    LIVE = "live"
-    TOMBSTONE = "tombstone"
-    LIMBO = "limbo"
-    """``deleted IS NULL``: neither live nor deleted to the application."""
-
-
 class Row(NamedTuple):
     """One row as a projection reads it; ``values`` pair with the projection's columns."""
 
@@ -544,7 +537,10 @@ class Row(NamedTuple):
     identity: Identity
     route: Value = None
     since: str | None = None
-    """The latest of the projection's ``age`` columns, as text, in UTC."""
+    """When a live row became what it is (the latest ``age`` column), or when a tombstone was
+    made, as text, in UTC."""
+    limbo: bool = False
+    """True when the soft-delete column is NULL: neither live nor deleted to its application."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -601,6 +597,8 @@ class Difference:
     action: Action = Action.REPORT
     reason: str = ""
     """What it means, in the users' words."""
+    tombstone: str | None = None
+    """For an extra row: when the desired side deleted its row of that key, as text, in UTC."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -639,7 +637,7 @@ class Status(str, Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class TableDiff:
-    """One rule on one edge, compared to the end."""
+    """One rule on one edge, compared to the end. Differences are in no order that means anything."""
 
     rule: str
     table: str
@@ -693,8 +691,8 @@ Stored = Union[Value, Reference, ServerTime]
 class Change:
     """One guarded write to one row; a pure function of it is its inverse.
 
-    INSERT has no ``before``, DELETE no ``after``, UPDATE has both with the same columns. Every
-    column of ``before`` must still hold its value when the change is made.
+    INSERT has no ``before`` and DELETE no ``after``. Every column of ``before`` must still hold
+    its value when the change is made; it may name more columns than ``after`` writes.
     """
 
     rule: str

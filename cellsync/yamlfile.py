@@ -82,7 +82,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
+            event = self.peek_event()  # type: ignore[no-untyped-call]
             raise yaml.composer.ComposerError(
                 None, None, f"alias *{event.anchor} is not allowed: write the value out", event.start_mark
             )
@@ -105,14 +105,16 @@ def _plain(
                 continue
             if key in result:
                 problems.append(Problem(file, *_place(key_node), f"the key {key!r} is given twice"))
-            places[(*path, key)] = _place(key_node)
-            result[key] = _plain(value_node, (*path, key), file, places, problems)
+            here: Path = (*path, key)
+            places[here] = _place(key_node)
+            result[key] = _plain(value_node, here, file, places, problems)
         return result
     if isinstance(node, yaml.SequenceNode):
         items = []
         for index, item in enumerate(node.value):
-            places[(*path, index)] = _place(item)
-            items.append(_plain(item, (*path, index), file, places, problems))
+            at: Path = (*path, index)
+            places[at] = _place(item)
+            items.append(_plain(item, at, file, places, problems))
         return items
     return _scalar(node, file, problems)
 

@@ -1,0 +1,402 @@
+"""Make the changes of a plan: guarded, in transactions that hold their journal rows, and verified.
+
+Every batch is one transaction: lock the rows, look the references up, check every guard against
+the locked rows, write, read back, record. A row that is no longer what the plan saw is a conflict
+and is left alone; a row that the server does not take fails by itself; anything that costs the
+whole transaction is tried again as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import Protocol
+
+from oslo_db import api as oslo_api
+
+from cellsync.diff import folded, identity_of, shown
+from cellsync.errors import Rejected, TransactionLost, WriteFailed
+from cellsync.model import (
+    Action,
+    Change,
+    Fate,
+    Identity,
+    Join,
+    Key,
+    KeyPart,
+    Outcome,
+    Projected,
+    Projection,
+    Reference,
+    Row,
+    ServerTime,
+    Stored,
+    Table,
+    Value,
+)
+
+BATCH = 100
+"""Changes in one transaction: few enough that its locks are short."""
+
+TRIES = 5
+
+RawRow = Mapping[str, Value]
+
+
+class Writer(Protocol):
+    """The database that is written; ``db.Database`` says what each call does."""
+
+    def transaction(self) -> AbstractContextManager[None]: ...
+    def reconnect(self) -> None: ...
+    def tables(self, names: Iterable[str]) -> Mapping[str, Table]: ...
+    def taken(self, projection: Projection, keys: Sequence[Key]) -> Sequence[Row]: ...
+    def resolve(self, join: Join, keys: Sequence[Key]) -> Mapping[Key, tuple[Value, ...]]: ...
+    def insert(self, table: str, values: Mapping[str, Value | ServerTime]) -> int: ...
+    def delete(self, table: str, identity: RawRow) -> int: ...
+
+    def lock(
+        self, table: str, identity: tuple[str, ...], identities: Sequence[Identity]
+    ) -> Mapping[Identity, RawRow]: ...
+
+    def read_back(
+        self, table: str, identity: tuple[str, ...], identities: Sequence[Identity]
+    ) -> Mapping[Identity, RawRow]: ...
+
+    def update(self, table: str, identity: RawRow, values: Mapping[str, Value | ServerTime]) -> int: ...
+
+
+class Reader(Protocol):
+    """The same database, read once more after the writing."""
+
+    def rows(
+        self, projection: Projection, *, keys: Sequence[Key] | None = None, tombstones: bool = False
+    ) -> Iterator[Row]: ...
+
+
+class Recorder(Protocol):
+    """The journal of the written database."""
+
+    def record(self, outcomes: Sequence[Outcome]) -> None:
+        """Write the rows of a batch's changes, inside the transaction that makes them."""
+
+    def recorded(self, changes: Sequence[Change]) -> Sequence[bool]:
+        """Say for each change whether the journal has it: a commit may have come through unseen."""
+
+
+def execute(
+    changes: Sequence[Change],
+    *,
+    writer: Writer,
+    recorder: Recorder,
+    targets: Mapping[str, Projection],
+    progress: Callable[[int], None] = lambda done: None,
+) -> tuple[Outcome, ...]:
+    """Make the changes in their order and return what became of each, in the same order.
+
+    ``targets`` holds, by rule, the projection through which the written side is read: it says
+    what a key is there and where references lead. A rule without one (in an undo) is guarded by
+    the raw values of its key columns. Stops at a failure that is not one row's own: the rest
+    comes back as FAILED, with its cause.
+    """
+    outcomes: list[Outcome] = []
+    for batch in _batches(changes):
+        try:
+            outcomes += _attempt(batch, writer, recorder, targets)
+        except WriteFailed as error:
+            rest = changes[len(outcomes) :]
+            outcomes += [Outcome(change=change, fate=Fate.FAILED, message=str(error)) for change in rest]
+            break
+        progress(len(outcomes))
+    return tuple(outcomes)
+
+
+def _batches(changes: Sequence[Change]) -> Iterator[Sequence[Change]]:
+    """Yield runs of changes of one rule and one action; keys that look alike never share one."""
+    batch: list[Change] = []
+    alike: set[object] = set()
+    for change in changes:
+        kin = bool(batch) and (batch[0].rule, batch[0].table, batch[0].action) == (
+            change.rule,
+            change.table,
+            change.action,
+        )
+        key = folded(change.key)
+        if batch and (not kin or len(batch) >= BATCH or key in alike or _refers(change, batch)):
+            yield batch
+            batch, alike = [], set()
+        batch.append(change)
+        alike.add(key)
+    if batch:
+        yield batch
+
+
+def _refers(change: Change, batch: Sequence[Change]) -> bool:
+    """Say whether a row refers to another row of its own table that this batch inserts."""
+    own = {r.key for r in _references((change,)) if r.rule == change.rule}
+    return any(each.key in own for each in batch)
+
+
+def _attempt(
+    batch: Sequence[Change], writer: Writer, recorder: Recorder, targets: Mapping[str, Projection]
+) -> list[Outcome]:
+    tried = 0
+
+    @oslo_api.wrap_db_retry(
+        max_retries=TRIES,
+        retry_interval=0.2,
+        inc_retry_interval=True,
+        max_retry_interval=3,
+        jitter=True,
+        exception_checker=lambda error: isinstance(error, TransactionLost),
+    )  # type: ignore[untyped-decorator]
+    def attempt() -> list[Outcome]:
+        nonlocal tried
+        tried += 1
+        todo = batch
+        if tried > 1:
+            writer.reconnect()
+            done = recorder.recorded(batch)
+            todo = [change for change, made in zip(batch, done, strict=True) if not made]
+        outcomes = {id(change): Outcome(change=change, fate=Fate.APPLIED) for change in batch}
+        if todo:
+            with writer.transaction():
+                made_now = _Batch(todo, writer, targets).run()
+                recorder.record([outcome for outcome in made_now if outcome.fate is Fate.APPLIED])
+            outcomes.update(zip(map(id, todo), made_now, strict=True))
+        return list(outcomes.values())
+
+    result: list[Outcome] = attempt()
+    return result
+
+
+class _Batch:
+    """One transaction's worth of changes to one table, all of one action."""
+
+    def __init__(self, changes: Sequence[Change], writer: Writer, targets: Mapping[str, Projection]) -> None:
+        self._changes = changes
+        self._writer = writer
+        first = changes[0]
+        self._table = writer.tables([first.table]).get(first.table)
+        self._target = targets.get(first.rule)
+        self._identity = first.identity_columns or (identity_of(self._table) if self._table else ())
+
+    def run(self) -> list[Outcome]:
+        if self._table is None:
+            gone = f"there is no table {self._changes[0].table}"
+            return [Outcome(change=c, fate=Fate.FAILED, message=gone) for c in self._changes]
+        self._resolved = self._resolve()
+        self._locked = self._lock()
+        self._taken = self._look_for_taken()
+        made = [self._make(change) for change in self._changes]
+        return self._read_back(made)
+
+    def _resolve(self) -> Mapping[Reference, tuple[Value, ...]]:
+        wanted: dict[str, list[Key]] = {}
+        for reference in dict.fromkeys(_references(self._changes)):
+            wanted.setdefault(reference.rule, []).append(reference.key)
+        joins = {join.rule: join for join in _joins(self._target)}
+        return {
+            Reference(rule=rule, key=key): ids
+            for rule, keys in wanted.items()
+            for key, ids in self._writer.resolve(joins[rule], keys).items()
+        }
+
+    def _lock(self) -> Mapping[Identity, RawRow]:
+        identities = [change.identity for change in self._changes if change.action is not Action.INSERT]
+        first = self._changes[0]
+        return self._writer.lock(first.table, self._identity, identities) if identities else {}
+
+    def _look_for_taken(self) -> Mapping[Key, Row]:
+        """Return for each key to be inserted the row that holds it already, in any spelling."""
+        if self._changes[0].action is not Action.INSERT:
+            return {}
+        target = self._target or _raw_target(self._table, self._changes[0])
+        keys = {change.key if self._target else _raw_key(change): change.key for change in self._changes}
+        found: dict[Key, Row] = {}
+        for row in self._writer.taken(target, list(keys)):
+            if row.key in keys:
+                found[keys[row.key]] = row
+            else:
+                found.update(self._spelled_otherwise(target, keys))
+        return found
+
+    def _spelled_otherwise(self, target: Projection, keys: Mapping[Key, Key]) -> dict[Key, Row]:
+        """Ask for one key at a time: a row came up that none of them names exactly."""
+        return {
+            original: rows[0] for key, original in keys.items() if (rows := self._writer.taken(target, [key]))
+        }
+
+    def _make(self, change: Change) -> Outcome:
+        problem = self._problem(change)
+        if problem is not None:
+            return Outcome(change=change, fate=Fate.CONFLICT, message=problem)
+        try:
+            return self._write(change)
+        except Rejected as error:
+            return Outcome(change=change, fate=Fate.FAILED, message=str(error))
+
+    def _problem(self, change: Change) -> str | None:
+        for reference in _references((change,)):
+            ids = self._resolved.get(reference, ())
+            if len(ids) != 1:
+                name = "/".join(shown(part) for part in reference.key)
+                how = "is not there" if not ids else f"is there {len(ids)} times"
+                return f"the {reference.rule} row {name} that it refers to {how}"
+        if change.action is Action.INSERT:
+            holder = self._taken.get(change.key)
+            return (
+                None if holder is None else f"the key is taken by {_named(self._identity, holder.identity)}"
+            )
+        held = self._locked.get(change.identity)
+        return "the row is gone" if held is None else self._moved(change, held)
+
+    def _moved(self, change: Change, held: RawRow) -> str | None:
+        moved = [
+            f"{name} was {shown(expected)} and is {shown(held.get(name))}"
+            for name, expected in self._values(change.before).items()
+            if isinstance(expected, ServerTime) or not _same(held.get(name), expected)
+        ]
+        return ", ".join(moved) or None
+
+    def _write(self, change: Change) -> Outcome:
+        located = dict(zip(self._identity, change.identity, strict=True))
+        values = self._values(change.after)
+        if change.action is Action.INSERT:
+            number = self._writer.insert(change.table, values)
+            identity = tuple(_value(values.get(name, number)) for name in self._identity)
+            return Outcome(change=replace(change, identity=identity), fate=Fate.APPLIED)
+        if change.action is Action.UPDATE:
+            matched = self._writer.update(change.table, located, values)
+        else:
+            matched = self._writer.delete(change.table, located)
+        if matched != 1:
+            raise WriteFailed(
+                f"{change.table} {_named(self._identity, change.identity)}: {matched} rows matched"
+            )
+        return Outcome(change=change, fate=Fate.APPLIED)
+
+    def _values(self, row: Mapping[str, Stored] | None) -> dict[str, Value | ServerTime]:
+        """Return a row with its references replaced by the ids that they have here."""
+        return {
+            name: self._resolved[value][0] if isinstance(value, Reference) else value
+            for name, value in (row or {}).items()
+        }
+
+    def _read_back(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """Put into each change the rows as the server had and has them."""
+        made = [o.change.identity for o in outcomes if o.fate is Fate.APPLIED]
+        after = self._writer.read_back(self._changes[0].table, self._identity, made) if made else {}
+        return [self._as_read(outcome, after) for outcome in outcomes]
+
+    def _as_read(self, outcome: Outcome, after: Mapping[Identity, RawRow]) -> Outcome:
+        change = outcome.change
+        if outcome.fate is not Fate.APPLIED:
+            return outcome
+        was, now = self._locked.get(change.identity), after.get(change.identity)
+        if change.action is Action.UPDATE and was is not None and now is not None:
+            # More may have changed than was written: ON UPDATE CURRENT_TIMESTAMP does that.
+            names = [name for name in now if name in (change.after or {}) or not _same(was[name], now[name])]
+            was, now = {name: was[name] for name in names}, {name: now[name] for name in names}
+        return replace(outcome, change=replace(change, before=was, after=now))
+
+
+def _references(changes: Iterable[Change]) -> Iterator[Reference]:
+    for change in changes:
+        for row in (change.before, change.after):
+            yield from (value for value in (row or {}).values() if isinstance(value, Reference))
+
+
+def _joins(target: Projection | None) -> Iterator[Join]:
+    for part in (*target.key, *target.columns) if target else ():
+        if part.join is not None:
+            yield part.join
+
+
+def _raw_target(table: Table | None, change: Change) -> Projection:
+    """Return a projection onto the raw key columns, for changes that no rule describes any more."""
+    assert table is not None
+    columns = [column for name in change.key_columns if (column := table.column(name))]
+    identity = [column for name in identity_of(table) if (column := table.column(name))]
+    return Projection(
+        rule=change.rule,
+        table=table.name,
+        key=tuple(Projected(column=column.name, family=column.family) for column in columns),
+        columns=(),
+        identity=tuple(column.name for column in identity),
+        identity_families=tuple(column.family for column in identity),
+        parent="",
+        child="",
+    )
+
+
+def _raw_key(change: Change) -> Key:
+    return tuple(_value((change.after or {}).get(name)) for name in change.key_columns)
+
+
+def _value(stored: Stored) -> Value:
+    assert not isinstance(stored, (Reference, ServerTime))
+    return stored
+
+
+def _same(one: Stored, other: Stored) -> bool:
+    """Say whether two canonical values are the same to the byte: 1 and '1' are not."""
+    return one == other and isinstance(one, str) == isinstance(other, str)
+
+
+def _named(names: Sequence[str], identity: Identity) -> str:
+    return ", ".join(f"{name} {shown(value)}" for name, value in zip(names, identity, strict=True))
+
+
+# -- Verifying ---------------------------------------------------------------------------------
+
+
+def verify(
+    outcomes: Sequence[Outcome],
+    planned: Collection[Change],
+    *,
+    reader: Reader,
+    targets: Mapping[str, Projection],
+) -> tuple[str, ...]:
+    """Read the written keys again and return a line for each that is not as planned.
+
+    ``planned`` are the changes as the plan had them; those that were applied must now read, through
+    the projection, as the plan wanted them. What somebody else changed in the meantime shows too.
+    """
+    applied = {(o.change.rule, o.change.key) for o in outcomes if o.fate is Fate.APPLIED}
+    problems: list[str] = []
+    for rule, target in targets.items():
+        changes = [c for c in planned if c.rule == rule and (c.rule, c.key) in applied]
+        found = {row.key: row for row in reader.rows(target, keys=[c.key for c in changes]) if not row.limbo}
+        problems += [line for change in changes if (line := _unlike(change, found.get(change.key), target))]
+    return tuple(problems)
+
+
+def _unlike(change: Change, row: Row | None, target: Projection) -> str | None:
+    name = f"{change.table} {'/'.join(shown(part) for part in change.key)}"
+    if change.action is Action.DELETE or (change.after is not None and _deletes(change, target)):
+        return None if row is None else f"{name} was deleted, and is there again"
+    if row is None:
+        return f"{name} was written, and is not there"
+    held: dict[str, KeyPart] = {p.column: value for p, value in zip(target.columns, row.values, strict=True)}
+    wrong = [
+        f"{column} is {shown(held[column])} instead of {shown(_plain(value))}"
+        for column, value in (change.after or {}).items()
+        if column in held and held[column] != _plain(value)
+    ]
+    return f"{name} was written, but {', '.join(wrong)}" if wrong else None
+
+
+def _deletes(change: Change, target: Projection) -> bool:
+    soft_delete = target.soft_delete
+    return (
+        change.action is Action.UPDATE
+        and soft_delete is not None
+        and (change.after or {}).get(soft_delete.column, soft_delete.live) != soft_delete.live
+    )
+
+
+def _plain(stored: Stored) -> KeyPart:
+    if isinstance(stored, Reference):
+        return stored.key
+    return None if isinstance(stored, ServerTime) else stored

@@ -1,0 +1,162 @@
+"""Values, changes and plans as JSON, and back without loss.
+
+The journal and plan files are written with this. JSON has no bytes and no decimals, so these and
+the other things that are not plain values are objects with one key: {"bytes": "00ff"}.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+from cellsync.model import (
+    Action,
+    Change,
+    Dangling,
+    DatabaseIdentity,
+    Key,
+    KeyPart,
+    Plan,
+    Reference,
+    Refusal,
+    ServerTime,
+    Skipped,
+    Stored,
+)
+
+VERSION = 1
+"""The version of plan files and of the journal's rows; a newer one is refused by older readers."""
+
+
+def encode(value: Stored | KeyPart) -> Any:
+    """Return what ``json`` can write for a value, a reference or a part of a key."""
+    if isinstance(value, ServerTime):
+        return {"server": value.value}
+    if isinstance(value, Reference):
+        return {"rule": value.rule, "key": encode(value.key)}
+    if isinstance(value, Dangling):
+        return {"dangling": encode(value.raw), "deleted": value.deleted}
+    if isinstance(value, tuple):
+        return [encode(part) for part in value]
+    if isinstance(value, bytes):
+        return {"bytes": value.hex()}
+    if isinstance(value, Decimal):
+        return {"decimal": str(value)}
+    if isinstance(value, float):
+        # Not a JSON number, so that no reader between here and there rounds it.
+        return {"float": value.hex()}
+    return value
+
+
+def decode(data: Any) -> Any:
+    """Return what ``encode`` was given."""
+    if isinstance(data, list):
+        return tuple(decode(part) for part in data)
+    if not isinstance(data, dict):
+        return data
+    if "bytes" in data:
+        return bytes.fromhex(data["bytes"])
+    if "decimal" in data:
+        return Decimal(data["decimal"])
+    if "float" in data:
+        return float.fromhex(data["float"])
+    if "server" in data:
+        return ServerTime(data["server"])
+    if "dangling" in data:
+        return Dangling(raw=decode(data["dangling"]), deleted=data["deleted"])
+    return Reference(rule=data["rule"], key=decode(data["key"]))
+
+
+def row_to_text(row: Mapping[str, Stored] | None) -> str | None:
+    """Return a row, or the part of it that a change speaks of, as JSON text."""
+    return None if row is None else json.dumps(_row_to_data(row), ensure_ascii=False)
+
+
+def row_from_text(text: str | None) -> dict[str, Stored] | None:
+    """Return what ``row_to_text`` was given."""
+    return None if text is None else _row_from_data(json.loads(text))
+
+
+def tuple_to_text(values: Key | Sequence[str]) -> str:
+    """Return a key, an identity or a list of names as JSON text."""
+    return json.dumps([encode(value) for value in values], ensure_ascii=False)
+
+
+def tuple_from_text(text: str) -> tuple[Any, ...]:
+    """Return what ``tuple_to_text`` was given."""
+    return tuple(decode(value) for value in json.loads(text))
+
+
+def plan_to_data(plan: Plan) -> dict[str, Any]:
+    """Return a plan as JSON data."""
+    return {
+        "child": plan.child,
+        "written": plan.written,
+        "database": {
+            "server": plan.database.server,
+            "schema": plan.database.schema,
+            "version": plan.database.version,
+        },
+        "changes": [_change_to_data(change) for change in plan.changes],
+        "skipped": [{"rule": s.rule, "key": encode(s.key), "reason": s.reason} for s in plan.skipped],
+        "refusals": [{"code": r.code, "rule": r.rule, "message": r.message} for r in plan.refusals],
+        "notices": list(plan.notices),
+    }
+
+
+def plan_from_data(data: Mapping[str, Any]) -> Plan:
+    """Return what ``plan_to_data`` was given. Raises KeyError or TypeError for anything else."""
+    return Plan(
+        child=data["child"],
+        written=data["written"],
+        database=DatabaseIdentity(**data["database"]),
+        changes=tuple(_change_from_data(each) for each in data["changes"]),
+        skipped=tuple(
+            Skipped(rule=each["rule"], key=decode(each["key"]), reason=each["reason"])
+            for each in data["skipped"]
+        ),
+        refusals=tuple(Refusal(**each) for each in data["refusals"]),
+        notices=tuple(data["notices"]),
+    )
+
+
+def _change_to_data(change: Change) -> dict[str, Any]:
+    return {
+        "rule": change.rule,
+        "table": change.table,
+        "action": change.action.value,
+        "key": encode(change.key),
+        "key_columns": list(change.key_columns),
+        "identity_columns": list(change.identity_columns),
+        "identity": encode(change.identity),
+        "before": _row_to_data(change.before),
+        "after": _row_to_data(change.after),
+        "origin": encode(change.origin),
+        "reason": change.reason,
+    }
+
+
+def _change_from_data(data: Mapping[str, Any]) -> Change:
+    return Change(
+        rule=data["rule"],
+        table=data["table"],
+        action=Action(data["action"]),
+        key=decode(data["key"]),
+        key_columns=tuple(data["key_columns"]),
+        identity_columns=tuple(data["identity_columns"]),
+        identity=decode(data["identity"]),
+        before=_row_from_data(data["before"]),
+        after=_row_from_data(data["after"]),
+        origin=decode(data["origin"]),
+        reason=data["reason"],
+    )
+
+
+def _row_to_data(row: Mapping[str, Stored] | None) -> dict[str, Any] | None:
+    return None if row is None else {name: encode(value) for name, value in row.items()}
+
+
+def _row_from_data(data: Mapping[str, Any] | None) -> dict[str, Stored] | None:
+    return None if data is None else {name: decode(value) for name, value in data.items()}

@@ -1,0 +1,156 @@
+"""Open a connection to a cell's database, in a session whose settings are known.
+
+Every session runs in UTC, in strict mode, with four-byte text, and with time limits, so that a
+stuck cellsync holds up nobody for long. Errors come out as cellsync's own, with the server's
+message and without statement, parameters or password.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy
+from oslo_db import exception as oslo_errors
+from oslo_db.sqlalchemy import exc_filters
+from sqlalchemy import event, pool
+
+from cellsync import transforms
+from cellsync.errors import CellsyncError, ReadFailed, Rejected, TransactionLost, Unreachable, WriteFailed
+from cellsync.model import Cell, Value
+
+SQL_MODE = "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES"
+"""Strict, so that nothing is cut or mangled; lenient where a row that exists must be copied as it
+is (an id of 0, a date of 0000-00-00)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timeouts:
+    """Time limits of a session, in whole seconds."""
+
+    connect: int = 5
+    statement: int = 600
+    lock: int = 5
+    """How long to wait for a row lock or a metadata lock."""
+    idle_transaction: int = 120
+
+
+def engine(cell: Cell, timeouts: Timeouts) -> sqlalchemy.Engine:
+    """Return an engine that connects to a cell's database; it connects when first used."""
+    url = sqlalchemy.make_url(cell.database.url.reveal())
+    if url.get_backend_name() == "sqlite":
+        made = sqlalchemy.create_engine(
+            url, poolclass=pool.NullPool, isolation_level="AUTOCOMMIT", hide_parameters=True
+        )
+        event.listen(made, "connect", _prepare_sqlite)
+    else:
+        # Under the dialect's own name "mariadb" oslo.db maps no errors and retries nothing.
+        url = url.set(drivername="mysql+pymysql").update_query_dict({"charset": "utf8mb4"})
+        made = sqlalchemy.create_engine(
+            url,
+            poolclass=pool.NullPool,
+            isolation_level="AUTOCOMMIT",
+            hide_parameters=True,
+            connect_args={"connect_timeout": timeouts.connect, "read_timeout": timeouts.statement + 30},
+        )
+        event.listen(made, "connect", _Prepare(timeouts))
+    exc_filters.register_engine(made)
+    return made
+
+
+class _Prepare:
+    """Set the session variables of one new MariaDB connection."""
+
+    def __init__(self, timeouts: Timeouts) -> None:
+        self._settings = {
+            "time_zone": "'+00:00'",
+            "sql_mode": f"'{SQL_MODE}'",
+            "group_concat_max_len": 1024 * 1024,
+            "lock_wait_timeout": timeouts.lock,
+            "innodb_lock_wait_timeout": timeouts.lock,
+            "max_statement_time": timeouts.statement,
+            "idle_transaction_timeout": timeouts.idle_transaction,
+        }
+
+    def __call__(self, connection: Any, record: Any) -> None:
+        assigned = ", ".join(f"SESSION {name} = {value}" for name, value in self._settings.items())
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET {assigned}")
+            cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, record: Any) -> None:
+    for name, transform in transforms.REGISTRY.items():
+        connection.create_function(name, 3, _null_safe(transform.function), deterministic=True)
+    path = connection.execute("PRAGMA database_list").fetchone()[2]
+    # Beside the data, as the schema "cellsync" is beside the data on a MariaDB server.
+    connection.execute("ATTACH DATABASE ? AS cellsync", (f"{path}-cellsync" if path else ":memory:",))
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _null_safe(function: transforms.Function) -> Any:
+    def call(value: Value, parent: str, child: str) -> Value:
+        return None if value is None else function(str(value), parent=parent, child=child)
+
+    return call
+
+
+@contextmanager
+def translated(cell: str, *, writing: bool = False) -> Iterator[None]:
+    """Turn the driver's errors into cellsync's, named after the cell they happened in."""
+    try:
+        yield
+    except (oslo_errors.DBError, sqlalchemy.exc.SQLAlchemyError, UnicodeError) as error:
+        raise _translation(cell, error, writing=writing) from None
+
+
+def unreachable(cell: Cell, error: Exception) -> Unreachable:
+    """Return the error of a connection that could not be made."""
+    return Unreachable(f"cannot connect to {cell.name} at {cell.database.shown}: {_message(error)}")
+
+
+_LOST = (oslo_errors.DBDeadlock, oslo_errors.DBConnectionError)
+_ROW = (
+    oslo_errors.DBDuplicateEntry,
+    oslo_errors.DBDataError,
+    oslo_errors.DBReferenceError,
+    oslo_errors.DBConstraintError,
+)
+# Out of range, too long, wrong for its charset, NULL where there may be none, no default, a CHECK.
+_ROW_CODES = {1048, 1054, 1062, 1264, 1265, 1292, 1364, 1366, 1406, 1451, 1452, 1526, 3140, 3819, 4025}
+
+
+def _translation(cell: str, error: Exception, *, writing: bool) -> CellsyncError:
+    message = f"{cell}: {_message(error)}"
+    if not writing:
+        return ReadFailed(message)
+    if isinstance(error, _LOST):
+        return TransactionLost(message)
+    if isinstance(error, _ROW) or _code(error) in _ROW_CODES:
+        return Rejected(message)
+    return WriteFailed(message)
+
+
+def _driver_error(error: BaseException) -> BaseException:
+    inner = getattr(error, "inner_exception", None) or error
+    return getattr(inner, "orig", None) or inner
+
+
+def _code(error: Exception) -> int | None:
+    arguments = _driver_error(error).args
+    return arguments[0] if arguments and isinstance(arguments[0], int) else None
+
+
+def _message(error: Exception) -> str:
+    """Return the server's own words; a URL in them loses its password."""
+    driver = _driver_error(error)
+    arguments = driver.args
+    if len(arguments) > 1 and isinstance(arguments[0], int):
+        text = f"{arguments[1]} (error {arguments[0]})"
+    else:
+        text = str(driver) or type(driver).__name__
+    return re.sub(r"(://[^:/@\s]*):[^@\s]*@", r"\1:***@", text.splitlines()[0])

@@ -1,0 +1,442 @@
+"""One open connection to a cell's database: the Reader of diff and the Writer of apply."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+import sqlalchemy
+from oslo_db import exception as oslo_errors
+
+from cellsync.db import schema
+from cellsync.db.connect import Timeouts, engine, translated, unreachable
+from cellsync.db.dialects import Dialect, MariaDB, SQLite
+from cellsync.db.select import Select, Statement, canonical, escaped
+from cellsync.errors import Locked, ReadFailed
+from cellsync.model import (
+    Cell,
+    DatabaseIdentity,
+    Identity,
+    Join,
+    Key,
+    LookUp,
+    Projection,
+    Row,
+    SchemaVersion,
+    ServerTime,
+    Table,
+    Value,
+)
+
+LOG = logging.getLogger(__name__)
+
+KEYS_PER_QUERY = 200
+ROWS_PER_FETCH = 2000
+
+
+def connect(cell: Cell, timeouts: Timeouts) -> Database:
+    """Open one connection to a cell's database.
+
+    Raises Unreachable when the server does not answer, refuses the login, or has no such schema.
+    """
+    made = engine(cell, timeouts)
+    try:
+        connection = made.connect()
+    except (oslo_errors.DBError, sqlalchemy.exc.SQLAlchemyError, OSError, UnicodeError) as error:
+        made.dispose()
+        raise unreachable(cell, error) from None
+    return Database(cell, made, connection)
+
+
+class Database:
+    """A cell's database, read and written through one connection. Not for several threads at once."""
+
+    def __init__(self, cell: Cell, made: sqlalchemy.Engine, connection: sqlalchemy.Connection) -> None:
+        self.cell = cell
+        self.connection = connection
+        self.makes_schemas = connection.dialect.name != "sqlite"
+        self._engine = made
+        self._dialect: Dialect = SQLite() if connection.dialect.name == "sqlite" else MariaDB()
+        self._tables: dict[str, Table] = {}
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; what was not committed is rolled back."""
+        self.connection.invalidate()
+        self.connection.close()
+        self._engine.dispose()
+
+    # -- What it is ------------------------------------------------------------------------
+
+    def identity(self) -> DatabaseIdentity:
+        """Return what tells this database from others. One query."""
+        if self._dialect.name == "sqlite":
+            path = os.path.realpath(self.connection.engine.url.database or ":memory:")
+            return DatabaseIdentity(server=path, schema="main", version=f"SQLite {_sqlite_version()}")
+        wanted = "'server_uid', 'version', 'wsrep_cluster_state_uuid'"
+        rows = self._query(
+            "SELECT 'schema', DATABASE() UNION ALL SELECT VARIABLE_NAME, VARIABLE_VALUE "
+            f"FROM information_schema.GLOBAL_VARIABLES WHERE VARIABLE_NAME IN ({wanted})"
+        )
+        found = {str(name).lower(): str(value) for name, value in rows}
+        return DatabaseIdentity(
+            server=found.get("server_uid", ""), schema=found["schema"], version=found["version"]
+        )
+
+    def tables(self, names: Iterable[str]) -> Mapping[str, Table]:
+        """Return those of the named tables that exist. Four queries on MariaDB."""
+        missing = set(names) - set(self._tables)
+        read = schema.sqlite if self._dialect.name == "sqlite" else schema.mariadb
+        if missing:
+            self._tables.update(read(self._query, missing))
+        return {name: self._tables[name] for name in names if name in self._tables}
+
+    def version(self, table: str) -> SchemaVersion:
+        """Return what a version table says; the value is None when there is no such table.
+
+        sqlalchemy-migrate's ``migrate_version`` has one number for each repository; a database
+        holds one repository. Alembic's ``alembic_version`` has a name.
+        """
+        known = self.tables([table]).get(table)
+        column = next((c for c in (known.columns if known else ()) if c.name.startswith("version")), None)
+        if column is None:
+            return SchemaVersion(table=table, value=None)
+        quote = self._dialect.quote
+        values = [
+            row[0] for row in self._query(f"SELECT {quote(column.name)} FROM {quote(table)} ORDER BY 1")
+        ]
+        return SchemaVersion(table=table, value=values[-1] if values else None)
+
+    # -- Reading ---------------------------------------------------------------------------
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Read everything inside as of one instant."""
+        with translated(self.cell.name):
+            self.connection.exec_driver_sql(self._dialect.begin_read)
+        try:
+            yield
+        finally:
+            self._end("ROLLBACK")
+
+    def rows(
+        self, projection: Projection, *, keys: Sequence[Key] | None = None, tombstones: bool = False
+    ) -> Iterator[Row]:
+        """Yield the rows of a projection; see ``diff.Reader``."""
+        select = Select(
+            projection, self._dialect, schema.types(self._needed(projection)), tombstones=tombstones
+        )
+        statements = (
+            [select.statement()]
+            if keys is None
+            else [select.statement(keys=part) for part in _batches(keys, KEYS_PER_QUERY)]
+        )
+        for statement in statements:
+            for record in self._stream(statement):
+                yield select.row(record)
+
+    def look_up(self, where: LookUp) -> frozenset[str]:
+        """Return the distinct values that a child says are its own."""
+        if where.table not in self.tables([where.table]):
+            raise ReadFailed(f"{self.cell.name} has no table {where.table} to look {where.column} up in")
+        quote = self._dialect.quote
+        sql = f"SELECT DISTINCT {quote(where.column)} FROM {quote(where.table)}"
+        if where.where:
+            sql += f" WHERE ({escaped(where.where)})"
+        return frozenset(str(row[0]) for row in self._query(sql) if row[0] is not None)
+
+    def _needed(self, projection: Projection) -> Mapping[str, Table]:
+        joins = [part.join for part in (*projection.key, *projection.columns) if part.join]
+        names = {projection.table, *(table for join in joins for table in _joined(join))}
+        return self.tables(names)
+
+    def _stream(self, statement: Statement) -> Iterator[Sequence[Value]]:
+        LOG.debug("%s: %s", self.cell.name, statement.sql)
+        with translated(self.cell.name):
+            streamed = self.connection.execution_options(stream_results=True, max_row_buffer=ROWS_PER_FETCH)
+            result = streamed.execute(sqlalchemy.text(statement.sql), dict(statement.parameters))
+            try:
+                for partition in result.partitions(ROWS_PER_FETCH):
+                    yield from partition
+            finally:
+                result.close()
+
+    def _query(self, sql: str, **parameters: Any) -> list[Sequence[Any]]:
+        LOG.debug("%s: %s", self.cell.name, sql)
+        with translated(self.cell.name):
+            return list(self.connection.execute(sqlalchemy.text(sql), parameters).all())
+
+    # -- For the journal, whose rows are written in the transaction of the changes -----------
+
+    def has_table(self, name: str, *, schema: str) -> bool:
+        """Say whether there is such a table, as far as this login may see."""
+        with translated(self.cell.name):
+            return sqlalchemy.inspect(self.connection).has_table(name, schema=schema)
+
+    def execute(
+        self, statement: sqlalchemy.Executable, rows: Sequence[Mapping[str, Any]] = ()
+    ) -> sqlalchemy.Result[Any]:
+        """Execute a statement of SQLAlchemy, once or for many rows."""
+        with translated(self.cell.name, writing=True):
+            if rows:
+                return self.connection.execute(statement, list(rows))
+            return self.connection.execute(statement)
+
+    # -- Writing ---------------------------------------------------------------------------
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit what is written inside when it ends well, and roll it back when it raises."""
+        with translated(self.cell.name, writing=True):
+            self.connection.exec_driver_sql(self._dialect.begin_write)
+        try:
+            yield
+        except BaseException:
+            self._end("ROLLBACK")
+            raise
+        with translated(self.cell.name, writing=True):
+            self.connection.exec_driver_sql("COMMIT")
+
+    def reconnect(self) -> None:
+        """Open the connection again if it is lost; a server's refusal is raised as Unreachable."""
+        try:
+            self.connection.exec_driver_sql("SELECT 1")
+        except (oslo_errors.DBError, sqlalchemy.exc.SQLAlchemyError):
+            self.connection.invalidate()
+            self.connection.close()
+            try:
+                self.connection = self._engine.connect()
+            except (oslo_errors.DBError, sqlalchemy.exc.SQLAlchemyError, OSError) as error:
+                raise unreachable(self.cell, error) from None
+
+    def lock(
+        self, table: str, identity: tuple[str, ...], identities: Sequence[Identity]
+    ) -> Mapping[Identity, Mapping[str, Value]]:
+        """Return whole rows by primary key, kept from changing until the transaction ends.
+
+        A row that is not there is not in the result. Generated columns are left out.
+        """
+        return self._whole(table, identity, identities, self._dialect.lock_rows)
+
+    def read_back(
+        self, table: str, identity: tuple[str, ...], identities: Sequence[Identity]
+    ) -> Mapping[Identity, Mapping[str, Value]]:
+        """Return whole rows by primary key, as this transaction sees them."""
+        return self._whole(table, identity, identities, "")
+
+    def taken(self, projection: Projection, keys: Sequence[Key]) -> Sequence[Row]:
+        """Return the rows that hold one of ``keys`` under the collation, and keep it that way.
+
+        Until the transaction ends nobody can add a row with one of these keys (InnoDB locks the
+        gaps that it searched).
+        """
+        select = Select(projection, self._dialect, schema.types(self._needed(projection)))
+        found: list[Row] = []
+        for part in _batches(keys, KEYS_PER_QUERY):
+            statement = select.statement(keys=part, suffix=self._dialect.lock_rows)
+            found += [select.row(record) for record in self._write_query(statement)]
+        return found
+
+    def resolve(self, join: Join, keys: Sequence[Key]) -> Mapping[Key, tuple[Value, ...]]:
+        """Return the surrogate ids of the live rows that hold each key, kept until the end.
+
+        Compared binary: a row whose key is equal under the collation only is another row.
+        """
+        projection = Projection(
+            rule=join.rule,
+            table=join.table,
+            key=join.key,
+            columns=(),
+            identity=(join.column,),
+            identity_families=(schema.family("bigint"),),
+            soft_delete=join.soft_delete,
+            parent="",
+            child="",
+        )
+        select = Select(projection, self._dialect, schema.types(self._needed(projection)))
+        found: dict[Key, tuple[Value, ...]] = {}
+        for part in _batches(keys, KEYS_PER_QUERY):
+            statement = select.statement(keys=part, suffix=self._dialect.share_rows)
+            for row in map(select.row, self._write_query(statement)):
+                if not row.limbo:
+                    found[row.key] = (*found.get(row.key, ()), row.identity[0])
+        return found
+
+    def insert(self, table: str, values: Mapping[str, Value | ServerTime]) -> int:
+        """Insert one row and return the number that the server gave it (0 where it gives none).
+
+        Raises Rejected when the server does not take this row; the transaction goes on.
+        """
+        quote = self._dialect.quote
+        names = ", ".join(quote(name) for name in values)
+        expressions, parameters = self._assigned(values)
+        sql = f"INSERT INTO {quote(table)} ({names}) VALUES ({', '.join(expressions)})"
+        return int(self._write(Statement(sql, parameters)).lastrowid or 0)
+
+    def update(
+        self,
+        table: str,
+        identity: Mapping[str, Value],
+        values: Mapping[str, Value | ServerTime],
+    ) -> int:
+        """Update the row of that primary key and return how many rows matched."""
+        quote = self._dialect.quote
+        expressions, parameters = self._assigned(values)
+        assignments = ", ".join(
+            f"{quote(name)} = {each}" for name, each in zip(values, expressions, strict=True)
+        )
+        where, located = self._located(identity)
+        sql = f"UPDATE {quote(table)} SET {assignments} WHERE {where}"
+        return int(self._write(Statement(sql, {**parameters, **located})).rowcount)
+
+    def delete(self, table: str, identity: Mapping[str, Value]) -> int:
+        """Delete the row of that primary key and return how many rows there were."""
+        where, parameters = self._located(identity)
+        sql = f"DELETE FROM {self._dialect.quote(table)} WHERE {where}"
+        return int(self._write(Statement(sql, parameters)).rowcount)
+
+    def _assigned(self, values: Mapping[str, Value | ServerTime]) -> tuple[list[str], dict[str, Value]]:
+        expressions, parameters = [], {}
+        for index, value in enumerate(values.values()):
+            if isinstance(value, ServerTime):
+                expressions.append(self._dialect.now)
+            else:
+                expressions.append(f":v{index}")
+                parameters[f"v{index}"] = self._bound(value)
+        return expressions, parameters
+
+    def _located(self, identity: Mapping[str, Value]) -> tuple[str, dict[str, Value]]:
+        terms = [f"{self._dialect.quote(name)} = :i{index}" for index, name in enumerate(identity)]
+        return " AND ".join(terms), {f"i{index}": value for index, value in enumerate(identity.values())}
+
+    def _bound(self, value: Value) -> Value:
+        # sqlite3 has no decimals; its own columns have none either.
+        plain = value is None or isinstance(value, (int, float, str, bytes))
+        return value if plain or self._dialect.name != "sqlite" else str(value)
+
+    def _whole(
+        self, table: str, identity: tuple[str, ...], identities: Sequence[Identity], suffix: str
+    ) -> dict[Identity, Mapping[str, Value]]:
+        known = self.tables([table])[table]
+        columns = [column for column in known.columns if not column.generated]
+        quote = self._dialect.quote
+        outputs = ", ".join(self._dialect.canonical(quote(c.name), c.type, c.family) for c in columns)
+        found: dict[Identity, Mapping[str, Value]] = {}
+        for part in _batches(identities, KEYS_PER_QUERY):
+            terms, parameters = [], {}
+            for index, each in enumerate(part):
+                located = [f"{quote(name)} = :i{index}_{n}" for n, name in enumerate(identity)]
+                terms.append("(" + " AND ".join(located) + ")")
+                parameters.update({f"i{index}_{n}": value for n, value in enumerate(each)})
+            sql = f"SELECT {outputs} FROM {quote(table)} WHERE {' OR '.join(terms)}{suffix}"
+            for record in self._write_query(Statement(sql, parameters)):
+                row = {c.name: canonical(value, c.family) for c, value in zip(columns, record, strict=True)}
+                found[tuple(row[known_name(known, name)] for name in identity)] = row
+        return found
+
+    def _write(self, statement: Statement) -> sqlalchemy.CursorResult[Any]:
+        LOG.debug("%s: %s", self.cell.name, statement.sql)
+        with translated(self.cell.name, writing=True):
+            return self.connection.execute(sqlalchemy.text(statement.sql), dict(statement.parameters))
+
+    def _write_query(self, statement: Statement) -> Sequence[Sequence[Value]]:
+        result = self._write(statement)
+        with translated(self.cell.name, writing=True):
+            return result.all()
+
+    def _end(self, how: str) -> None:
+        """End a transaction whose outcome no longer matters; a lost connection has ended it too."""
+        try:
+            self.connection.exec_driver_sql(how)
+        except (oslo_errors.DBError, sqlalchemy.exc.SQLAlchemyError) as error:
+            LOG.debug("%s: %s: %s", self.cell.name, how, type(error).__name__)
+            self.connection.invalidate()
+
+
+def known_name(table: Table, name: str) -> str:
+    """Return a column's name as the table spells it."""
+    column = table.column(name)
+    return column.name if column else name
+
+
+def _joined(join: Join) -> Iterator[str]:
+    yield join.table
+    for part in join.key:
+        if part.join is not None:
+            yield from _joined(part.join)
+
+
+def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _sqlite_version() -> str:
+    import sqlite3
+
+    return sqlite3.sqlite_version
+
+
+# -- Two names for one database, and one writer at a time ---------------------------------------
+
+
+def same_database(one: Database, other: Database, first: DatabaseIdentity, second: DatabaseIdentity) -> bool:
+    """Say whether two connections lead to one database.
+
+    A server's uid is made of a network address and a port, which containers share, and old
+    servers have none. So where schema and uid agree, a named lock decides: taken through one
+    connection, it is seen through the other only if both lead to one server.
+    """
+    if first.schema != second.schema or (first.server and second.server and first.server != second.server):
+        return False
+    if first.version.startswith("SQLite"):
+        return True
+    name = f"cellsync-same-{secrets.token_hex(8)}"
+    one._query("SELECT GET_LOCK(:name, 0)", name=name)
+    try:
+        return other._query("SELECT IS_USED_LOCK(:name)", name=name)[0][0] is not None
+    finally:
+        one._query("SELECT RELEASE_LOCK(:name)", name=name)
+
+
+class NamedLock:
+    """The lock of one written database, held by a connection of its own until it is closed.
+
+    On Galera a named lock is local to a node: guards, not this lock, carry correctness. SQLite
+    has no named locks; there, one write transaction at a time is all there is.
+    """
+
+    def __init__(self, database: Database, schema_name: str) -> None:
+        self._database = database
+        # Lock names end at 64 characters.
+        self._name = f"cellsync:{schema_name}"[:64]
+
+    def acquire(self) -> None:
+        """Take the lock at once. Raises Locked, naming the connection that holds it."""
+        if self._database._dialect.name == "sqlite":
+            return
+        if self._database._query("SELECT GET_LOCK(:name, 0)", name=self._name)[0][0] == 1:
+            return
+        holder = self._database._query(
+            "SELECT p.ID, p.USER, p.HOST, p.TIME FROM information_schema.PROCESSLIST p "
+            "WHERE p.ID = IS_USED_LOCK(:name)",
+            name=self._name,
+        )
+        who = f"{holder[0][1]}@{holder[0][2]} (connection {holder[0][0]})" if holder else "another connection"
+        raise Locked(f"{self._database.cell.name}: another cellsync run writes to this database: {who}")
+
+    def release(self) -> None:
+        """Close the connection that holds the lock."""
+        self._database.close()

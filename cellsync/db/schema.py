@@ -1,0 +1,206 @@
+"""Ask a database what its tables look like."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from cellsync.model import Column, Family, ForeignKey, Index, Table
+
+Query = Callable[..., Sequence[Sequence[Any]]]
+"""Run SQL with named parameters and return all rows."""
+
+_FAMILIES = {
+    Family.INTEGER: "tinyint smallint mediumint int integer bigint bit year bool boolean",
+    Family.DECIMAL: "decimal numeric fixed dec number",
+    Family.FLOAT: "float double real",
+    Family.TEMPORAL: "date datetime timestamp time",
+    Family.BINARY: "binary varbinary tinyblob blob mediumblob longblob geometry point linestring polygon "
+    "multipoint multilinestring multipolygon geometrycollection vector",
+}
+_FAMILY_OF = {kind: family for family, kinds in _FAMILIES.items() for kind in kinds.split()}
+
+
+def family(type_name: str) -> Family:
+    """Return the family of a column type; every type that is not known holds text."""
+    kind = re.split(r"[ (]", type_name.lower(), maxsplit=1)[0]
+    return _FAMILY_OF.get(kind, Family.TEXT)
+
+
+def mariadb(query: Query, names: Iterable[str]) -> dict[str, Table]:
+    """Return those of the named tables that exist, read from information_schema in four queries."""
+    wanted = {f"t{index}": name for index, name in enumerate(sorted(set(names)))}
+    if not wanted:
+        return {}
+    listed = ", ".join(f":{parameter}" for parameter in wanted)
+    columns = query(_COLUMNS.format(names=listed), **wanted)
+    indexes = query(_INDEXES.format(names=listed), **wanted)
+    keys = query(_FOREIGN_KEYS.format(names=listed), **wanted)
+    triggers = query(_TRIGGERS.format(names=listed), **wanted)
+    return {
+        name: _table(name, engine, estimate, columns, indexes, keys, triggers)
+        for name, engine, estimate in dict.fromkeys((row[0], row[1], row[2]) for row in columns)
+    }
+
+
+# Columns are joined to their table, so that an empty answer means that there is no such table.
+_COLUMNS = """
+SELECT t.TABLE_NAME, t.ENGINE, t.TABLE_ROWS, c.COLUMN_NAME, c.COLUMN_TYPE, c.IS_NULLABLE, c.COLUMN_DEFAULT,
+       c.CHARACTER_SET_NAME, c.COLLATION_NAME, c.EXTRA
+FROM information_schema.TABLES t
+JOIN information_schema.COLUMNS c ON c.TABLE_SCHEMA = t.TABLE_SCHEMA AND c.TABLE_NAME = t.TABLE_NAME
+WHERE t.TABLE_SCHEMA = DATABASE() AND t.TABLE_TYPE = 'BASE TABLE' AND t.TABLE_NAME IN ({names})
+ORDER BY t.TABLE_NAME, c.ORDINAL_POSITION"""
+
+_INDEXES = """
+SELECT TABLE_NAME, INDEX_NAME, NON_UNIQUE, COLUMN_NAME FROM information_schema.STATISTICS
+WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME IN ({names})
+ORDER BY TABLE_NAME, INDEX_NAME, SEQ_IN_INDEX"""
+
+# Both the keys of these tables and those of other tables that lead to them.
+_FOREIGN_KEYS = """
+SELECT k.TABLE_NAME, k.CONSTRAINT_NAME, k.COLUMN_NAME, k.REFERENCED_TABLE_NAME, k.REFERENCED_COLUMN_NAME,
+       r.DELETE_RULE, r.UPDATE_RULE
+FROM information_schema.KEY_COLUMN_USAGE k
+JOIN information_schema.REFERENTIAL_CONSTRAINTS r
+  ON r.CONSTRAINT_SCHEMA = k.CONSTRAINT_SCHEMA AND r.CONSTRAINT_NAME = k.CONSTRAINT_NAME
+ AND r.TABLE_NAME = k.TABLE_NAME
+WHERE k.CONSTRAINT_SCHEMA = DATABASE() AND k.REFERENCED_TABLE_NAME IS NOT NULL
+  AND (k.TABLE_NAME IN ({names}) OR k.REFERENCED_TABLE_NAME IN ({names}))
+ORDER BY k.TABLE_NAME, k.CONSTRAINT_NAME, k.ORDINAL_POSITION"""
+
+_TRIGGERS = """
+SELECT EVENT_OBJECT_TABLE, TRIGGER_NAME FROM information_schema.TRIGGERS
+WHERE TRIGGER_SCHEMA = DATABASE() AND EVENT_OBJECT_TABLE IN ({names})
+ORDER BY EVENT_OBJECT_TABLE, TRIGGER_NAME"""
+
+
+def _table(
+    name: str,
+    engine: str | None,
+    estimate: int | None,
+    columns: Sequence[Sequence[Any]],
+    indexes: Sequence[Sequence[Any]],
+    keys: Sequence[Sequence[Any]],
+    triggers: Sequence[Sequence[Any]],
+) -> Table:
+    grouped: dict[tuple[str, bool], list[str]] = {}
+    for _, index, non_unique, column in (row for row in indexes if row[0] == name):
+        grouped.setdefault((index, not int(non_unique)), []).append(column)
+    return Table(
+        name=name,
+        columns=tuple(_column(row[3:]) for row in columns if row[0] == name),
+        primary_key=tuple(grouped.get(("PRIMARY", True), ())),
+        indexes=tuple(
+            Index(name=index, unique=unique, columns=tuple(names))
+            for (index, unique), names in grouped.items()
+            if index != "PRIMARY"
+        ),
+        foreign_keys=tuple(_foreign_keys(row for row in keys if row[0] == name)),
+        engine=engine,
+        triggers=tuple(row[1] for row in triggers if row[0] == name),
+        cascades=tuple(_cascades(name, keys)),
+        estimate=int(estimate or 0),
+    )
+
+
+def _cascades(name: str, keys: Sequence[Sequence[Any]]) -> list[str]:
+    acting = {"CASCADE", "SET NULL", "SET DEFAULT"}
+    found = {f"{row[0]}.{row[1]}" for row in keys if row[3] == name and {row[5], row[6]} & acting}
+    return sorted(found)
+
+
+def _column(row: Sequence[Any]) -> Column:
+    name, type_name, nullable, default, charset, collation, extra = row
+    return Column(
+        name=name,
+        type=type_name.lower(),
+        family=family(type_name),
+        nullable=nullable == "YES",
+        # MariaDB writes "no default" of a nullable column as the text NULL.
+        default=None if default in (None, "NULL") else str(default),
+        charset=_modern(charset),
+        collation=_modern(collation),
+        auto_increment="auto_increment" in extra.lower(),
+        generated="generated" in extra.lower(),
+    )
+
+
+def _modern(name: str | None) -> str | None:
+    """Return the name that MariaDB 10.6 and later give to the three-byte charset."""
+    return re.sub(r"^utf8(?=_|$)", "utf8mb3", name) if name else None
+
+
+def _foreign_keys(rows: Iterable[Sequence[Any]]) -> list[ForeignKey]:
+    grouped: dict[str, list[Sequence[Any]]] = {}
+    for row in rows:
+        grouped.setdefault(row[1], []).append(row)
+    return [
+        ForeignKey(
+            name=name,
+            columns=tuple(part[2] for part in parts),
+            table=parts[0][3],
+            references=tuple(part[4] for part in parts),
+            on_delete=parts[0][5],
+            on_update=parts[0][6],
+        )
+        for name, parts in grouped.items()
+    ]
+
+
+def sqlite(query: Query, names: Iterable[str]) -> dict[str, Table]:
+    """Return those of the named tables that exist, from SQLite's pragmas."""
+    tables = {}
+    for name in sorted(set(names)):
+        columns = query(
+            'SELECT name, type, "notnull", dflt_value, pk FROM pragma_table_info(:name)', name=name
+        )
+        if columns:
+            tables[name] = _sqlite_table(query, name, columns)
+    return tables
+
+
+def _sqlite_table(query: Query, name: str, columns: Sequence[Sequence[Any]]) -> Table:
+    keyed = [row[0] for row in sorted(columns, key=lambda row: int(row[4])) if row[4]]
+    numbered = keyed[0] if len(keyed) == 1 else None
+    indexes = query('SELECT name, "unique" FROM pragma_index_list(:name)', name=name)
+    return Table(
+        name=name,
+        columns=tuple(
+            Column(
+                name=column,
+                type=kind.lower(),
+                family=family(kind),
+                nullable=not required,
+                default=default,
+                # An INTEGER PRIMARY KEY is SQLite's row number.
+                auto_increment=column == numbered and kind.lower() == "integer",
+            )
+            for column, kind, required, default, _ in columns
+        ),
+        primary_key=tuple(keyed),
+        indexes=tuple(
+            Index(name=index, columns=_sqlite_index(query, index), unique=bool(unique))
+            for index, unique in indexes
+        ),
+        foreign_keys=tuple(_foreign_keys(_sqlite_keys(query, name))),
+        engine="sqlite",
+    )
+
+
+def _sqlite_index(query: Query, index: str) -> tuple[str, ...]:
+    return tuple(row[0] for row in query("SELECT name FROM pragma_index_info(:name)", name=index))
+
+
+def _sqlite_keys(query: Query, name: str) -> list[Sequence[Any]]:
+    sql = 'SELECT id, "from", "table", "to", on_delete, on_update FROM pragma_foreign_key_list(:name)'
+    return [
+        (name, f"fk_{number}", column, table, referenced, on_delete, on_update)
+        for number, column, table, referenced, on_delete, on_update in query(sql, name=name)
+    ]
+
+
+def types(tables: Mapping[str, Table]) -> dict[str, dict[str, str]]:
+    """Return the type of every column of every table, by name."""
+    return {name: {column.name: column.type for column in table.columns} for name, table in tables.items()}

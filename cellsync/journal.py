@@ -1,0 +1,345 @@
+"""The durable record of every change, in the schema ``cellsync`` on the written server.
+
+It lives beside the data, so that a change and its record commit in one transaction. Rows say
+which database they are about: several cells may share a server and so a journal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
+from typing import Any, Protocol
+
+import sqlalchemy as sa
+from sqlalchemy import schema
+from sqlalchemy.dialects import mysql
+
+from cellsync import codec
+from cellsync.errors import CellsyncError, JournalUnavailable
+from cellsync.model import Action, Change, JournaledChange, JournaledRun, Outcome, Run
+
+SCHEMA = "cellsync"
+VERSION = 1
+"""The version of these tables; a journal of a newer one is not touched."""
+
+_METADATA = sa.MetaData(schema=SCHEMA)
+_OPTIONS: dict[str, Any] = {
+    "mysql_engine": "InnoDB",
+    "mysql_charset": "utf8mb4",
+    "mysql_collate": "utf8mb4_bin",
+    "mariadb_engine": "InnoDB",
+    "mariadb_charset": "utf8mb4",
+    "mariadb_collate": "utf8mb4_bin",
+}
+_LONG = sa.Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
+_NAME = sa.String(255)
+_SHORT = sa.String(64)
+
+_FORMAT = sa.Table(
+    "format",
+    _METADATA,
+    sa.Column("version", sa.Integer, primary_key=True, autoincrement=False),
+    **_OPTIONS,
+)
+
+_RUNS = sa.Table(
+    "runs",
+    _METADATA,
+    sa.Column("run", _SHORT, primary_key=True),
+    sa.Column("database_name", _SHORT, primary_key=True),
+    sa.Column("cell", _NAME, nullable=False),
+    sa.Column("topology", _NAME, nullable=False),
+    sa.Column("verb", _SHORT, nullable=False),
+    # Text, as everywhere in cellsync: UTC, "2026-11-23T15:00:59Z".
+    sa.Column("started", _SHORT, nullable=False),
+    sa.Column("finished", _SHORT),
+    sa.Column("status", _SHORT, nullable=False),
+    sa.Column("operator", _NAME, nullable=False),
+    sa.Column("host", _NAME, nullable=False),
+    sa.Column("command", _LONG, nullable=False),
+    sa.Column("reason", _LONG, nullable=False),
+    sa.Column("undoes", _SHORT),
+    **_OPTIONS,
+)
+
+_CHANGES = sa.Table(
+    "changes",
+    _METADATA,
+    sa.Column(
+        "sequence", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True
+    ),
+    sa.Column("run", _SHORT, nullable=False),
+    sa.Column("database_name", _SHORT, nullable=False),
+    sa.Column("cell", _NAME, nullable=False),
+    sa.Column("rule", _NAME, nullable=False),
+    sa.Column("table_name", _SHORT, nullable=False),
+    sa.Column("action", _SHORT, nullable=False),
+    sa.Column("row_key", _LONG, nullable=False),
+    sa.Column("key_columns", _LONG, nullable=False),
+    sa.Column("identity_columns", _LONG, nullable=False),
+    # The written row's primary key, and the primary key of the row it was made from.
+    sa.Column("identity", _LONG, nullable=False),
+    sa.Column("origin", _LONG, nullable=False),
+    sa.Column("before_row", _LONG),
+    sa.Column("after_row", _LONG),
+    sa.Column("reason", _LONG, nullable=False),
+    sa.Column("made", _SHORT, nullable=False),
+    sa.Index("changes_run_idx", "run", "database_name", "sequence"),
+    **_OPTIONS,
+)
+
+
+class Session(Protocol):
+    """An open connection that turns the driver's errors into cellsync's; ``db.Database`` is one."""
+
+    makes_schemas: bool
+    """False where a schema is a file of its own (SQLite)."""
+
+    def has_table(self, name: str, *, schema: str) -> bool: ...
+
+    def execute(self, statement: sa.Executable, rows: Sequence[Mapping[str, Any]] = ()) -> sa.Result[Any]: ...
+
+
+def _statements() -> list[schema.ExecutableDDLElement]:
+    made: list[schema.ExecutableDDLElement] = []
+    for table in _METADATA.sorted_tables:
+        made.append(schema.CreateTable(table, if_not_exists=True))
+        made += [schema.CreateIndex(index, if_not_exists=True) for index in table.indexes]
+    return made
+
+
+def sql() -> str:
+    """Return what an administrator runs where cellsync may not make its own schema."""
+    dialect = sa.create_mock_engine("mysql+pymysql://", lambda *_: None).dialect
+    statements = [
+        f"CREATE DATABASE IF NOT EXISTS {SCHEMA} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
+        *(str(statement.compile(dialect=dialect)).strip() for statement in _statements()),
+        f"INSERT IGNORE INTO {SCHEMA}.format (version) VALUES ({VERSION})",
+        f"GRANT SELECT, INSERT, UPDATE ON {SCHEMA}.* TO 'cellsync'@'%'",
+    ]
+    return "".join(f"{statement};\n" for statement in statements)
+
+
+def prepare(session: Session, *, cell: str) -> None:
+    """Make the journal's tables where they are not there yet.
+
+    Raises JournalUnavailable, with what an administrator must run, when that is not allowed, or
+    when the journal is of a newer version. Not inside a transaction: making tables commits.
+    """
+    try:
+        version = _version(session)
+        if version is None:
+            _make(session)
+    except CellsyncError as error:
+        raise JournalUnavailable(
+            f"the journal cannot be made or read, and nothing is written without it: {error}. "
+            f"An administrator of {cell}'s server can make it:\n{sql()}"
+        ) from None
+    if version is not None and version > VERSION:
+        raise JournalUnavailable(
+            f"the journal of {cell} was written by a newer cellsync (version {version}; this one knows "
+            f"{VERSION}): use that one"
+        )
+
+
+def _make(session: Session) -> None:
+    if not session.has_table(_FORMAT.name, schema=SCHEMA) and session.makes_schemas:
+        session.execute(schema.CreateSchema(SCHEMA, if_not_exists=True))
+    for statement in _statements():
+        session.execute(statement)
+    if _version(session) is None:
+        session.execute(_FORMAT.insert(), [{"version": VERSION}])
+
+
+def _version(session: Session) -> int | None:
+    """Return the journal's version, or None when there is no journal."""
+    if not session.has_table(_FORMAT.name, schema=SCHEMA):
+        return None
+    found: int | None = session.execute(sa.select(sa.func.max(_FORMAT.c.version))).scalar()
+    return found
+
+
+def timestamp(moment: datetime) -> str:
+    """Return a time as the journal writes it: UTC, to the millisecond, in ISO 8601."""
+    return moment.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+
+class Journal:
+    """The record of one run's changes to one database; the Recorder of ``apply.execute``."""
+
+    def __init__(self, session: Session, run: Run, *, cell: str, database: str) -> None:
+        self._session = session
+        self._run = run
+        self._about = {"run": run.id, "database_name": database, "cell": cell}
+
+    def begin(self, *, undoes: str | None = None) -> None:
+        """Record that the run starts to write to this database."""
+        run = self._run
+        row = {
+            **self._about,
+            "topology": run.topology,
+            "verb": run.verb,
+            "started": timestamp(run.started),
+            "status": "running",
+            "operator": run.operator,
+            "host": run.host,
+            "command": run.command,
+            "reason": run.reason,
+            "undoes": undoes,
+        }
+        self._session.execute(_RUNS.insert(), [row])
+
+    def finish(self, *, status: str, at: datetime) -> None:
+        """Record how the run ended in this database."""
+        mine = sa.and_(_RUNS.c.run == self._run.id, _RUNS.c.database_name == self._about["database_name"])
+        self._session.execute(_RUNS.update().where(mine).values(finished=timestamp(at), status=status))
+
+    def record(self, outcomes: Sequence[Outcome]) -> None:
+        """Write the changes of one batch; the caller's transaction holds them both."""
+        if outcomes:
+            self._session.execute(_CHANGES.insert(), [self._row(outcome.change) for outcome in outcomes])
+
+    def recorded(self, changes: Sequence[Change]) -> Sequence[bool]:
+        """Say for each change whether it is in the journal."""
+        mine = sa.and_(
+            _CHANGES.c.run == self._run.id, _CHANGES.c.database_name == self._about["database_name"]
+        )
+        columns = (_CHANGES.c.rule, _CHANGES.c.action, _CHANGES.c.row_key, _CHANGES.c.identity)
+        rows = self._session.execute(sa.select(*columns).where(mine)).all()
+        known = {tuple(row) for row in rows} | {tuple(row[:3]) for row in rows}
+        return [self._name(change) in known for change in changes]
+
+    def _name(self, change: Change) -> tuple[str, ...]:
+        name = (change.rule, change.action.value, codec.tuple_to_text(change.key))
+        return (*name, codec.tuple_to_text(change.identity)) if change.identity else name
+
+    def _row(self, change: Change) -> dict[str, Any]:
+        return {
+            **self._about,
+            "rule": change.rule,
+            "table_name": change.table,
+            "action": change.action.value,
+            "row_key": codec.tuple_to_text(change.key),
+            "key_columns": codec.tuple_to_text(change.key_columns),
+            "identity_columns": codec.tuple_to_text(change.identity_columns),
+            "identity": codec.tuple_to_text(change.identity),
+            "origin": codec.tuple_to_text(change.origin),
+            "before_row": codec.row_to_text(change.before),
+            "after_row": codec.row_to_text(change.after),
+            "reason": change.reason,
+            "made": timestamp(datetime.now(timezone.utc)),
+        }
+
+
+# -- Reading it back ---------------------------------------------------------------------------
+
+
+def runs(session: Session, *, database: str, cell: str) -> tuple[JournaledRun, ...]:
+    """Return what one database's journal says of its runs, newest first; () without a journal."""
+    if _version(session) is None:
+        return ()
+    counted = (
+        sa.select(_CHANGES.c.run, sa.func.count().label("applied"))
+        .where(_CHANGES.c.database_name == database)
+        .group_by(_CHANGES.c.run)
+        .subquery()
+    )
+    query = (
+        sa.select(_RUNS, counted.c.applied)
+        .join(counted, counted.c.run == _RUNS.c.run, isouter=True)
+        .where(_RUNS.c.database_name == database)
+        .order_by(_RUNS.c.started.desc(), _RUNS.c.run.desc())
+    )
+    return tuple(_journaled(row, cell) for row in session.execute(query).mappings())
+
+
+def _journaled(row: sa.RowMapping, cell: str) -> JournaledRun:
+    return JournaledRun(
+        run=Run(
+            id=row["run"],
+            verb=row["verb"],
+            started=_moment(row["started"]),
+            topology=row["topology"],
+            operator=row["operator"],
+            host=row["host"],
+            command=row["command"],
+            reason=row["reason"],
+        ),
+        finished=_moment(row["finished"]) if row["finished"] else None,
+        status=row["status"],
+        cells=(cell,),
+        applied=int(row["applied"] or 0),
+        undoes=row["undoes"],
+    )
+
+
+def merged(found: Iterable[JournaledRun]) -> tuple[JournaledRun, ...]:
+    """Join what the journals of several databases say of the same runs, newest first.
+
+    A run is finished when it is finished everywhere; its status is the first that is not "done".
+    """
+    together: dict[str, JournaledRun] = {}
+    for each in found:
+        known = together.get(each.run.id)
+        together[each.run.id] = each if known is None else _joined(known, each)
+    undone: dict[str, list[str]] = {}
+    for each in together.values():
+        if each.undoes:
+            undone.setdefault(each.undoes, []).append(each.run.id)
+    ordered = sorted(together.values(), key=lambda each: (each.run.started, each.run.id), reverse=True)
+    return tuple(replace(each, undone_by=tuple(undone.get(each.run.id, ()))) for each in ordered)
+
+
+def _joined(one: JournaledRun, other: JournaledRun) -> JournaledRun:
+    finished = max(one.finished, other.finished) if one.finished and other.finished else None
+    return replace(
+        one,
+        finished=finished,
+        status=one.status if one.status != "done" else other.status,
+        cells=tuple(dict.fromkeys((*one.cells, *other.cells))),
+        applied=one.applied + other.applied,
+    )
+
+
+def changes(session: Session, run: str, *, database: str, cell: str) -> tuple[JournaledChange, ...]:
+    """Return the changes of a run to one database, in the order in which they were made."""
+    if _version(session) is None:
+        return ()
+    mine = sa.and_(_CHANGES.c.run == run, _CHANGES.c.database_name == database)
+    rows = session.execute(sa.select(_CHANGES).where(mine).order_by(_CHANGES.c.sequence))
+    return tuple(
+        JournaledChange(sequence=row["sequence"], cell=cell, change=_change(row), at=row["made"])
+        for row in rows.mappings()
+    )
+
+
+def _change(row: sa.RowMapping) -> Change:
+    return Change(
+        rule=row["rule"],
+        table=row["table_name"],
+        action=Action(row["action"]),
+        key=codec.tuple_from_text(row["row_key"]),
+        key_columns=codec.tuple_from_text(row["key_columns"]),
+        identity_columns=codec.tuple_from_text(row["identity_columns"]),
+        identity=codec.tuple_from_text(row["identity"]),
+        before=codec.row_from_text(row["before_row"]),
+        after=codec.row_from_text(row["after_row"]),
+        origin=codec.tuple_from_text(row["origin"]),
+        reason=row["reason"],
+    )
+
+
+def inverses(made: Sequence[JournaledChange]) -> Iterator[Change]:
+    """Yield the changes that take a run back, the last one first."""
+    for each in sorted(made, key=lambda each: each.sequence, reverse=True):
+        yield each.change.inverse()
+
+
+def written(made: Collection[JournaledChange]) -> frozenset[str]:
+    """Return the names of the tables that a run wrote."""
+    return frozenset(each.change.table for each in made)

@@ -1,0 +1,72 @@
+"""The rules themselves as text: what `rules list` and `rules show` print."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from cellsync.model import Pack, Rule
+from cellsync.report import words
+
+
+def packs(found: Sequence[Pack]) -> str:
+    """Return each pack with its rules, one line a rule."""
+    return "".join(f"{line}\n" for pack in found for line in _pack(pack))
+
+
+def _pack(pack: Pack) -> Iterator[str]:
+    yield f"{pack.name}: {pack.why}" if pack.why else pack.name
+    width = max(len(rule.id) for rule in pack.rules)
+    for rule in pack.rules:
+        features = f" [{', '.join(rule.features)}]" if rule.features else ""
+        key = ", ".join(rule.key)
+        yield f"  {rule.id:<{width}}  {rule.direction.value:<4}  {rule.table} by {key}{features}"
+
+
+def rule(shown: Rule) -> str:
+    """Return everything that a rule says, its pack's defaults included, one line a key."""
+    return "".join(f"{line}\n" for line in _rule(shown))
+
+
+def _rule(shown: Rule) -> Iterator[str]:
+    table = shown.table if shown.table == shown.child_table else f"{shown.table} ({shown.child_table} below)"
+    limits = shown.limits
+    soft = shown.soft_delete
+    facts: dict[str, object] = {
+        "why": shown.why,
+        "table": table,
+        "direction": shown.direction.value,
+        "key": ", ".join(shown.key),
+        "references": _pairs(shown.references),
+        "surrogate": _pairs({name: kind.value for name, kind in shown.surrogate.items()}),
+        "columns": ", ".join(shown.include or ()) or "all" + _but(shown.exclude),
+        "transforms": _pairs(shown.transforms),
+        "where desired": shown.where_desired,
+        "where existing": shown.where_existing,
+        "when": shown.when.text if shown.when else None,
+        "soft delete": f"{soft.column} = {soft.live} is live, = {soft.tombstone} is deleted"
+        if soft
+        else None,
+        "route": f"{shown.route.column} by {shown.route.path}" if shown.route else None,
+        "on insert": _pairs(shown.on_insert),
+        "overrides": _pairs({cell: _pairs(columns) for cell, columns in shown.overrides.items()}),
+        "on missing": shown.on_missing.value,
+        "on changed": shown.on_changed.value,
+        "on extra": shown.on_extra.value,
+        "limits": f"inserts {limits.inserts or 'unlimited'}, updates {limits.updates or 'unlimited'}, "
+        f"deletes {limits.deletes or 'unlimited'}, {limits.free} always free",
+        "tolerance": _pairs(shown.tolerance),
+        "features": ", ".join(shown.features),
+        "after": "; ".join(notice.text for notice in shown.after),
+    }
+    yield f"{shown.id} ({shown.pack}, {shown.position})"
+    for name, fact in facts.items():
+        if fact:
+            yield f"  {name}: {fact}"
+
+
+def _pairs(mapping: Mapping[str, object]) -> str:
+    return ", ".join(f"{name}: {getattr(value, 'value', value)}" for name, value in mapping.items())
+
+
+def _but(excluded: Sequence[str]) -> str:
+    return f" but {', '.join(excluded)}" if excluded else ""

@@ -1,0 +1,277 @@
+"""What the outputs take from a ``Report``: totals, and each thing once that several edges repeat."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any, TypeVar
+
+from cellsync.model import (
+    Action,
+    CellFailure,
+    CellResult,
+    Change,
+    Counts,
+    Dangling,
+    Difference,
+    Finding,
+    Key,
+    KeyPart,
+    Kind,
+    Refusal,
+    Report,
+    SchemaDifference,
+    Skipped,
+    Status,
+    Stored,
+    TableDiff,
+    TableFailure,
+    TableResult,
+)
+
+T = TypeVar("T")
+
+Named = tuple[tuple[str, KeyPart], ...]
+"""A key with the names of its columns."""
+
+Rows = frozenset[tuple[str, Key]]
+"""Rows by rule and key."""
+
+WRITES = frozenset({Action.INSERT, Action.UPDATE, Action.DELETE, Action.SOFT_DELETE})
+
+
+class Stage(str, Enum):
+    """How far a run went."""
+
+    COMPARED = "compared"
+    PLANNED = "planned"
+    WRITTEN = "written"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tally:
+    """How many differences of each kind; accepted ones are not counted."""
+
+    missing: int = 0
+    changed: int = 0
+    extra: int = 0
+
+    @property
+    def total(self) -> int:
+        """Return the number of differences of all kinds."""
+        return self.missing + self.changed + self.extra
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A finding with its rule and the names of its key."""
+
+    rule: str
+    finding: Finding
+    key: Named
+
+
+def stage(report: Report) -> Stage:
+    """Tell a comparison from a plan or dry run, and that from a run that was meant to write.
+
+    A dry run is told by its command line; called from Python, by plans of which nothing became
+    anything, with no lock or problem that would explain it.
+    """
+    if report.run.verb == "plan":
+        return Stage.PLANNED
+    if report.run.verb not in ("repair", "undo"):
+        return Stage.COMPARED
+    return Stage.PLANNED if "--dry-run" in report.run.command.split() or _idle(report) else Stage.WRITTEN
+
+
+def _idle(report: Report) -> bool:
+    counts = totals(report)
+    stopped = any(cell.locked or cell.problems for cell in results(report))
+    return counts.planned > 0 and not (counts.applied or counts.conflicts or counts.failed or stopped)
+
+
+def results(report: Report) -> tuple[CellResult, ...]:
+    """Return the cells that were compared, in configured order."""
+    return tuple(cell for cell in report.cells if isinstance(cell, CellResult))
+
+
+def failures(report: Report) -> tuple[CellFailure, ...]:
+    """Return the cells that could not be compared at all."""
+    return tuple(cell for cell in report.cells if isinstance(cell, CellFailure))
+
+
+def compared(cell: CellResult) -> tuple[TableDiff, ...]:
+    """Return the tables of the cell that were compared to the end."""
+    return tuple(table for table in cell.tables if isinstance(table, TableDiff))
+
+
+def broken(cell: CellResult) -> tuple[TableFailure, ...]:
+    """Return the tables of the cell that could not be compared."""
+    return tuple(table for table in cell.tables if isinstance(table, TableFailure))
+
+
+def tables(cells: Iterable[CellResult]) -> Iterator[TableDiff]:
+    """Yield the compared tables of all the cells."""
+    for cell in cells:
+        yield from compared(cell)
+
+
+def tally(of: Iterable[TableDiff]) -> Tally:
+    """Count the differences of the tables by kind, without the accepted ones."""
+    kinds = [d.kind for table in of for d in table.differences if d.action is not Action.IGNORE]
+    return Tally(
+        missing=kinds.count(Kind.MISSING), changed=kinds.count(Kind.CHANGED), extra=kinds.count(Kind.EXTRA)
+    )
+
+
+def acting(of: Iterable[TableDiff], *actions: Action) -> int:
+    """Count the differences about which a repair does one of ``actions``."""
+    return sum(d.action in actions for table in of for d in table.differences)
+
+
+def totals(report: Report) -> Counts:
+    """Add up what became of the changes in the cells that were compared."""
+    counts = [cell.counts for cell in results(report)]
+    return Counts(
+        planned=sum(c.planned for c in counts),
+        applied=sum(c.applied for c in counts),
+        conflicts=sum(c.conflicts for c in counts),
+        failed=sum(c.failed for c in counts),
+    )
+
+
+def unique(items: Iterable[T]) -> tuple[T, ...]:
+    """Return the items without repetitions, in the order of their first appearance."""
+    return tuple(dict.fromkeys(items))
+
+
+def refusals(cell: CellResult) -> tuple[Refusal, ...]:
+    """Return the refusals of the cell and of its plans, each once."""
+    return unique([*cell.refusals, *(r for plan in cell.plans for r in plan.refusals)])
+
+
+def skipped(cell: CellResult) -> tuple[Skipped, ...]:
+    """Return what the cell and its plans skipped, each once."""
+    return unique([*cell.skipped, *(s for plan in cell.plans for s in plan.skipped)])
+
+
+def notices(cell: CellResult) -> tuple[str, ...]:
+    """Return what people must do after the writes to this cell, each once."""
+    return unique([*cell.notices, *(n for plan in cell.plans for n in plan.notices)])
+
+
+def found(report: Report) -> Mapping[str, Sequence[Found]]:
+    """Group the findings by the cell whose rows are wrong, in order of appearance.
+
+    What is wrong in the parent is found again on the edge of every child; it stands here once.
+    """
+    every = unique(
+        Found(rule=table.rule, finding=finding, key=named(table.key, finding.key or ()))
+        for table in tables(results(report))
+        for finding in ordered_findings(table)
+    )
+    cells = unique(each.finding.cell for each in every)
+    return {cell: [each for each in every if each.finding.cell == cell] for cell in cells}
+
+
+def schema(cell: CellResult) -> tuple[tuple[str, SchemaDifference], ...]:
+    """Return the schema differences of the cell with their tables; two rules may share a table."""
+    return unique((table.table, difference) for table in cell.tables for difference in table.schema)
+
+
+def named(names: Sequence[str], key: Key) -> Named:
+    """Pair a key with the names of its columns; parts without a name get their number."""
+    if len(names) != len(key):
+        names = [str(number) for number in range(1, len(key) + 1)]
+    return tuple(zip(names, key, strict=True))
+
+
+def key_names(cell: CellResult) -> Mapping[str, tuple[str, ...]]:
+    """Return rule -> names of its key columns, from all that the cell knows about its rules."""
+    planned = {change.rule: change.key_columns for plan in cell.plans for change in plan.changes}
+    return {**planned, **{table.rule: table.key for table in compared(cell)}}
+
+
+def subject(change: Change) -> tuple[tuple[str, Stored | KeyPart], ...]:
+    """Return what names the row of a change: its key, else its key columns, else its identity.
+
+    The changes of an undo have no key: a journal holds the rows as they are stored.
+    """
+    if change.key:
+        return named(change.key_columns, change.key)
+    row = change.before or change.after or {}
+    stored = tuple((column, row[column]) for column in change.key_columns if column in row)
+    return stored or tuple(zip(change.identity_columns, change.identity, strict=True))
+
+
+def soft_deleted(cell: CellResult) -> Rows:
+    """Return (rule, key) of the rows that a repair soft deletes: their changes are updates."""
+    return frozenset(
+        (table.rule, difference.key)
+        for table in compared(cell)
+        for difference in table.differences
+        if difference.action is Action.SOFT_DELETE
+    )
+
+
+def deed(change: Change, soft: Rows) -> Action:
+    """Return what a change is to people: an update of a row in ``soft`` is a soft delete."""
+    if change.action is Action.UPDATE and (change.rule, change.key) in soft:
+        return Action.SOFT_DELETE
+    return change.action
+
+
+def in_step(table: TableResult) -> bool:
+    """Return whether there is nothing to say about the rows of the table."""
+    return isinstance(table, TableDiff) and not (table.differences or table.findings or table.unknown)
+
+
+def ordered(table: TableDiff) -> list[Difference]:
+    """Return the differences by kind and key, so that two runs over the same rows read the same.
+
+    The order is for readers; it is none that a server would give.
+    """
+    kinds = list(Kind)
+    return sorted(table.differences, key=lambda each: (kinds.index(each.kind), _rank(each.key)))
+
+
+def ordered_findings(table: TableDiff) -> list[Finding]:
+    """Return the findings by code and key."""
+    return sorted(table.findings, key=lambda each: (each.code, _rank(each.key or ()), each.message))
+
+
+def _rank(part: KeyPart) -> tuple[Any, ...]:
+    """Return what orders values of any types: NULL, numbers, text, bytes, keys, dangling ones."""
+    if part is None or part != part:  # noqa: PLR0124  nan has no place among numbers
+        return (0,)
+    if isinstance(part, tuple):
+        return (4, tuple(map(_rank, part)))
+    if isinstance(part, Dangling):
+        return (5, _rank(part.raw))
+    return (2 if isinstance(part, str) else 3 if isinstance(part, bytes) else 1, part)
+
+
+def kinds(table: TableDiff) -> Iterator[tuple[Kind, list[Difference]]]:
+    """Yield the differences of the table by kind, in order, those kinds that it has."""
+    every = ordered(table)
+    for kind in unique(difference.kind for difference in every):
+        yield kind, [difference for difference in every if difference.kind is kind]
+
+
+def unplanned(table: TableDiff, cell: CellResult) -> TableDiff:
+    """Return the table with those differences alone that no plan of the cell is about to mend."""
+    planned = {(change.rule, change.key) for plan in cell.plans for change in plan.changes}
+    rest = tuple(d for d in table.differences if (table.rule, d.key) not in planned)
+    return replace(table, differences=rest)
+
+
+def writable(report: Report) -> int:
+    """Count the differences that a repair would mend, were it run as things stand."""
+    open_tables = [table for table in tables(results(report)) if table.status is not Status.REFUSED]
+    return acting(open_tables, *WRITES)
+
+
+def unknown(cell: CellResult) -> int:
+    """Count the rules of which some rows could not be judged."""
+    return sum(bool(table.unknown) for table in compared(cell))

@@ -1,0 +1,305 @@
+"""The JSON output: its shape is a contract (DESIGN section 8); keys are added, never renamed.
+
+A cell or table that could not be compared has null where another has a number, so that nobody
+can add it up as zero. Every value of every database comes out as JSON that parses.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+from cellsync.model import (
+    Action,
+    CellFailure,
+    CellResult,
+    Change,
+    Counts,
+    Dangling,
+    Difference,
+    Finding,
+    JournaledRun,
+    KeyPart,
+    Plan,
+    Reference,
+    Refusal,
+    Report,
+    SchemaDifference,
+    ServerTime,
+    Skipped,
+    Stored,
+    TableDiff,
+    TableFailure,
+    TableResult,
+    Value,
+)
+from cellsync.report import facts, words
+from cellsync.report.page import Style
+
+VERSION = 1
+
+UNSEEN = re.compile(
+    "[\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]"
+)
+"""What JSON allows inside a string and UTF-8, terminals or ``splitlines`` do not take well."""
+
+Object = dict[str, Any]
+
+
+def render(report: Report, style: Style | None = None) -> str:
+    """Return the report as one indented JSON document; ``style`` makes no difference."""
+    cells = [_cell(cell, plans=report.run.verb != "diff") for cell in report.cells]
+    return document({**_head(report), "cells": cells, **_foot(report)})
+
+
+def schema(report: Report, style: Style | None = None) -> str:
+    """Return the schema differences alone, in the same cells and tables."""
+    cells = [_schema_cell(cell) for cell in report.cells]
+    return document({**_head(report), "cells": cells, **_foot(report)})
+
+
+def history(runs: Sequence[JournaledRun]) -> str:
+    """Return the runs in the order given, newest first."""
+    return document({"version": VERSION, "runs": [_journaled(run) for run in runs]})
+
+
+def document(content: Object) -> str:
+    """Return an indented JSON document that ends with a newline."""
+    return _visible(json.dumps(content, ensure_ascii=False, indent=2)) + "\n"
+
+
+def line(content: Object) -> str:
+    """Return one line of JSON, with its newline and no other."""
+    return _visible(json.dumps(content, ensure_ascii=False)) + "\n"
+
+
+def _visible(text: str) -> str:
+    return UNSEEN.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
+
+
+def value(part: KeyPart | Stored) -> Any:
+    """Return a value as JSON has it.
+
+    Integers and floats are numbers, except nan and inf, which JSON does not have: those and
+    DECIMAL are text, bytes are "0x" and hex. A reference is the key of its row: the value itself
+    where that key has one part, else a list.
+    """
+    if isinstance(part, tuple):
+        return value(part[0]) if len(part) == 1 else [value(each) for each in part]
+    if isinstance(part, Dangling):
+        return {"dangling": _scalar(part.raw), "deleted": part.deleted}
+    if isinstance(part, Reference):
+        return {"reference": part.rule, "key": value(part.key)}
+    return {"server_time": part.value} if isinstance(part, ServerTime) else _scalar(part)
+
+
+def _scalar(scalar: Value) -> str | int | float | None:
+    if isinstance(scalar, float) and not math.isfinite(scalar):
+        return str(scalar)
+    if isinstance(scalar, Decimal):
+        return words.decimal(scalar)
+    return f"0x{scalar.hex().upper()}" if isinstance(scalar, bytes) else scalar
+
+
+def key(named: facts.Named) -> Object:
+    """Return a key as column -> value, in the order of the key."""
+    return {column: value(part) for column, part in named}
+
+
+def columns(difference: Difference) -> Object:
+    """Return column -> its desired and existing value."""
+    return {
+        each.column: {"desired": value(each.desired), "existing": value(each.existing)}
+        for each in difference.columns
+    }
+
+
+def difference(found: Difference, table: TableDiff) -> Object:
+    """Return one difference of a table."""
+    return {
+        "kind": found.kind.value,
+        "key": key(facts.named(table.key, found.key)),
+        "columns": columns(found),
+        "action": found.action.value,
+        "reason": found.reason,
+    }
+
+
+def finding(found: Finding, table: TableDiff) -> Object:
+    """Return one finding of a table; its cell is the one whose rows are wrong."""
+    named = key(facts.named(table.key, found.key or ()))
+    return {"code": found.code, "message": found.message, "key": named, "cell": found.cell}
+
+
+def refusal(refused: Refusal) -> Object:
+    """Return a refusal and what ``--waive`` takes to lift it, null where nothing does."""
+    return {
+        "code": refused.code,
+        "rule": refused.rule,
+        "message": refused.message,
+        "waive": words.waiver(refused),
+    }
+
+
+def skipped(change: Skipped, names: Mapping[str, tuple[str, ...]]) -> Object:
+    """Return a change that was not made; ``names`` are the key columns by rule."""
+    named = facts.named(names.get(change.rule, ()), change.key)
+    return {"rule": change.rule, "key": key(named), "reason": change.reason}
+
+
+# -- Parts of the document -----------------------------------------------------------------------
+
+
+def _head(report: Report) -> Object:
+    run = report.run
+    head = {"version": VERSION, "run": run.id, "verb": run.verb, "started": words.instant(run.started)}
+    return {**head, "topology": run.topology}
+
+
+def _foot(report: Report) -> Object:
+    return {"finished": words.instant(report.finished), "exit_code": int(report.exit_code)}
+
+
+def _cell(cell: CellResult | CellFailure, *, plans: bool) -> Object:
+    if isinstance(cell, CellFailure):
+        return _cell_failure(cell)
+    names = facts.key_names(cell)
+    content: Object = {
+        "cell": cell.cell,
+        "status": cell.status.value,
+        "error": None,
+        "tables": [_table(table) for table in cell.tables],
+        "changes": _counts(cell.counts),
+        "refusals": [refusal(each) for each in facts.refusals(cell)],
+        "notices": list(facts.notices(cell)),
+        "skipped": [skipped(each, names) for each in facts.skipped(cell)],
+        "problems": list(cell.problems),
+        "locked": cell.locked,
+    }
+    return {**content, "plans": [_plan(plan, cell) for plan in cell.plans]} if plans else content
+
+
+def _cell_failure(cell: CellFailure) -> Object:
+    return {
+        "cell": cell.cell,
+        "status": cell.status.value,
+        "error": cell.error,
+        "tables": [],
+        "changes": None,
+        "refusals": [],
+        "notices": [],
+        "skipped": [],
+        "problems": [],
+        "locked": False,
+    }
+
+
+def _counts(counts: Counts) -> Object:
+    return {
+        "planned": counts.planned,
+        "applied": counts.applied,
+        "conflicts": counts.conflicts,
+        "failed": counts.failed,
+    }
+
+
+def _table_head(table: TableResult) -> Object:
+    return {
+        "rule": table.rule,
+        "table": table.table,
+        "direction": table.direction.value,
+        "status": table.status.value,
+        "error": table.error if isinstance(table, TableFailure) else None,
+    }
+
+
+def _table(table: TableResult) -> Object:
+    head, rest = _table_head(table), {"schema": [_schema(each) for each in table.schema]}
+    return {**head, **(_failed() if isinstance(table, TableFailure) else _compared(table)), **rest}
+
+
+def _compared(table: TableDiff) -> Object:
+    tally = facts.tally([table])
+    return {
+        "rows": {"desired": table.desired_rows, "existing": table.existing_rows},
+        "missing": tally.missing,
+        "changed": tally.changed,
+        "extra": tally.extra,
+        "accepted": facts.acting([table], Action.IGNORE),
+        "differences": [difference(each, table) for each in facts.ordered(table)],
+        "findings": [finding(each, table) for each in facts.ordered_findings(table)],
+        "unknown": list(table.unknown),
+    }
+
+
+def _failed() -> Object:
+    counts = dict.fromkeys(("rows", "missing", "changed", "extra", "accepted"))
+    return {**counts, "differences": [], "findings": [], "unknown": []}
+
+
+def _schema(difference: SchemaDifference) -> Object:
+    return {
+        "path": difference.path,
+        "desired": difference.desired,
+        "existing": difference.existing,
+        "blocking": difference.blocking,
+    }
+
+
+def _plan(plan: Plan, cell: CellResult) -> Object:
+    soft = facts.soft_deleted(cell)
+    return {
+        "written": plan.written,
+        "database": plan.database.schema,
+        "changes": [_change(change, facts.deed(change, soft)) for change in plan.changes],
+    }
+
+
+def _change(change: Change, action: Action) -> Object:
+    return {
+        "rule": change.rule,
+        "table": change.table,
+        "action": action.value,
+        "key": {column: value(part) for column, part in facts.subject(change)},
+        "before": _stored(change.before),
+        "after": _stored(change.after),
+        "reason": change.reason,
+    }
+
+
+def _stored(row: Mapping[str, Stored] | None) -> Object | None:
+    return None if row is None else {column: value(part) for column, part in row.items()}
+
+
+def _schema_cell(cell: CellResult | CellFailure) -> Object:
+    tables = [] if isinstance(cell, CellFailure) else [_schema_table(table) for table in cell.tables]
+    error = cell.error if isinstance(cell, CellFailure) else None
+    return {"cell": cell.cell, "status": cell.status.value, "error": error, "tables": tables}
+
+
+def _schema_table(table: TableResult) -> Object:
+    return {**_table_head(table), "schema": [_schema(each) for each in table.schema]}
+
+
+def _journaled(journaled: JournaledRun) -> Object:
+    run, finished = journaled.run, journaled.finished
+    return {
+        "run": run.id,
+        "verb": run.verb,
+        "started": words.instant(run.started),
+        "finished": None if finished is None else words.instant(finished),
+        "status": journaled.status,
+        "cells": list(journaled.cells),
+        "applied": journaled.applied,
+        "undoes": journaled.undoes,
+        "undone_by": list(journaled.undone_by),
+        "topology": run.topology,
+        "operator": run.operator,
+        "host": run.host,
+        "command": run.command,
+        "reason": run.reason,
+    }

@@ -1,0 +1,550 @@
+"""The text output: what a tired person at 3 a.m. understands.
+
+The verdict comes first, then every cell in order with what differs and why it matters, then what
+no repair mends by itself, what was refused, and what to do next. For a pipe or a file there is
+one fact a line, never wrapped, so that grep finds it; a terminal gets colours and an overview.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
+
+from cellsync.errors import ExitCode
+from cellsync.model import (
+    Action,
+    CellFailure,
+    CellResult,
+    Change,
+    Difference,
+    Direction,
+    JournaledChange,
+    JournaledRun,
+    Kind,
+    Plan,
+    Refusal,
+    Report,
+    SchemaDifference,
+    Skipped,
+    Status,
+    TableDiff,
+    TableFailure,
+)
+from cellsync.report import facts, words
+from cellsync.report.facts import Stage
+from cellsync.report.page import Block, Grid, Line, Style, Tone, compose
+from cellsync.report.verdict import drift, question, verdict
+from cellsync.report.words import counted
+
+T = TypeVar("T")
+
+MOST = 20
+"""So many of one sort are shown unless more is asked for."""
+
+TONES = {
+    Status.IN_STEP: Tone.GOOD,
+    Status.REPAIRED: Tone.GOOD,
+    Status.DIFFERS: Tone.STRONG,
+}
+
+
+def render(report: Report, style: Style) -> str:
+    """Return the whole report: of a diff, a plan, a repair (dry or not), or an undo."""
+    return compose(_report(report, style), style)
+
+
+def plan(report: Report, style: Style) -> str:
+    """Return what a repair or undo is about to write, in short; the question is the caller's."""
+    return compose(_question(report, style), style)
+
+
+def schema(report: Report, style: Style) -> str:
+    """Return the schema differences alone, all of them."""
+    return compose(_schema_report(report), style)
+
+
+def history(runs: Sequence[JournaledRun], style: Style) -> str:
+    """Return one line for every run, in the order given, newest first."""
+    return compose([_runs(runs)] if runs else [Line("no run has written anything yet")], style)
+
+
+def changes(made: Mapping[str, Sequence[JournaledChange]], style: Style) -> str:
+    """Return the changes of one run as its journals have them, by the cell that was written."""
+    return compose(_journaled(made, style), style)
+
+
+def _journaled(made: Mapping[str, Sequence[JournaledChange]], style: Style) -> Iterator[Line]:
+    for cell, entries in made.items():
+        yield Line("")
+        yield Line(f"{counted(len(entries), 'change')} to {cell}:", tone=Tone.TITLE)
+        for number, each in enumerate(entries, 1):
+            title = f"{number} {words.ACTION[each.change.action]} {each.change.rule}"
+            yield from _change(title, each.change, style)
+
+
+# -- The whole report ----------------------------------------------------------------------------
+
+
+def _report(report: Report, style: Style) -> Iterator[Block]:
+    yield Line(verdict(report), tone=_tone_of(report))
+    if len(report.cells) > 1:
+        yield _overview(report)
+    yield from _cells(report, style)
+    for title, lines in _sections(report, style):
+        if lines:
+            yield from (Line(""), Line(title, tone=Tone.TITLE), *lines)
+    yield Line("")
+    yield from _next(report)
+
+
+def _cells(report: Report, style: Style) -> Iterator[Line]:
+    """Yield the cells, an empty line between them where there is more than a line to say."""
+    apart = True
+    for cell in report.cells:
+        lines = list(_cell(cell, report, style))
+        if apart or len(lines) > 1:
+            yield Line("")
+        apart = len(lines) > 1
+        yield from lines
+
+
+def _sections(report: Report, style: Style) -> Iterator[tuple[str, Sequence[Line]]]:
+    yield "findings (no repair mends these by itself):", list(_findings(report, style))
+    yield "schema differences:", list(_schema_section(report, style))
+    yield "refused (these rules, and those that refer to them, write nothing):", list(_refusals(report))
+    yield "skipped:", list(_skipped(report, style))
+    yield "went wrong:", list(_problems(report, style))
+    yield _notices_title(report), list(_notices(report))
+
+
+def _tone_of(report: Report) -> Tone:
+    if report.exit_code == ExitCode.IN_STEP:
+        return Tone.GOOD
+    return Tone.STRONG if report.exit_code == ExitCode.DIFFERENCES else Tone.BAD
+
+
+def _overview(report: Report) -> Grid:
+    """Return the cells at a glance: "?" where nothing could be compared, "3+" where not all could."""
+    head = ("cell", "status", "missing", "changed", "extra")
+    tones = tuple(TONES.get(cell.status, Tone.BAD) for cell in report.cells)
+    return Grid((head, *map(_overview_row, report.cells)), tones, whole=2, numbers=2, terminal_only=True)
+
+
+def _overview_row(cell: CellResult | CellFailure) -> tuple[str, ...]:
+    if isinstance(cell, CellFailure):
+        return (cell.cell, _failure_word(cell), "?", "?", "?")
+    tally = facts.tally(facts.compared(cell))
+    doubt = "+" if facts.broken(cell) else ""
+    counts = (f"{number}{doubt}" for number in (tally.missing, tally.changed, tally.extra))
+    return (cell.cell, words.STATUS[cell.status], *counts)
+
+
+def _failure_word(cell: CellFailure) -> str:
+    return words.STATUS[cell.status] if cell.status is Status.UNREACHABLE else "could not be compared"
+
+
+# -- One cell ------------------------------------------------------------------------------------
+
+
+def _cell(cell: CellResult | CellFailure, report: Report, style: Style) -> Iterator[Line]:
+    tone = TONES.get(cell.status, Tone.BAD)
+    if isinstance(cell, CellFailure):
+        yield Line(f"{cell.cell}: {_failure_word(cell)}: {cell.error}", tone=tone)
+        return
+    title = filter(None, [cell.cell, _standing(cell, report), _summary(cell, report)])
+    yield Line(": ".join(title), tone=tone)
+    yield from _tables(cell, report, style)
+    yield from _in_step(cell, style)
+    if facts.stage(report) is Stage.PLANNED or report.run.verb == "undo":
+        yield from _plans(cell, report, style)
+
+
+def _standing(cell: CellResult, report: Report) -> str:
+    """Return the status in words; of an undo, and of a plan that writes, the summary says it."""
+    unsaid = report.run.verb == "undo" and cell.status in (Status.IN_STEP, Status.DIFFERS, Status.REPAIRED)
+    return "" if unsaid and cell.counts.planned else words.STATUS[cell.status]
+
+
+def _summary(cell: CellResult, report: Report) -> str:
+    groups = (_writes(cell, report), _state(cell, report))
+    return "; ".join(filter(None, (", ".join(filter(None, group)) for group in groups)))
+
+
+def _state(cell: CellResult, report: Report) -> Iterator[str]:
+    tally = facts.tally(facts.compared(cell))
+    found = drift(tally)
+    yield f"found {found}" if found and facts.stage(report) is Stage.WRITTEN else found
+    findings = facts.unique(finding for table in facts.compared(cell) for finding in table.findings)
+    yield counted(len(findings), "finding") if findings else ""
+    broken = facts.broken(cell)
+    yield f"{counted(len(broken), 'rule')} could not be compared" if broken else ""
+    unknown = facts.unknown(cell)
+    yield f"some rows of {counted(unknown, 'rule')} could not be judged" if unknown else ""
+    yield "another run holds the lock" if cell.locked else ""
+    if cell.status is Status.IN_STEP and cell.tables and report.run.verb != "undo":
+        rows = sum(table.desired_rows for table in facts.compared(cell))
+        yield f"{counted(len(cell.tables), 'rule')}, {counted(rows, 'row')}"
+
+
+def _writes(cell: CellResult, report: Report) -> Iterator[str]:
+    counts, undo = cell.counts, report.run.verb == "undo"
+    if facts.stage(report) is Stage.PLANNED and counts.planned:
+        yield f"{counted(counts.planned, 'change')} planned"
+    if facts.stage(report) is Stage.WRITTEN and counts.planned:
+        part = f"{counts.applied} of " if counts.applied < counts.planned else ""
+        yield f"{part}{counted(counts.planned, 'change')} {'taken back' if undo else 'written'}"
+        yield f"{counts.conflicts} conflicted" if counts.conflicts else ""
+        yield f"{counts.failed} failed" if counts.failed else ""
+
+
+def _in_step(cell: CellResult, style: Style) -> Iterator[Line]:
+    """Name the tables in step in one line; a cell in step names them only when asked."""
+    quiet = [table for table in facts.compared(cell) if facts.in_step(table)]
+    if quiet and (cell.status is not Status.IN_STEP or style.verbose):
+        names = (f"{table.rule} ({counted(table.desired_rows, 'row')})" for table in quiet)
+        yield Line(f"in step: {', '.join(names)}", 1, Tone.QUIET)
+
+
+def _tables(cell: CellResult, report: Report, style: Style) -> Iterator[Line]:
+    said: set[str] = set()
+    for table in cell.tables:
+        if isinstance(table, TableFailure):
+            yield Line(f"{table.rule}: could not be compared: {table.error}", 1, Tone.BAD)
+        elif not facts.in_step(table):
+            yield from _table(table, cell, report, style, said)
+
+
+def _table(
+    table: TableDiff, cell: CellResult, report: Report, style: Style, said: set[str]
+) -> Iterator[Line]:
+    yield Line(f"{table.rule}: {_table_summary(table, cell, report)}", 1, Tone.TITLE)
+    yield from _features(table, report, said)
+    for reason in table.unknown:
+        yield Line(f"unknown: {words.shorten(reason, style.prose)}", 2, Tone.BAD)
+    for kind, differences in facts.kinds(_shown(table, cell, report)):
+        yield from _some(differences, style, f"{kind.value} in {table.rule}", _difference_of(table, style))
+
+
+def _table_summary(table: TableDiff, cell: CellResult, report: Report) -> str:
+    up = table.direction is Direction.UP
+    place = f"{report.run.topology}, whose rows come up from {cell.cell}" if up else cell.cell
+    found = drift(facts.tally([table]))
+    none = "no difference that counts" if table.differences else "no differences"
+    parts = [f"{found} in {place}" if found else none]
+    if table.findings:
+        parts.append(f"{counted(len(table.findings), 'finding')} (below)")
+    if table.status in (Status.REPAIRED, Status.REFUSED, Status.INCOMPLETE):
+        parts.append(words.STATUS[table.status])
+    return "; ".join(parts)
+
+
+def _features(table: TableDiff, report: Report, said: set[str]) -> Iterator[Line]:
+    """Say what the drift breaks, every feature once in a cell: ``said`` collects them."""
+    broken = facts.tally([table]).total and report.rule_features.get(table.rule, ())
+    for name in broken or ():
+        if name not in said:
+            said.add(name)
+            lost = report.features.get(name, "")
+            verb = "broke" if table.status is Status.REPAIRED else "breaks"
+            yield Line(f"{verb} {name}" + (f": {lost}" if lost else ""), 2, Tone.STRONG)
+
+
+def _shown(table: TableDiff, cell: CellResult, report: Report) -> TableDiff:
+    """Return the table with the differences to be listed: those that no list of changes has."""
+    if facts.stage(report) is not Stage.PLANNED:
+        return table
+    return facts.unplanned(table, cell)
+
+
+def _difference_of(table: TableDiff, style: Style) -> Callable[[Difference], Iterator[Line]]:
+    def lines(difference: Difference) -> Iterator[Line]:
+        """Yield what the difference means, then what it is: reason first, for it is read first."""
+        fact = _fact(difference, table, style)
+        if difference.reason:
+            yield Line(words.shorten(difference.reason, style.prose), 2, Tone.TITLE)
+        yield Line(fact, 3 if difference.reason else 2, Tone.QUIET if difference.reason else Tone.PLAIN)
+        if style.verbose and difference.columns and difference.kind is not Kind.CHANGED:
+            yield Line(_row(difference, style), 3, Tone.QUIET)
+
+    return lines
+
+
+def _fact(difference: Difference, table: TableDiff, style: Style) -> str:
+    """Return "changed aggregate_id=west key=ratio, value: 2.0 -> 4.0 (update)"."""
+    key = words.key(facts.named(table.key, difference.key), style.short)
+    steps = _steps(difference, style) if difference.kind is Kind.CHANGED else []
+    fact = ", ".join([f"{difference.kind.value} {key}", *steps])
+    return f"{fact} ({_action(difference.action, table.status)})"
+
+
+def _action(action: Action, status: Status) -> str:
+    """Return what a repair does about a difference, or did, or was refused to do."""
+    if action in facts.WRITES and status is Status.REPAIRED:
+        return words.DONE[action]
+    refused = action in facts.WRITES and status is Status.REFUSED
+    return words.ACTION[action] + (" refused" if refused else "")
+
+
+def _steps(difference: Difference, style: Style) -> list[str]:
+    return [f"{c.column}: {words.step(c.existing, c.desired, style.short)}" for c in difference.columns]
+
+
+def _row(difference: Difference, style: Style) -> str:
+    missing = difference.kind is Kind.MISSING
+    values = ((c.column, c.desired if missing else c.existing) for c in difference.columns)
+    return ", ".join(f"{column}: {words.value(value, style.short)}" for column, value in values)
+
+
+def _some(
+    items: Sequence[T], style: Style, sort: str, lines: Callable[[T], Iterable[Line]]
+) -> Iterator[Line]:
+    """Yield the lines of the first items, and how many more of this sort there are."""
+    most = len(items) if style.verbose else MOST
+    for item in items[:most]:
+        yield from lines(item)
+    if len(items) > most:
+        yield Line(f"... and {len(items) - most} more {sort} (-v shows all)", 2, Tone.QUIET)
+
+
+# -- Changes -------------------------------------------------------------------------------------
+
+
+def _plans(cell: CellResult, report: Report, style: Style) -> Iterator[Line]:
+    soft = facts.soft_deleted(cell)
+    for plan in cell.plans:
+        if plan.changes:
+            yield Line(f"{_changes_title(plan, cell, report)}:", 1, Tone.TITLE)
+            yield from _changes(plan, soft, style)
+
+
+def _changes_title(plan: Plan, cell: CellResult, report: Report) -> str:
+    counts, number = cell.counts, counted(len(plan.changes), "change")
+    if facts.stage(report) is Stage.PLANNED:
+        return f"{number} to {plan.written}, in this order"
+    if counts.applied == counts.planned:
+        return f"{number} made to {plan.written}"
+    return f"{number} to {plan.written}, made but for those that conflicted or failed"
+
+
+def _changes(plan: Plan, soft: facts.Rows, style: Style) -> Iterator[Line]:
+    """Yield the changes in their order, numbered; of each sort only so many."""
+    seen: Counter[str] = Counter()
+    for number, change in enumerate(plan.changes, 1):
+        sort = f"{words.ACTION[facts.deed(change, soft)]} {change.rule}"
+        seen[sort] += 1
+        if style.verbose or seen[sort] <= MOST:
+            yield from _change(f"{number} {sort}", change, style)
+    for sort, count in seen.items():
+        if count > MOST and not style.verbose:
+            yield Line(f"... and {count - MOST} more {sort} (-v shows all)", 2, Tone.QUIET)
+
+
+def _change(title: str, change: Change, style: Style) -> Iterator[Line]:
+    reason = f": {words.shorten(change.reason, style.prose)}" if change.reason else ""
+    yield Line(f"{title} {words.key(facts.subject(change), style.short)}{reason}", 2)
+    if style.verbose:
+        yield from (Line(text, 3, Tone.QUIET) for text in _written(change))
+
+
+def _written(change: Change) -> Iterator[str]:
+    before, after = change.before or {}, change.after or {}
+    if change.action is Action.UPDATE:
+        pairs = ((column, before.get(column), value) for column, value in after.items())
+        yield ", ".join(f"{column}: {words.value(old)} -> {words.value(new)}" for column, old, new in pairs)
+    elif before or after:
+        row = (after or before).items()
+        yield ", ".join(f"{column}: {words.value(value)}" for column, value in row)
+
+
+# -- The sections after the cells ----------------------------------------------------------------
+
+
+def _findings(report: Report, style: Style) -> Iterator[Line]:
+    for cell, found in facts.found(report).items():
+        yield Line(f"in {cell}:", 1)
+        for sort, of_sort in _by(found, lambda each: f"{each.finding.code} in {each.rule}").items():
+            yield from _some(of_sort, style, sort, lambda each: [_finding(each, style)])
+
+
+def _finding(found: facts.Found, style: Style) -> Line:
+    key = words.key(found.key, style.short)
+    head = " ".join(filter(None, [found.rule, found.finding.code, key]))
+    return Line(f"{head}: {words.shorten(found.finding.message, style.prose)}", 2, Tone.STRONG)
+
+
+def _by(items: Iterable[T], sort: Callable[[T], str]) -> Mapping[str, list[T]]:
+    groups: dict[str, list[T]] = {}
+    for item in items:
+        groups.setdefault(sort(item), []).append(item)
+    return groups
+
+
+def _schema_section(report: Report, style: Style) -> Iterator[Line]:
+    every = [(cell.cell, *each) for cell in facts.results(report) for each in facts.schema(cell)]
+    for name, table, difference in every:
+        if difference.blocking or style.verbose:
+            yield _schema_line(f"{name} {table}", difference)
+    harmless = sum(not difference.blocking for _, _, difference in every)
+    if harmless and not style.verbose:
+        verb = "stops" if harmless == 1 else "stop"
+        yield Line(f"{harmless} {verb} no rule (-v shows all)", 1, Tone.QUIET)
+
+
+def _schema_line(place: str, difference: SchemaDifference) -> Line:
+    sides = f"{_side(difference.existing)} -> {_side(difference.desired)}"
+    stops = " (stops the rule)" if difference.blocking else ""
+    tone = Tone.BAD if difference.blocking else Tone.PLAIN
+    return Line(f"{place}: {difference.path}: {sides}{stops}", 1, tone)
+
+
+def _side(text: str | None) -> str:
+    return "absent" if text is None else text
+
+
+def _refusals(report: Report) -> Iterator[Line]:
+    for cell in facts.results(report):
+        for refusal in facts.refusals(cell):
+            yield from _refusal(cell.cell, refusal)
+
+
+def _refusal(cell: str, refusal: Refusal) -> Iterator[Line]:
+    """Yield the refusal and how to waive it, unless its message says so.
+
+    Further lines of the message (statements to copy) keep a margin.
+    """
+    first, *more = refusal.message.split("\n")
+    head = " ".join(filter(None, [cell, refusal.rule, refusal.code]))
+    yield Line(f"{head}: {first}", 1, Tone.BAD)
+    yield from (Line(f"| {text}", 2) for text in more)
+    waiver = words.waiver(refusal)
+    if waiver and waiver not in refusal.message:
+        yield Line(f"to allow it, after a look at the rows: --waive {waiver}", 2)
+
+
+def _skipped(report: Report, style: Style) -> Iterator[Line]:
+    for cell in facts.results(report):
+        names = facts.key_names(cell)
+        for rule, of_rule in _by(facts.skipped(cell), lambda each: each.rule).items():
+            line = _skipped_line(cell.cell, names.get(rule, ()), style)
+            yield from _some(of_rule, style, f"in {rule} of {cell.cell}", line)
+
+
+def _skipped_line(cell: str, names: tuple[str, ...], style: Style) -> Callable[[Skipped], Sequence[Line]]:
+    def line(skipped: Skipped) -> Sequence[Line]:
+        key = words.key(facts.named(names, skipped.key), style.short)
+        head = " ".join(filter(None, [cell, skipped.rule, key]))
+        return [Line(f"{head}: {words.shorten(skipped.reason, style.prose)}", 1)]
+
+    return line
+
+
+def _problems(report: Report, style: Style) -> Iterator[Line]:
+    for cell in facts.results(report):
+        for problem in cell.problems:
+            yield Line(f"{cell.cell}: {words.shorten(problem, style.prose)}", 1, Tone.BAD)
+
+
+def _notices_title(report: Report) -> str:
+    written = facts.stage(report) is Stage.WRITTEN
+    return "do now:" if written else f"after {'an undo' if report.run.verb == 'undo' else 'a repair'}:"
+
+
+def _notices(report: Report) -> Iterator[Line]:
+    every = facts.unique(notice for cell in facts.results(report) for notice in facts.notices(cell))
+    yield from (Line(notice, 1, Tone.STRONG) for notice in every)
+
+
+def _next(report: Report) -> Iterator[Line]:
+    run, stage = report.run, facts.stage(report)
+    if any(isinstance(cell, CellFailure) or facts.broken(cell) for cell in report.cells):
+        yield Line("what could not be compared is unknown, not in step")
+    if stage is Stage.COMPARED and facts.writable(report):
+        yield Line("cellsync repair --dry-run shows what a repair would write; cellsync repair does it")
+    if stage is Stage.PLANNED and facts.totals(report).planned:
+        does = "cellsync repair" if run.verb == "plan" else "the same command without --dry-run"
+        yield Line(f"{does} does it")
+    if stage is Stage.WRITTEN and facts.totals(report).applied:
+        yield Line(f"cellsync undo {run.id} takes this run back")
+    yield Line(f"exit code {int(report.exit_code)}: {words.EXIT[report.exit_code]}", tone=Tone.QUIET)
+
+
+# -- What a repair shows before it asks ----------------------------------------------------------
+
+
+def _question(report: Report, style: Style) -> Iterator[Line]:
+    yield Line(question(report), tone=Tone.TITLE)
+    for cell in report.cells:
+        yield from _question_cell(cell)
+    for title, lines in _sections(report, style):
+        if lines and not title.startswith(("findings", "schema")):
+            yield from (Line(title, tone=Tone.TITLE), *lines)
+
+
+def _question_cell(cell: CellResult | CellFailure) -> Iterator[Line]:
+    if isinstance(cell, CellFailure):
+        yield Line(f"{cell.cell}: {_failure_word(cell)}: {cell.error}", 1, Tone.BAD)
+        return
+    for table in facts.broken(cell):
+        yield Line(f"{cell.cell} {table.rule}: could not be compared: {table.error}", 1, Tone.BAD)
+    soft = facts.soft_deleted(cell)
+    for plan in cell.plans:
+        for rule, changes in _by(plan.changes, lambda change: change.rule).items():
+            yield Line(f"{plan.written} {rule}: {_deeds(changes, soft)}", 1)
+
+
+def _deeds(changes: Sequence[Change], soft: facts.Rows) -> str:
+    counts = Counter(facts.deed(change, soft) for change in changes)
+    return ", ".join(counted(counts[action], words.ACTION[action]) for action in Action if counts[action])
+
+
+# -- Schema and history --------------------------------------------------------------------------
+
+
+def _schema_report(report: Report) -> Iterator[Line]:
+    blocking = [d for cell in facts.results(report) for _, d in facts.schema(cell) if d.blocking]
+    every = sum(len(facts.schema(cell)) for cell in facts.results(report))
+    tone = Tone.BAD if blocking else Tone.PLAIN
+    yield Line(_schema_verdict(every, len(blocking), len(facts.failures(report))), tone=tone)
+    for cell in report.cells:
+        yield from _schema_cell(cell)
+
+
+def _schema_verdict(every: int, blocking: int, failed: int) -> str:
+    stops = f"{blocking} of which {'stops' if blocking == 1 else 'stop'} a rule"
+    found = f"{counted(every, 'schema difference')}, {stops}"
+    unknown = f"{counted(failed, 'cell')} could not be compared" if failed else ""
+    return "; ".join(filter(None, [found if every else "no schema differences", unknown]))
+
+
+def _schema_cell(cell: CellResult | CellFailure) -> Iterator[Line]:
+    if isinstance(cell, CellFailure):
+        yield Line(f"{cell.cell}: {_failure_word(cell)}: {cell.error}", 1, Tone.BAD)
+        return
+    for table, difference in facts.schema(cell):
+        yield _schema_line(f"{cell.cell} {table}", difference)
+    for failed in facts.broken(cell):
+        if not failed.schema:
+            yield Line(f"{cell.cell} {failed.table}: could not be compared: {failed.error}", 1, Tone.BAD)
+
+
+def _runs(runs: Sequence[JournaledRun]) -> Grid:
+    head = ("run", "verb", "started (UTC)", "status", "cells", "rows", "remarks")
+    tones = tuple(Tone.BAD if run.finished is None else Tone.PLAIN for run in runs)
+    return Grid((head, *map(_run_row, runs)), tones, whole=3, numbers=len(head))
+
+
+def _run_row(journaled: JournaledRun) -> tuple[str, ...]:
+    run, cells = journaled.run, ",".join(journaled.cells)
+    started = words.instant(run.started).replace("T", " ").rstrip("Z")
+    return (run.id, run.verb, started, _end(journaled), cells, str(journaled.applied), _remarks(journaled))
+
+
+def _end(journaled: JournaledRun) -> str:
+    return "cut off, or still running" if journaled.finished is None else journaled.status.replace("_", " ")
+
+
+def _remarks(journaled: JournaledRun) -> str:
+    undoes = f"undoes {journaled.undoes}" if journaled.undoes else ""
+    undone = f"undone by {words.listed(journaled.undone_by)}" if journaled.undone_by else ""
+    return "; ".join(filter(None, [undoes, undone, journaled.run.reason]))

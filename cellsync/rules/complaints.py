@@ -1,0 +1,139 @@
+"""Turn the errors of the JSON Schema into sentences: what is wrong, where, and what to do.
+
+jsonschema's own messages show whole values and speak of "additional properties"; a person who
+mistyped a key wants to hear the key and its right spelling. There is one problem for each
+mistake: a mistyped key is not also reported as a missing one.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jsonschema
+
+from cellsync.errors import Problem
+from cellsync.rules import shape
+from cellsync.yamlfile import Document, Path
+
+Complaint = tuple[Path, str]
+"""The path of a value, and what is wrong with it."""
+
+_VALIDATOR = jsonschema.Draft202012Validator(shape.schema())
+
+
+def check(document: Document) -> dict[Complaint, Problem]:
+    """Return the document's breaches of the schema, each with its path, as problems."""
+    if document.data is None:
+        empty: Complaint = ((), "the file is empty: a rule file needs at least rules")
+        return {empty: document.problem(*empty)}
+    errors = list(_VALIDATOR.iter_errors(document.data))
+    complaints = dict.fromkeys(complaint for error in errors for complaint in _complain(error))
+    return {complaint: document.problem(*complaint) for complaint in complaints}
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """Return "did you mean 'x'?", or the list of what is known where nothing is near."""
+    names = sorted(known)
+    near = _near(word, names)
+    if near:
+        return f"did you mean {near!r}?"
+    return f"known: {', '.join(names)}" if names else "there are none"
+
+
+def _near(word: str, known: Sequence[str]) -> str | None:
+    folded = {name.lower(): name for name in reversed(known)}
+    matches = difflib.get_close_matches(word.lower(), folded, n=1)
+    return folded[matches[0]] if matches else None
+
+
+def _complain(error: jsonschema.ValidationError) -> Iterator[Complaint]:
+    path: Path = tuple(error.absolute_path)
+    assert isinstance(error.schema, Mapping)
+    say = _SAYINGS.get(str(error.validator), _unexpected)
+    for steps, message in say(path, error.instance, error.schema):
+        yield (*path, *steps), message
+
+
+Say = Callable[[Path, Any, Mapping[str, Any]], Iterable[Complaint]]
+
+
+def _unexpected(path: Path, found: Any, schema: Mapping[str, Any]) -> Iterator[Complaint]:
+    yield (), f"{_name(path)}: expected {schema['title']}, found {_shown(found)}"
+
+
+def _choice(path: Path, found: Any, schema: Mapping[str, Any]) -> Iterator[Complaint]:
+    near = _near(found, schema["enum"]) if isinstance(found, str) else None
+    advice = f": did you mean {near!r}?" if near else ""
+    yield (), f"{_name(path)}: expected {schema['title']}, found {_shown(found)}{advice}"
+
+
+def _unknown_keys(path: Path, found: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[Complaint]:
+    for key in found:
+        if key not in schema["properties"]:
+            yield (key,), _unknown_key(key, path, schema["properties"])
+
+
+def _unknown_key(key: str, path: Path, known: Iterable[str]) -> str:
+    if path == ("defaults",) and key in shape.NO_DEFAULT:
+        return f"{key!r} cannot stand in defaults: give it in each rule"
+    return f"unknown key {key!r} in {_name(path)}: {suggest(key, known)}"
+
+
+def _missing_keys(path: Path, found: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[Complaint]:
+    unknown = [key for key in found if key not in schema["properties"]]
+    for key in schema["required"]:
+        # A mistyped key has been reported under its own name; once is enough.
+        mistyped = any(_near(other, sorted(schema["properties"])) == key for other in unknown)
+        if key not in found and not mistyped:
+            meaning = schema["properties"][key]["description"].split(". ")[0].rstrip(".")
+            yield (), f"{_name(path)} needs {key!r}: {meaning}"
+
+
+def _given_twice(path: Path, found: Sequence[Any], schema: Mapping[str, Any]) -> Iterator[Complaint]:
+    for index, item in enumerate(found):
+        if item in found[:index]:
+            yield (index,), f"{_shown(item)} is given twice in {_name(path)}: remove one"
+
+
+def _too_few(path: Path, found: Any, schema: Mapping[str, Any]) -> Iterator[Complaint]:
+    yield (), f"{_name(path)} is empty: expected {schema['title']}"
+
+
+def _bad_name(path: Path, found: str, schema: Mapping[str, Any]) -> Iterator[Complaint]:
+    # The error of a propertyNames is that of the name itself; its path is that of the mapping.
+    if "title" in schema:
+        yield from _unexpected(path, found, schema)
+    else:
+        yield (found,), f"{_shown(found)} in {_name(path)} is no name: a name is not empty or padded"
+
+
+_SAYINGS: Mapping[str, Say] = {
+    "enum": _choice,
+    "additionalProperties": _unknown_keys,
+    "required": _missing_keys,
+    "uniqueItems": _given_twice,
+    "minItems": _too_few,
+    "minProperties": _too_few,
+    "pattern": _bad_name,
+}
+
+
+def _name(path: Path) -> str:
+    if not path:
+        return "the file"
+    if isinstance(path[-1], str):
+        return path[-1]
+    return "a rule" if path[:-1] == ("rules",) else f"{_name(path[:-1])}[{path[-1]}]"
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (list, dict)):
+        return "a list" if isinstance(value, list) else "a mapping"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,111 @@
+"""Rules as a set: their order, their digest, and a part of them with all that it needs."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import heapq
+import json
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+
+from cellsync.errors import UsageError
+from cellsync.model import Gate, Notice, Pack, Requirement, Rule, RuleSet
+
+_NOT_MEANING = ("position", "pack", "why", "says")
+"""Fields of a rule that tell people something and change no plan."""
+
+
+def assemble(packs: Iterable[Pack]) -> RuleSet:
+    """Return the rules of these packs, every rule after those that it references.
+
+    The references must be known and free of cycles; `meaning` sees to both.
+    """
+    found = tuple(packs)
+    rules = _ordered([rule for pack in found for rule in pack.rules])
+    return RuleSet(packs=found, rules=rules, digest=_digest(found))
+
+
+def select(ruleset: RuleSet, *, rules: Sequence[str], features: Sequence[str]) -> RuleSet:
+    """Return the named rules, and those that serve a named feature, with all they reference.
+
+    With neither rules nor features, everything. The digest is that of what is selected.
+    Raises UsageError for a rule or feature that is not there.
+    """
+    if not rules and not features:
+        return ruleset
+    _require(rules, {rule.id for rule in ruleset.rules}, "rule")
+    _require(features, {feature for rule in ruleset.rules for feature in rule.features}, "feature")
+    wanted = {rule.id for rule in ruleset.rules if rule.id in rules or set(features) & set(rule.features)}
+    # Referrers stand after what they reference: backwards, one pass finds everything.
+    for rule in reversed(ruleset.rules):
+        if rule.id in wanted:
+            wanted |= set(rule.references.values())
+    return assemble(pack for pack in (_part(pack, wanted) for pack in ruleset.packs) if pack.rules)
+
+
+def _part(pack: Pack, wanted: Iterable[str]) -> Pack:
+    return dataclasses.replace(pack, rules=tuple(rule for rule in pack.rules if rule.id in wanted))
+
+
+def _require(names: Sequence[str], known: Iterable[str], what: str) -> None:
+    unknown = [name for name in dict.fromkeys(names) if name not in known]
+    if unknown:
+        wrong = "; ".join(f"there is no {what} {name!r}{_near(name, known)}" for name in unknown)
+        raise UsageError(f"{wrong} (known: {', '.join(sorted(known)) or 'none'})")
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, sorted(known))
+    return f", did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def _ordered(rules: Sequence[Rule]) -> tuple[Rule, ...]:
+    """Put every rule after those it references; of those that may come next, the first in the files does."""
+    place = {rule.id: index for index, rule in enumerate(rules)}
+    awaited = {rule.id: set(rule.references.values()) - {rule.id} for rule in rules}
+    referrers: dict[str, list[str]] = {rule.id: [] for rule in rules}
+    for rule_id, targets in awaited.items():
+        for target in targets:
+            referrers[target].append(rule_id)
+    ready = [place[rule_id] for rule_id, targets in awaited.items() if not targets]
+    ordered: list[Rule] = []
+    while ready:
+        rule = rules[heapq.heappop(ready)]
+        ordered.append(rule)
+        for referrer in referrers[rule.id]:
+            awaited[referrer].discard(rule.id)
+            if not awaited[referrer]:
+                heapq.heappush(ready, place[referrer])
+    return tuple(ordered)
+
+
+def _digest(packs: Sequence[Pack]) -> str:
+    meanings = sorted(_canonical(rule, pack.requires) for pack in packs for rule in pack.rules)
+    return hashlib.sha256("\n".join(meanings).encode()).hexdigest()
+
+
+def _canonical(rule: Rule, requires: Requirement) -> str:
+    bare = dataclasses.replace(
+        rule, when=_wordless(rule.when), after=tuple(map(_wordless_notice, rule.after))
+    )
+    fields = {name: value for name, value in dataclasses.asdict(bare).items() if name not in _NOT_MEANING}
+    version = _wordless(requires.parent_version)
+    required = dataclasses.asdict(dataclasses.replace(requires, parent_version=version))
+    return json.dumps([fields, required], sort_keys=True, default=_plain)
+
+
+def _wordless(gate: Gate | None) -> Gate | None:
+    # The comparisons say it all; the text may hold other blanks or quotes.
+    return dataclasses.replace(gate, text="") if gate else None
+
+
+def _wordless_notice(notice: Notice) -> Notice:
+    return dataclasses.replace(notice, when=_wordless(notice.when))
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, timedelta):
+        return f"{value.total_seconds():.6f}s"
+    raise TypeError(f"{value!r} has no canonical form")

@@ -1,0 +1,409 @@
+"""The JSON Schema of a rule file: which keys there are, what each holds, and what it defaults to.
+
+``title`` names the kind of a value as a sentence would ("the name of a column"), because the
+messages say "expected TITLE"; ``description`` explains the key, and the rule reference in the
+documentation is made of it. The schema has no anyOf and no $ref: every mistake then has exactly
+one error, which `complaints` can turn into a sentence.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cellsync import transforms
+from cellsync.model import Action, Direction, Surrogate
+
+Node = dict[str, Any]
+
+NAME = r"^[^\x00-\x20\x7f]([^\x00-\x1f\x7f]*[^\x00-\x20\x7f])?$(?!\n)"
+"""What a name is: not empty, no control characters, no blank at either end.
+
+``$(?!\\n)`` because Python's ``$``, unlike that of JSON Schema, also matches before a last newline.
+"""
+NOT_BLANK = r"\S"
+DURATION = r"^[0-9]{1,9}(\.[0-9]{1,9})?\s*(ms|s|m)$"
+LIMIT = r"^([0-9]{1,9}(\.[0-9]{1,9})?\s*%|unlimited)$"
+
+NO_DEFAULT = ("id", "table", "child_table", "why", "key", "references", "says")
+"""Rule keys that describe one table and therefore cannot stand in ``defaults``."""
+
+
+def schema() -> Node:
+    """Return the JSON Schema (2020-12) of a rule file; the caller may change what it gets."""
+    return copy.deepcopy(_SCHEMA)
+
+
+def _object(
+    properties: Mapping[str, Node], title: str, description: str, *, required: Sequence[str] = ()
+) -> Node:
+    return {
+        "type": "object",
+        "title": title,
+        "description": description,
+        "properties": dict(properties),
+        "required": list(required),
+        "additionalProperties": False,
+    }
+
+
+def _map(values: Node, title: str, description: str) -> Node:
+    return {
+        "type": "object",
+        "title": title,
+        "description": description,
+        "propertyNames": {"pattern": NAME},
+        "additionalProperties": values,
+    }
+
+
+def _list(items: Node, title: str, description: str, *, at_least: int = 0, unique: bool = False) -> Node:
+    node: Node = {
+        "type": "array",
+        "title": title,
+        "description": description,
+        "items": items,
+        "minItems": at_least,
+    }
+    return {**node, "uniqueItems": True} if unique else node
+
+
+def _name(title: str, description: str = "") -> Node:
+    return {
+        "type": "string",
+        "pattern": NAME,
+        "title": title,
+        **({"description": description} if description else {}),
+    }
+
+
+def _text(title: str, description: str = "") -> Node:
+    return {**_name(title, description), "pattern": NOT_BLANK}
+
+
+def _choice(words: Sequence[str], description: str = "") -> Node:
+    title = f"one of {', '.join(words)}"
+    return {"enum": list(words), "title": title, **({"description": description} if description else {})}
+
+
+def _value(description: str = "") -> Node:
+    title = "a single value: text, a number, true, false or null"
+    node: Node = {"type": ["string", "number", "boolean", "null"], "title": title}
+    return {**node, "description": description} if description else node
+
+
+_COLUMN = _name("the name of a column")
+_GATE = 'a version condition such as "version >= 255"'
+
+
+def _limit(description: str) -> Node:
+    title = 'a number of changes, a percentage such as "25%", or unlimited'
+    return {
+        "type": ["integer", "string"],
+        "minimum": 0,
+        "pattern": LIMIT,
+        "title": title,
+        "description": description,
+    }
+
+
+def _columns(description: str) -> Node:
+    return _list(_COLUMN, "a list of columns", description, unique=True)
+
+
+_WHERE: Node = {
+    "type": ["string", "object"],
+    "pattern": NOT_BLANK,
+    "title": "an SQL condition, or a mapping of desired and existing",
+    "description": "Which rows the rule is about: SQL for a WHERE clause, trusted like the file it "
+    "stands in. One text is for both sides; {desired: SQL, existing: SQL} tells them apart. Default: all "
+    "rows.",
+    "properties": {
+        "desired": _text("an SQL condition", "The condition on the side that is right. Default: all rows."),
+        "existing": _text(
+            "an SQL condition", "The condition on the side that is written. Default: all rows."
+        ),
+    },
+    "minProperties": 1,
+    "additionalProperties": False,
+}
+
+_SOFT_DELETE: Node = {
+    "type": ["object", "boolean"],
+    "not": {"const": True},
+    "title": "a mapping of column, live, tombstone and at, or false",
+    "description": "How the table marks deleted rows. These columns are never compared as data. false "
+    "switches the pack's default off. Default: rows are not soft-deleted.",
+    "properties": {
+        "column": _name("the name of a column", "The column that tells live rows from deleted ones."),
+        "live": _value("What that column holds in a live row. NULL is neither live nor deleted: a finding."),
+        "tombstone": _name(
+            "the name of a column",
+            "The column whose value a deleted row holds in it: id, where deleted = id means deleted.",
+        ),
+        "at": _name(
+            "the name of a column", "The column that holds the time of the deletion, in UTC. Default: none."
+        ),
+    },
+    "required": ["column", "live", "tombstone"],
+    "additionalProperties": False,
+}
+
+_ROUTE = _object(
+    {
+        "column": _name(
+            "the name of a column", "The column of the parent's row whose value names the child."
+        ),
+        "path": _text(
+            "a template of {parent} and {child}",
+            'How a child is spelled there, a template of {parent} and {child}: "{parent}!{child}". The '
+            'value is split at its last "@"; the part before it, or the whole value, is compared with '
+            "this.",
+        ),
+        "else_where_exists": _object(
+            {
+                "table": _name("the name of a table", "The table in each child to look in."),
+                "column": _name(
+                    "the name of a column", "Its column that holds the values that the child owns."
+                ),
+                "where": _text("an SQL condition", "Which of its rows count. Default: all."),
+            },
+            "a mapping of table, column and where",
+            "Where each child says which values without a path are its own. Default: such values belong "
+            "to nobody.",
+            required=("table", "column"),
+        ),
+    },
+    "a mapping of column, path and else_where_exists",
+    "Which child a row of the parent belongs to. Down: a child gets its own rows only. Up: only the "
+    "parent's rows of that child are compared with it. Default: every row belongs to every child.",
+    required=("column", "path"),
+)
+
+_LIMITS = _object(
+    {
+        "inserts": _limit("At most so many inserts. Default: unlimited."),
+        "updates": _limit("At most so many updates. Default: 25% of the existing rows in scope."),
+        "deletes": _limit(
+            "At most so many deletes, soft ones included. Default: 10% of the existing rows in scope."
+        ),
+        "free": {
+            "type": "integer",
+            "minimum": 0,
+            "title": "a number of changes, 0 or more",
+            "description": "So many changes of each kind are always allowed. Default: 10.",
+        },
+    },
+    "a mapping of inserts, updates, deletes and free",
+    "How many changes the rule may make on one edge in one run; more are refused. Given limits merge "
+    "with those of defaults, and with the built-in ones, key by key.",
+)
+
+_AFTER = _list(
+    _object(
+        {
+            "when": _text(_GATE, "For which schema versions. Default: all."),
+            "notice": _text("text", "What people must do, a template of {parent} and {child}."),
+        },
+        "a mapping of when and notice",
+        "One notice.",
+        required=("notice",),
+    ),
+    "a list of notices",
+    "What people must do after the rule has written, such as restarting a service. Default: nothing.",
+)
+
+_SAYS = _list(
+    _object(
+        {
+            "rows": _map(
+                _value(), "a mapping of columns to values", "For which rows: COLUMN: VALUE. Default: all."
+            ),
+            "missing": _text(
+                "text", "Said of a missing row; no {was} and {now}. Default: the tool's own words."
+            ),
+            "changed": _text("text", "Said of a changed row. Default: the tool's own words."),
+            "extra": _text(
+                "text", "Said of an extra row; no {was} and {now}. Default: the tool's own words."
+            ),
+        },
+        "a mapping of rows, missing, changed and extra",
+        "One saying.",
+    ),
+    "a list of sayings",
+    "What a difference means in the users' words. The first saying whose rows fit is used. The texts are "
+    "templates of {parent}, {child} and the rule's columns (a reference shows the key of the row it "
+    "refers to), and of {was} and {now}, the existing and the desired value of what changed. Default: "
+    "the tool's own words.",
+)
+
+_TRANSFORMS = ", ".join(sorted(transforms.REGISTRY))
+
+_RULE: dict[str, Node] = {
+    "id": _name(
+        "the id of a rule", "The rule's name, unique over all packs in use. Default: the table's name."
+    ),
+    "why": _text("text", "Why the table propagates, for the people who read the rules. Default: empty."),
+    "table": _name("the name of a table", "The table's name in the parent."),
+    "child_table": _name(
+        "the name of a table", "The table's name in the children. Default: as in the parent."
+    ),
+    "direction": _choice(
+        [direction.value for direction in Direction],
+        "Who is right. down: the parent is, and the children are written. up: the child is. Default: down.",
+    ),
+    "key": _list(
+        _COLUMN,
+        "a list of columns",
+        "The natural key: the columns that identify a row in both databases, whatever its primary key is "
+        "there.",
+        at_least=1,
+        unique=True,
+    ),
+    "references": _map(
+        _name("the id of a rule"),
+        "a mapping of columns to rule ids",
+        "COLUMN: RULE. The column, in the key or not, holds the surrogate id of a row of that rule (or "
+        "of this very rule); it is compared and written through that row's key. Default: none.",
+    ),
+    "surrogate": _map(
+        _choice([surrogate.value for surrogate in Surrogate]),
+        "a mapping of columns to remap or preserve",
+        "COLUMN: remap (every database numbers its own rows: neither compared nor copied) or preserve "
+        "(the same everywhere: both). Default: remap for an AUTO_INCREMENT column outside the key.",
+    ),
+    "columns": {
+        **_object(
+            {
+                "include": _columns("Compare and write just these, besides the key. Default: every column."),
+                "exclude": _columns("Leave these alone and compare all others. Default: none."),
+            },
+            "a mapping of include or exclude",
+            "Which columns are compared and written besides the key: {include: [...]} or {exclude: "
+            "[...]}, not both. A column that is left out is never overwritten. Replaces the columns of "
+            "defaults as a whole. Default: every column that both tables have.",
+        ),
+        "minProperties": 1,
+    },
+    "transforms": _map(
+        _name("the name of a transform"),
+        "a mapping of columns to transforms",
+        "COLUMN: TRANSFORM. How the desired value is spelled on the existing side. "
+        f"Transforms: {_TRANSFORMS}. Default: as it is.",
+    ),
+    "where": _WHERE,
+    "when": _text(
+        _GATE,
+        'For which schema versions the rule is: "version >= 255", several joined with "and"; operators '
+        "== != < <= > >=. Default: all.",
+    ),
+    "soft_delete": _SOFT_DELETE,
+    "route": _ROUTE,
+    "on_insert": _map(
+        _value(),
+        "a mapping of columns to values",
+        "COLUMN: what a new row gets there. now is the written server's UTC clock; text may hold "
+        "{parent} and {child}, and a literal brace is doubled; true and false are 1 and 0. These columns "
+        "are not compared. Replaces the on_insert of defaults as a whole. Default: columns that are not "
+        "copied get the table's own defaults.",
+    ),
+    "overrides": _map(
+        _map(_value(), "a mapping of columns to values", "COLUMN: VALUE."),
+        "a mapping of cells to columns and values",
+        'CELL: {COLUMN: VALUE}, "*" for every child: the value that is desired in that child, whatever '
+        "the desired row says. true and false are 1 and 0. Default: none.",
+    ),
+    "on_missing": _choice(
+        [Action.INSERT.value, Action.REPORT.value, Action.IGNORE.value],
+        "What to do about a row that the existing side lacks. Default: insert.",
+    ),
+    "on_changed": _choice(
+        [Action.UPDATE.value, Action.REPORT.value, Action.IGNORE.value],
+        "What to do about a row that differs. Default: update.",
+    ),
+    "on_extra": _choice(
+        [Action.REPORT.value, Action.DELETE.value, Action.SOFT_DELETE.value, Action.IGNORE.value],
+        "What to do about a row that only the existing side has. With soft_delete, a delete needs a "
+        "tombstone on the desired side. Default: report.",
+    ),
+    "limits": _LIMITS,
+    "settle": {
+        "type": ["number", "string"],
+        "minimum": 0,
+        "pattern": DURATION,
+        "title": 'a duration such as "500ms", "0.5s" or "2m", or a number of seconds',
+        "description": "How long to wait before differences are read again; only what still differs then "
+        "counts. At most one hour. Default: the setting of the run, 0.5s.",
+    },
+    "tolerance": _map(
+        {"type": "number", "minimum": 0, "title": "a number of at least 0"},
+        "a mapping of columns to numbers",
+        "COLUMN: NUMBER. Values no further apart than this count as equal. Default: 0.",
+    ),
+    "features": _list(
+        _name("the name of a feature"),
+        "a list of features",
+        "What a person loses when these rows drift; --feature selects rules by it. Default: none.",
+        unique=True,
+    ),
+    "after": _AFTER,
+    "says": _SAYS,
+}
+
+_REQUIRES = _object(
+    {
+        "equal_versions": _name(
+            "the name of a version table",
+            "The version table (migrate_version, alembic_version) whose value must be equal in parent "
+            "and child. Default: versions may differ.",
+        ),
+        "parent_version": _text(
+            'a range such as "216..319" or a version condition such as "version >= 255"',
+            'Which versions of the parent the pack knows: "216..319", both ends included, or a condition '
+            "as in when. Default: all.",
+        ),
+    },
+    "a mapping of equal_versions and parent_version",
+    "What the databases must be before any rule of the pack is compared. Default: nothing.",
+)
+
+_SCHEMA: Node = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    **_object(
+        {
+            "pack": _name(
+                "the name of a pack", "The pack's name. Default: the file's name without its suffix."
+            ),
+            "why": _text(
+                "text", "Why these tables propagate, for the people who read the rules. Default: empty."
+            ),
+            "requires": _REQUIRES,
+            "features": _map(
+                _text("one sentence"),
+                "a mapping of features to sentences",
+                "FEATURE: what is lost without it, in one sentence for people who do not know the "
+                "tables. Where this is given, it must describe every feature that a rule names. Default: "
+                "none is described.",
+            ),
+            "defaults": _object(
+                {key: node for key, node in _RULE.items() if key not in NO_DEFAULT},
+                "a mapping of rule keys",
+                "Rule keys that hold for every rule of the file. A rule's own value replaces the default "
+                "as a whole; only limits merge, key by key. Default: the defaults of each key.",
+            ),
+            "rules": _list(
+                _object(
+                    _RULE, "a mapping of rule keys", "One table's propagation.", required=("table", "key")
+                ),
+                "a list of rules",
+                "The rules, one for each table (or for each part of a table).",
+                at_least=1,
+            ),
+        },
+        "a mapping of pack, why, requires, features, defaults and rules",
+        "A rule file of cellsync: which tables of a parent's and its children's databases propagate, and "
+        "how.",
+        required=("rules",),
+    ),
+}

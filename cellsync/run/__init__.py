@@ -1,0 +1,25 @@
+"""The verbs of cellsync: compare, repair, undo, history; cells worked on side by side.
+
+request   what a verb is asked, and what one stage hands to the next
+compare   everything up to the first write: look, pair, read, compare, plan
+write     everything from there: lock, journal, apply, verify
+past      the journals: history, and the plan of an undo
+"""
+
+from cellsync.run.compare import compare, schemas
+from cellsync.run.past import History, changes, history, prepare_undo
+from cellsync.run.request import Edge, Prepared, Request
+from cellsync.run.write import write
+
+__all__ = [
+    "Edge",
+    "History",
+    "Prepared",
+    "Request",
+    "changes",
+    "compare",
+    "history",
+    "prepare_undo",
+    "schemas",
+    "write",
+]

@@ -1,0 +1,146 @@
+"""What a verb is asked to do, and what one stage of a run hands to the next."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta, timezone
+from typing import TypeVar
+
+from cellsync.db import Timeouts
+from cellsync.errors import CellsyncError, ExitCode, Unreachable
+from cellsync.model import (
+    Cell,
+    CellFailure,
+    CellResult,
+    Counts,
+    Direction,
+    Plan,
+    Projection,
+    Report,
+    RuleSet,
+    Run,
+    Status,
+    TableFailure,
+    Topology,
+)
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def utc_now() -> datetime:
+    """Return the time of this machine's clock, in UTC."""
+    return datetime.now(timezone.utc)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One call of a verb: the topology and rules, the scope, and what comes from outside."""
+
+    run: Run
+    topology: Topology
+    ruleset: RuleSet
+    cells: tuple[str, ...] = ()
+    """The children to compare; empty for all of them."""
+    jobs: int = 8
+    """How many cells are worked on at once."""
+    settle: timedelta = timedelta(seconds=0.5)
+    waived: tuple[str, ...] = ()
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    clock: Callable[[], datetime] = utc_now
+    sleep: Callable[[float], None] = time.sleep
+    progress: Callable[[str], None] = field(default=lambda text: None)
+
+    @property
+    def children(self) -> tuple[Cell, ...]:
+        """The children in scope, in configured order."""
+        chosen = set(self.cells)
+        return tuple(child for child in self.topology.children if not chosen or child.name in chosen)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edge:
+    """One plan, and what is needed to carry it out later, through a new connection."""
+
+    cell: Cell
+    """The cell that is written."""
+    child: str
+    direction: Direction
+    plan: Plan
+    targets: Mapping[str, Projection]
+    """Rule -> the projection through which the written side is read."""
+    undoes: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """Everything that was found, and what could be done about it; no connection is held."""
+
+    report: Report
+    edges: tuple[Edge, ...]
+
+
+@contextmanager
+def executor(jobs: int) -> Iterator[Executor]:
+    """Give something that runs tasks for several cells at once."""
+    with ThreadPoolExecutor(max_workers=max(1, jobs), thread_name_prefix="cellsync") as pool:
+        yield pool
+
+
+def each_cell(pool: Executor, task: Callable[[Cell], R], cells: Sequence[Cell]) -> dict[str, R | CellFailure]:
+    """Run a task for every cell and return the results by name; a failure stays with its cell."""
+    futures = {cell.name: pool.submit(_bounded, task, cell) for cell in cells}
+    return {name: future.result() for name, future in futures.items()}
+
+
+def _bounded(task: Callable[[Cell], R], cell: Cell) -> R | CellFailure:
+    """The boundary of one cell: whatever happens in it, the others go on, and it is never clean."""
+    try:
+        return task(cell)
+    except Unreachable as error:
+        return CellFailure(cell=cell.name, status=Status.UNREACHABLE, error=str(error))
+    except CellsyncError as error:
+        return CellFailure(cell=cell.name, status=Status.INCOMPLETE, error=str(error))
+    except Exception as error:
+        detail = f"{type(error).__name__}: {error}".splitlines()[0]
+        return CellFailure(
+            cell=cell.name, status=Status.INCOMPLETE, error=f"a bug in cellsync, please report it: {detail}"
+        )
+
+
+def with_plans(cell: CellResult, plans: Sequence[Plan]) -> CellResult:
+    """Return a cell's result with the plans that were made for it, and what they add up to."""
+    return replace(
+        cell,
+        plans=tuple(plans),
+        counts=Counts(planned=sum(len(plan.changes) for plan in plans)),
+        refusals=tuple(refusal for plan in plans for refusal in plan.refusals),
+        skipped=tuple(skipped for plan in plans for skipped in plan.skipped),
+        notices=tuple(notice for plan in plans for notice in plan.notices),
+    )
+
+
+def exit_code(cells: Sequence[CellResult | CellFailure], *, remaining: bool, refusals: bool) -> ExitCode:
+    """Return the highest code that applies.
+
+    ``remaining`` says whether differences or findings count (they are what is left, for a repair),
+    ``refusals`` whether refused rules do (a diff only shows them).
+    """
+    codes = [ExitCode.DIFFERENCES] if remaining else [ExitCode.IN_STEP]
+    for cell in cells:
+        if isinstance(cell, CellFailure) or _incomplete(cell):
+            codes.append(ExitCode.INCOMPLETE)
+        if isinstance(cell, CellResult) and cell.refusals and refusals:
+            codes.append(ExitCode.REFUSED)
+        if isinstance(cell, CellResult) and cell.locked:
+            codes.append(ExitCode.LOCKED)
+    return max(codes)
+
+
+def _incomplete(cell: CellResult) -> bool:
+    unjudged = any(isinstance(table, TableFailure) or table.unknown for table in cell.tables)
+    return unjudged or bool(cell.problems) or bool(cell.counts.conflicts or cell.counts.failed)

@@ -1,0 +1,203 @@
+"""Carry out what was prepared: lock, journal, apply and verify, one database at a time each.
+
+The children are written concurrently, the parent after them. A repair and an undo differ only
+in where their plans come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+from cellsync import apply, db
+from cellsync.diff import shown
+from cellsync.errors import JournalUnavailable, Locked
+from cellsync.journal import Journal, prepare
+from cellsync.model import (
+    Action,
+    CellFailure,
+    CellResult,
+    Counts,
+    Fate,
+    Outcome,
+    Refusal,
+    Report,
+    Status,
+    TableDiff,
+    TableResult,
+)
+from cellsync.run.request import Edge, Prepared, Request, each_cell, executor, exit_code
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """What became of one edge's plan."""
+
+    edge: Edge
+    outcomes: tuple[Outcome, ...] = ()
+    problems: tuple[str, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+    locked: bool = False
+
+
+def write(request: Request, prepared: Prepared) -> Report:
+    """Carry out the plans and return the report as it was found, with what became of it.
+
+    Writes one transaction for every batch of changes, with its journal rows.
+    """
+    due = [edge for edge in prepared.edges if edge.plan.changes]
+    by_cell: dict[str, list[Edge]] = {}
+    for edge in due:
+        by_cell.setdefault(edge.cell.name, []).append(edge)
+    parent = request.topology.parent.name
+    children = [edges[0].cell for name, edges in by_cell.items() if name != parent]
+    results: dict[str, list[Written] | CellFailure] = {}
+    with executor(request.jobs) as pool:
+        request.progress("writing")
+        results.update(each_cell(pool, lambda cell: _write(request, by_cell[cell.name]), children))
+        if parent in by_cell:
+            above = [request.topology.parent]
+            results.update(each_cell(pool, lambda cell: _write(request, by_cell[cell.name]), above))
+    return _reported(request, prepared, results)
+
+
+def _write(request: Request, edges: Sequence[Edge]) -> list[Written]:
+    """Write all that is due in one database, under one lock."""
+    cell = edges[0].cell
+    with ExitStack() as stack:
+        database = stack.enter_context(db.connect(cell, request.timeouts))
+        identity = database.identity()
+        wrong = [edge for edge in edges if edge.plan.database != identity]
+        if wrong:
+            message = (
+                f"the plan is for {wrong[0].plan.database.schema} on another server than {cell.name} is now"
+            )
+            return [_refused(edge, "wrong-database", message) for edge in edges]
+        lock = db.NamedLock(stack.enter_context(db.connect(cell, request.timeouts)), identity.schema)
+        try:
+            lock.acquire()
+            prepare(database, cell=cell.name)
+        except Locked as error:
+            return [Written(edge=edge, problems=(str(error),), locked=True) for edge in edges]
+        except JournalUnavailable as error:
+            return [_refused(edge, "journal", str(error)) for edge in edges]
+        journal = Journal(database, request.run, cell=cell.name, database=identity.schema)
+        journal.begin(undoes=edges[0].undoes)
+        written = [_carry_out(edge, database, journal) for edge in edges]
+        clean = not any(each.problems for each in written)
+        journal.finish(status="done" if clean else "incomplete", at=request.clock())
+        return written
+
+
+def _refused(edge: Edge, code: str, message: str) -> Written:
+    rules = dict.fromkeys(change.rule for change in edge.plan.changes)
+    return Written(
+        edge=edge, refusals=tuple(Refusal(code=code, rule=rule, message=message) for rule in rules)
+    )
+
+
+def _carry_out(edge: Edge, database: db.Database, journal: Journal) -> Written:
+    changes = edge.plan.changes
+    outcomes = apply.execute(changes, writer=database, recorder=journal, targets=edge.targets)
+    with database.snapshot():
+        unlike = apply.verify(outcomes, changes, reader=database, targets=edge.targets)
+    lines = [
+        f"{_named(outcome)}: {outcome.fate.value}: {outcome.message}"
+        for outcome in outcomes
+        if outcome.fate is not Fate.APPLIED
+    ]
+    return Written(edge=edge, outcomes=outcomes, problems=(*lines, *unlike))
+
+
+def _named(outcome: Outcome) -> str:
+    change = outcome.change
+    names, values = (
+        (change.key_columns, change.key) if change.key else (change.identity_columns, change.identity)
+    )
+    pairs = " ".join(f"{name}={shown(value)}" for name, value in zip(names, values, strict=False))
+    return f"{change.action.value} {change.table} {pairs}"
+
+
+# -- The report ---------------------------------------------------------------------------------
+
+
+def _reported(
+    request: Request, prepared: Prepared, results: Mapping[str, list[Written] | CellFailure]
+) -> Report:
+    report = prepared.report
+    cells = [_cell(cell, prepared, results) for cell in report.cells]
+    remaining = any(_left(cell) for cell in cells if isinstance(cell, CellResult))
+    return replace(
+        report,
+        finished=request.clock(),
+        cells=tuple(cells),
+        exit_code=exit_code(cells, remaining=remaining, refusals=True),
+    )
+
+
+def _cell(
+    cell: CellResult | CellFailure,
+    prepared: Prepared,
+    results: Mapping[str, list[Written] | CellFailure],
+) -> CellResult | CellFailure:
+    if isinstance(cell, CellFailure):
+        return cell
+    written: list[Written] = []
+    for edge in prepared.edges:
+        if edge.child == cell.cell and edge.plan.changes:
+            written.append(_written(edge, results[edge.cell.name]))
+    fates = [outcome.fate for each in written for outcome in each.outcomes]
+    refusals = (*cell.refusals, *(refusal for each in written for refusal in each.refusals))
+    result = replace(
+        cell,
+        counts=Counts(
+            planned=cell.counts.planned,
+            applied=fates.count(Fate.APPLIED),
+            conflicts=fates.count(Fate.CONFLICT),
+            failed=fates.count(Fate.FAILED),
+        ),
+        refusals=refusals,
+        problems=(*cell.problems, *(line for each in written for line in each.problems)),
+        locked=any(each.locked for each in written),
+        notices=cell.notices if Fate.APPLIED in fates else (),
+        tables=tuple(_table(table, written, {refusal.rule for refusal in refusals}) for table in cell.tables),
+    )
+    return replace(result, status=_status(result))
+
+
+def _written(edge: Edge, result: list[Written] | CellFailure) -> Written:
+    if isinstance(result, CellFailure):
+        failed = [Outcome(change=c, fate=Fate.FAILED, message=result.error) for c in edge.plan.changes]
+        return Written(edge=edge, outcomes=tuple(failed), problems=(result.error,))
+    return next(each for each in result if each.edge is edge)
+
+
+def _table(table: TableResult, written: Sequence[Written], refused: set[str]) -> TableResult:
+    fates = {o.fate for each in written for o in each.outcomes if o.change.rule == table.rule}
+    if not isinstance(table, TableDiff) or table.rule in refused:
+        return replace(table, status=Status.REFUSED) if table.rule in refused else table
+    if fates & {Fate.CONFLICT, Fate.FAILED}:
+        return replace(table, status=Status.INCOMPLETE)
+    return replace(table, status=Status.REPAIRED) if Fate.APPLIED in fates else table
+
+
+def _status(cell: CellResult) -> Status:
+    """Return how a cell stands after a repair: repaired, when all that could be written was."""
+    unjudged = any(not isinstance(table, TableDiff) or table.unknown for table in cell.tables)
+    if unjudged or cell.counts.conflicts or cell.counts.failed or cell.problems:
+        return Status.INCOMPLETE
+    if cell.refusals:
+        return Status.REFUSED
+    return Status.REPAIRED if cell.counts.applied else cell.status
+
+
+def _left(cell: CellResult) -> bool:
+    """Say whether something remains that counts: what is only reported, or was not written."""
+    stuck = cell.counts.planned != cell.counts.applied
+    reported = any(
+        table.findings or any(d.action is Action.REPORT for d in table.differences)
+        for table in cell.tables
+        if isinstance(table, TableDiff)
+    )
+    return stuck or bool(cell.skipped) or reported

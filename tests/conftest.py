@@ -1,0 +1,134 @@
+"""Fixtures: private MariaDB servers on the loopback address, and fresh databases in them.
+
+``server``            one server for the whole session
+``servers``           three: {"parent": ..., "c1": ..., "c2": ...}; the parent is ``server``
+``server_with``       a server with options of its own, kept for the session: server_with("--x=y")
+``throwaway_server``  a server of the test's own, which it may stop, kill and start again
+``database``          a fresh schema, dropped after the test: its URL as text
+
+Nothing starts before a test asks for it. Without MariaDB they fail; no test is skipped.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import pwd
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+from hypothesis import settings
+from pytest_mysql.executor import MySQLExecutor
+from pytest_mysql.factories import mysql_proc
+from servers import AnyServer, PrivateServer, Server
+from servers import database as make_database
+
+from cellsync.demo.server import executable, find
+
+# A database on a busy machine is slow at times, which is no fault of the property under test.
+settings.register_profile("cellsync", deadline=None)
+settings.load_profile("cellsync")
+
+_ME = pwd.getpwuid(os.geteuid()).pw_name
+_OPTIONS = (
+    "--bind-address=127.0.0.1",
+    "--skip-name-resolve",
+    "--skip-log-bin",
+    "--character-set-server=utf8mb4",
+    "--innodb-buffer-pool-size=64M",
+    "--innodb-log-file-size=32M",
+    # 2: a server killed by a test finds its commits again; only the machine's death would lose them.
+    "--innodb-flush-log-at-trx-commit=2",
+    "--skip-innodb-doublewrite",
+)
+
+
+def _mysql_proc() -> Callable[..., Iterator[MySQLExecutor]]:
+    return mysql_proc(
+        mysqld_exec=Path(find("mariadbd", "mysqld") or "mariadbd"),
+        mysqld_safe=Path(__file__).parent / "mariadbd-foreground",
+        admin_executable=find("mariadb-admin", "mysqladmin") or "mariadb-admin",
+        install_db=find("mariadb-install-db", "mysql_install_db") or "mariadb-install-db",
+        host="127.0.0.1",
+        user=_ME,
+        params=" ".join(_OPTIONS),
+    )
+
+
+parent_proc = _mysql_proc()
+c1_proc = _mysql_proc()
+c2_proc = _mysql_proc()
+
+
+def _server(request: pytest.FixtureRequest, name: str) -> Server:
+    executable("mariadbd", "mysqld")  # says what to install, where pytest-mysql finds no file
+    process: MySQLExecutor = request.getfixturevalue(name)
+    server = Server(port=process.port, socket=process.unixsocket)
+    server.add_user(administrator=_ME)
+    return server
+
+
+@pytest.fixture(scope="session")
+def server(request: pytest.FixtureRequest) -> Server:
+    """One server for the whole session."""
+    return _server(request, "parent_proc")
+
+
+@pytest.fixture(scope="session")
+def servers(request: pytest.FixtureRequest, server: Server) -> Mapping[str, Server]:
+    """Three distinct servers: "parent", "c1" and "c2"."""
+    return {"parent": server, "c1": _server(request, "c1_proc"), "c2": _server(request, "c2_proc")}
+
+
+@pytest.fixture(scope="session")
+def server_with(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., PrivateServer]]:
+    """Give the server with these options; the same options give the same server."""
+    running: dict[tuple[str, ...], PrivateServer] = {}
+    with ExitStack() as leaving:
+
+        def server_with(*options: str) -> PrivateServer:
+            if options not in running:
+                folder = tmp_path_factory.mktemp("server")
+                running[options] = leaving.enter_context(PrivateServer(folder, options=options))
+            return running[options]
+
+        yield server_with
+
+
+@pytest.fixture
+def throwaway_server(tmp_path: Path) -> Iterator[PrivateServer]:
+    """Give a server of the test's own: ``.process.kill()``, ``.stop()``, ``.start()``."""
+    with PrivateServer(tmp_path / "server") as server:
+        yield server
+
+
+class DatabaseFactory(Protocol):
+    """What the fixture ``database`` gives."""
+
+    def __call__(
+        self, server: AnyServer | None = None, *, name: str = "", charset: str = "utf8mb4", collate: str = ""
+    ) -> str: ...
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def database(request: pytest.FixtureRequest) -> Iterator[DatabaseFactory]:
+    """Make a fresh schema in a server (``server`` unless given); its URL as text.
+
+    The schema is dropped after the test, and with it the journal on that server.
+    """
+    with ExitStack() as leaving:
+
+        def database(
+            server: AnyServer | None = None, *, name: str = "", charset: str = "utf8mb4", collate: str = ""
+        ) -> str:
+            where = server or request.getfixturevalue("server")
+            unique = name or f"t{os.getpid()}_{next(_numbers)}"
+            return leaving.enter_context(make_database(where, name=unique, charset=charset, collate=collate))
+
+        yield database
