@@ -260,12 +260,12 @@ class _Batch:
         return ", ".join(moved) or None
 
     def _write(self, change: Change) -> Outcome:
-        located = dict(zip(self._identity, change.identity, strict=True))
         values = self._values(change.after)
         if change.action is Action.INSERT:
             number = self._writer.insert(change.table, values)
             identity = tuple(_value(values.get(name, number)) for name in self._identity)
             return Outcome(change=replace(change, identity=identity), fate=Fate.APPLIED)
+        located = dict(zip(self._identity, change.identity, strict=True))
         if change.action is Action.UPDATE:
             matched = self._writer.update(change.table, located, values)
         else:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellsync.transforms import REGISTRY, transform
+from cellsync.transforms import REGISTRY, Transform, transform
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,8 @@ def test_every_transform_has_a_summary_and_a_well_formed_sql_face() -> None:
 
 def test_a_transform_is_added_with_one_function(monkeypatch: pytest.MonkeyPatch) -> None:
     """The decorator gives the function back and registers it under its name."""
-    monkeypatch.setattr("cellsync.transforms._REGISTRY", added := {})
+    added: dict[str, Transform] = {}
+    monkeypatch.setattr("cellsync.transforms._REGISTRY", added)
 
     @transform(sql="LOWER({value})")
     def lower(value: str, *, parent: str, child: str) -> str:

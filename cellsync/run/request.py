@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -28,7 +29,8 @@ from cellsync.model import (
     Topology,
 )
 
-T = TypeVar("T")
+LOG = logging.getLogger(__name__)
+
 R = TypeVar("R")
 
 
@@ -106,6 +108,7 @@ def _bounded(task: Callable[[Cell], R], cell: Cell) -> R | CellFailure:
     except CellsyncError as error:
         return CellFailure(cell=cell.name, status=Status.INCOMPLETE, error=str(error))
     except Exception as error:
+        LOG.debug("%s", cell.name, exc_info=True)
         detail = f"{type(error).__name__}: {error}".splitlines()[0]
         return CellFailure(
             cell=cell.name, status=Status.INCOMPLETE, error=f"a bug in cellsync, please report it: {detail}"
