@@ -16,7 +16,7 @@ from typing import Protocol
 from oslo_db import api as oslo_api
 
 from cellsync.diff import folded, identity_of, shown
-from cellsync.errors import Rejected, TransactionLost, WriteFailed
+from cellsync.errors import Rejected, TransactionLost, Unreachable, WriteFailed
 from cellsync.model import (
     Action,
     Change,
@@ -39,7 +39,8 @@ from cellsync.model import (
 BATCH = 100
 """Changes in one transaction: few enough that its locks are short."""
 
-TRIES = 5
+TRIES = 8
+"""With waits that double from 0.2 s to 3 s: enough for a server to restart."""
 
 RawRow = Mapping[str, Value]
 
@@ -103,7 +104,7 @@ def execute(
     for batch in _batches(changes):
         try:
             outcomes += _attempt(batch, writer, recorder, targets)
-        except WriteFailed as error:
+        except (WriteFailed, Unreachable) as error:
             rest = changes[len(outcomes) :]
             outcomes += [Outcome(change=change, fate=Fate.FAILED, message=str(error)) for change in rest]
             break
@@ -148,7 +149,7 @@ def _attempt(
         inc_retry_interval=True,
         max_retry_interval=3,
         jitter=True,
-        exception_checker=lambda error: isinstance(error, TransactionLost),
+        exception_checker=lambda error: isinstance(error, (TransactionLost, Unreachable)),
     )  # type: ignore[untyped-decorator]
     def attempt() -> list[Outcome]:
         nonlocal tried

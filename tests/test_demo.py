@@ -52,6 +52,7 @@ def _processes_using(folder: Path) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 @each_backend
 def test_the_demo_shows_diff_repair_and_undo_and_cleans_up(backend: str, temporary: Path) -> None:
     """Every step ends as it must, the databases end as they began, and nothing stays."""

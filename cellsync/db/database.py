@@ -165,8 +165,11 @@ class Database:
     def _stream(self, statement: Statement) -> Iterator[Sequence[Value]]:
         LOG.debug("%s: %s", self.cell.name, statement.sql)
         with translated(self.cell.name):
-            streamed = self.connection.execution_options(stream_results=True, max_row_buffer=ROWS_PER_FETCH)
-            result = streamed.execute(sqlalchemy.text(statement.sql), dict(statement.parameters))
+            result = self.connection.execute(
+                sqlalchemy.text(statement.sql),
+                dict(statement.parameters),
+                execution_options={"stream_results": True, "max_row_buffer": ROWS_PER_FETCH},
+            )
             try:
                 for partition in result.partitions(ROWS_PER_FETCH):
                     yield from partition

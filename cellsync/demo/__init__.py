@@ -77,7 +77,7 @@ class Stage:
             check=False,
         )
         if shown:
-            self.echo(f"{done.stdout.rstrip()}\n[exit code {done.returncode}]\n")
+            self.echo(f"{done.stdout.rstrip()}\n")
         if done.returncode != expected:
             said = "" if shown else f":\n{done.stderr or done.stdout}"
             raise StepFailed(f"'{title}' ended with {done.returncode}, not with {int(expected)}{said}")
@@ -100,7 +100,7 @@ def run(*, backend: str, keep: bool, echo: Echo, cellsync: Sequence[str]) -> int
     command to run, ``[sys.executable, "-m", "cellsync"]``. ``keep`` leaves the databases in place,
     repaired and undone, and says how to use and remove them. Returns 0 when every step gave the
     exit code it must and the databases ended as they began, else 1. On Ctrl-C and on SIGTERM the
-    server is stopped and the folder removed too. Takes about 10 s.
+    server is stopped and the folder removed too. Takes about half a minute.
     """
     try:
         with _termination_unwinds(), ExitStack() as leaving:

@@ -158,7 +158,7 @@ def skipped(cell: CellResult) -> tuple[Skipped, ...]:
 
 def notices(cell: CellResult) -> tuple[str, ...]:
     """Return what people must do after the writes to this cell, each once."""
-    return unique([*cell.notices, *(n for plan in cell.plans for n in plan.notices)])
+    return unique(cell.notices)
 
 
 def found(report: Report) -> Mapping[str, Sequence[Found]]:

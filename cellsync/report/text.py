@@ -240,8 +240,12 @@ def _table_summary(table: TableDiff, cell: CellResult, report: Report) -> str:
 
 
 def _features(table: TableDiff, report: Report, said: set[str]) -> Iterator[Line]:
-    """Say what the drift breaks, every feature once in a cell: ``said`` collects them."""
-    broken = facts.tally([table]).total and report.rule_features.get(table.rule, ())
+    """Say what the drift breaks, every feature once in a cell: ``said`` collects them.
+
+    A row that is only extra breaks nothing that anybody misses.
+    """
+    lacking = any(difference.kind is not Kind.EXTRA for difference in table.differences)
+    broken = facts.tally([table]).total and lacking and report.rule_features.get(table.rule, ())
     for name in broken or ():
         if name not in said:
             said.add(name)

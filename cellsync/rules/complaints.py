@@ -14,7 +14,7 @@ from typing import Any
 import jsonschema
 
 from cellsync.errors import Problem
-from cellsync.rules import shape
+from cellsync.rules import grammar, shape
 from cellsync.yamlfile import Document, Path
 
 Complaint = tuple[Path, str]
@@ -28,9 +28,24 @@ def check(document: Document) -> dict[Complaint, Problem]:
     if document.data is None:
         empty: Complaint = ((), "the file is empty: a rule file needs at least rules")
         return {empty: document.problem(*empty)}
-    errors = list(_VALIDATOR.iter_errors(document.data))
-    complaints = dict.fromkeys(complaint for error in errors for complaint in _complain(error))
+    huge: list[Path] = []
+    data = _without_huge(document.data, (), huge)
+    found = [complaint for error in _VALIDATOR.iter_errors(data) for complaint in _complain(error)]
+    complaints = [(path, f"{_name(path)}: a number of more than 65 digits") for path in huge]
+    complaints += [complaint for complaint in found if complaint[0] not in huge]
     return {complaint: document.problem(*complaint) for complaint in complaints}
+
+
+def _without_huge(value: Any, path: Path, huge: list[Path]) -> Any:
+    # 0xfff... may have millions of digits, which Python refuses to write out: jsonschema would fail on it.
+    if isinstance(value, int) and abs(value) >= grammar.LARGEST:
+        huge.append(path)
+        return 0
+    if isinstance(value, list):
+        return [_without_huge(item, (*path, index), huge) for index, item in enumerate(value)]
+    if isinstance(value, dict):
+        return {key: _without_huge(item, (*path, key), huge) for key, item in value.items()}
+    return value
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

@@ -331,10 +331,11 @@ _RULE: dict[str, Node] = {
     "settle": {
         "type": ["number", "string"],
         "minimum": 0,
+        "maximum": 3600,
         "pattern": DURATION,
-        "title": 'a duration such as "500ms", "0.5s" or "2m", or a number of seconds',
+        "title": 'a duration such as "500ms", "0.5s" or "2m", or a number of seconds, at most one hour',
         "description": "How long to wait before differences are read again; only what still differs then "
-        "counts. At most one hour. Default: the setting of the run, 0.5s.",
+        "counts. Default: the setting of the run, 0.5s.",
     },
     "tolerance": _map(
         {"type": "number", "minimum": 0, "title": "a number of at least 0"},

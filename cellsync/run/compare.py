@@ -548,7 +548,9 @@ def _plan_cell(state: _State, child: Cell, pairs: Paired, found: Found) -> tuple
         for direction in Direction
         if (edge := _edge(state, child, direction, pairs, decided)) is not None
     ]
-    refused = {refusal.rule for edge in edges for refusal in edge.plan.refusals}
+    # A diff writes nothing, so nothing is refused: it shows what a repair would refuse.
+    writing = state.request.run.verb != "diff"
+    refused = {refusal.rule for edge in edges for refusal in edge.plan.refusals if writing}
     tables = tuple(
         replace(table, status=Status.REFUSED) if rule in refused else table for rule, table in decided.items()
     )
