@@ -15,7 +15,6 @@ from typing import Protocol
 
 from oslo_db import api as oslo_api
 
-from cellsync.diff import folded, identity_of, shown
 from cellsync.errors import Rejected, TransactionLost, Unreachable, WriteFailed
 from cellsync.model import (
     Action,
@@ -34,6 +33,8 @@ from cellsync.model import (
     Stored,
     Table,
     Value,
+    folded,
+    shown,
 )
 
 BATCH = 100
@@ -180,7 +181,7 @@ class _Batch:
         first = changes[0]
         self._table = writer.tables([first.table]).get(first.table)
         self._target = targets.get(first.rule)
-        self._identity = first.identity_columns or (identity_of(self._table) if self._table else ())
+        self._identity = first.identity_columns or (self._table.identity if self._table else ())
 
     def run(self) -> list[Outcome]:
         if self._table is None:
@@ -318,7 +319,7 @@ def _raw_target(table: Table | None, change: Change) -> Projection:
     """Return a projection onto the raw key columns, for changes that no rule describes any more."""
     assert table is not None
     columns = [column for name in change.key_columns if (column := table.column(name))]
-    identity = [column for name in identity_of(table) if (column := table.column(name))]
+    identity = [column for name in table.identity if (column := table.column(name))]
     return Projection(
         rule=change.rule,
         table=table.name,

@@ -23,6 +23,9 @@ SCHEMA = "cellsync"
 VERSION = 1
 """The version of these tables; a journal of a newer one is not touched."""
 
+_MAKING = "cellsync-journal"
+"""The named lock under which the tables are made."""
+
 _METADATA = sa.MetaData(schema=SCHEMA)
 _OPTIONS: dict[str, Any] = {
     "mysql_engine": "InnoDB",
@@ -144,7 +147,19 @@ def prepare(session: Session, *, cell: str) -> None:
 
 
 def _make(session: Session) -> None:
-    if not session.has_table(_FORMAT.name, schema=SCHEMA) and session.makes_schemas:
+    if not session.makes_schemas:
+        _create(session)
+        return
+    # Cells that share a server come here at the same time.
+    session.execute(sa.select(sa.func.get_lock(_MAKING, 30)))
+    try:
+        _create(session)
+    finally:
+        session.execute(sa.select(sa.func.release_lock(_MAKING)))
+
+
+def _create(session: Session) -> None:
+    if session.makes_schemas:
         session.execute(schema.CreateSchema(SCHEMA, if_not_exists=True))
     for statement in _statements():
         session.execute(statement)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cellsync.diff import Pairing, shown
 from cellsync.model import (
     Action,
     Change,
@@ -22,6 +21,7 @@ from cellsync.model import (
     KeyPart,
     Kind,
     Limit,
+    Pairing,
     Plan,
     Reference,
     Refusal,
@@ -34,6 +34,7 @@ from cellsync.model import (
     Table,
     TableDiff,
     Value,
+    shown,
 )
 
 WRITING = frozenset({Action.INSERT, Action.UPDATE, Action.DELETE, Action.SOFT_DELETE})

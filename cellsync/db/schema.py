@@ -38,9 +38,16 @@ def mariadb(query: Query, names: Iterable[str]) -> dict[str, Table]:
     indexes = query(_INDEXES.format(names=listed), **wanted)
     keys = query(_FOREIGN_KEYS.format(names=listed), **wanted)
     triggers = query(_TRIGGERS.format(names=listed), **wanted)
+    found = dict.fromkeys((row[0], row[1], row[2]) for row in columns)
     return {
-        name: _table(name, engine, estimate, columns, indexes, keys, triggers)
-        for name, engine, estimate in dict.fromkeys((row[0], row[1], row[2]) for row in columns)
+        name: _table(
+            (name, engine, estimate),
+            columns=[row[3:] for row in columns if row[0] == name],
+            indexes=[row[1:] for row in indexes if row[0] == name],
+            keys=keys,
+            triggers=[row[1] for row in triggers if row[0] == name],
+        )
+        for name, engine, estimate in found
     }
 
 
@@ -77,20 +84,20 @@ ORDER BY EVENT_OBJECT_TABLE, TRIGGER_NAME"""
 
 
 def _table(
-    name: str,
-    engine: str | None,
-    estimate: int | None,
+    table: tuple[str, str | None, int | None],
+    *,
     columns: Sequence[Sequence[Any]],
     indexes: Sequence[Sequence[Any]],
     keys: Sequence[Sequence[Any]],
-    triggers: Sequence[Sequence[Any]],
+    triggers: Sequence[str],
 ) -> Table:
+    name, engine, estimate = table
     grouped: dict[tuple[str, bool], list[str]] = {}
-    for _, index, non_unique, column in (row for row in indexes if row[0] == name):
+    for index, non_unique, column in indexes:
         grouped.setdefault((index, not int(non_unique)), []).append(column)
     return Table(
         name=name,
-        columns=tuple(_column(row[3:]) for row in columns if row[0] == name),
+        columns=tuple(map(_column, columns)),
         primary_key=tuple(grouped.get(("PRIMARY", True), ())),
         indexes=tuple(
             Index(name=index, unique=unique, columns=tuple(names))
@@ -99,7 +106,7 @@ def _table(
         ),
         foreign_keys=tuple(_foreign_keys(row for row in keys if row[0] == name)),
         engine=engine,
-        triggers=tuple(row[1] for row in triggers if row[0] == name),
+        triggers=tuple(triggers),
         cascades=tuple(_cascades(name, keys)),
         estimate=int(estimate or 0),
     )

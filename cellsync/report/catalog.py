@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from cellsync.model import Pack, Rule
+from cellsync.model import Pack, Rule, SoftDelete
 from cellsync.report import words
 
 
@@ -30,7 +30,6 @@ def rule(shown: Rule) -> str:
 def _rule(shown: Rule) -> Iterator[str]:
     table = shown.table if shown.table == shown.child_table else f"{shown.table} ({shown.child_table} below)"
     limits = shown.limits
-    soft = shown.soft_delete
     facts: dict[str, object] = {
         "why": shown.why,
         "table": table,
@@ -43,9 +42,7 @@ def _rule(shown: Rule) -> Iterator[str]:
         "where desired": shown.where_desired,
         "where existing": shown.where_existing,
         "when": shown.when.text if shown.when else None,
-        "soft delete": f"{soft.column} = {soft.live} is live, = {soft.tombstone} is deleted"
-        if soft
-        else None,
+        "soft delete": _soft_delete(shown.soft_delete) if shown.soft_delete else None,
         "route": f"{shown.route.column} by {shown.route.path}" if shown.route else None,
         "on insert": _pairs(shown.on_insert),
         "overrides": _pairs({cell: _pairs(columns) for cell, columns in shown.overrides.items()}),
@@ -62,6 +59,10 @@ def _rule(shown: Rule) -> Iterator[str]:
     for name, fact in facts.items():
         if fact:
             yield f"  {name}: {fact}"
+
+
+def _soft_delete(soft: SoftDelete) -> str:
+    return f"{soft.column} is {words.value(soft.live)} in live rows, {soft.tombstone} in deleted ones"
 
 
 def _pairs(mapping: Mapping[str, object]) -> str:

@@ -15,7 +15,7 @@ from itertools import combinations
 from typing import Union
 
 from cellsync import db, diff, plan
-from cellsync.diff import Pairing, Routed
+from cellsync.diff import Routed
 from cellsync.errors import ConfigurationError, Problem, ReadFailed
 from cellsync.model import (
     Action,
@@ -28,6 +28,7 @@ from cellsync.model import (
     Kind,
     LookUp,
     Pack,
+    Pairing,
     Projection,
     Report,
     Role,
@@ -40,6 +41,7 @@ from cellsync.model import (
     TableFailure,
     TableResult,
     Value,
+    shown,
 )
 from cellsync.run.request import Edge, Prepared, Request, each_cell, executor, exit_code, with_plans
 
@@ -267,7 +269,7 @@ def _version_of(look: Look, table: str) -> Value:
 
 
 def _version(value: Value) -> str:
-    return "not there" if value is None else diff.shown(value)
+    return "not there" if value is None else shown(value)
 
 
 # -- Pairing -----------------------------------------------------------------------------------
@@ -436,11 +438,10 @@ def _confirmed(
     _settle(state, pairs, asked)
     wants = _again(pairs, asked, first)
     got = _read(state, {cell: [*wanted.values()] for cell, wanted in wants.items()})
-    router = _Router(state)
     for child, rule in asked:
         pairing, table = pairs[child][rule], first[child][rule]
         assert isinstance(pairing, Pairing) and isinstance(table, TableDiff)
-        found[child][rule] = _confirm(state, pairing, table, child, wants, got, router)
+        found[child][rule] = _confirm(state, pairing, table, child, wants=wants, got=got)
     return found
 
 
@@ -491,10 +492,12 @@ def _confirm(
     pairing: Pairing,
     table: TableDiff,
     child: str,
+    *,
     wants: _Wants,
     got: Got,
-    router: _Router,
 ) -> TableResult:
+    router = _Router(state)
+
     def rows(cell: str, projection: Projection, *, tombstones: bool = False) -> Sequence[Row]:
         want = wants[cell].get((projection, tombstones))
         result = got[cell, want] if want is not None else ()

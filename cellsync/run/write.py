@@ -11,7 +11,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from cellsync import apply, db
-from cellsync.diff import shown
 from cellsync.errors import JournalUnavailable, Locked
 from cellsync.journal import Journal, prepare
 from cellsync.model import (
@@ -26,6 +25,7 @@ from cellsync.model import (
     Status,
     TableDiff,
     TableResult,
+    shown,
 )
 from cellsync.run.request import Edge, Prepared, Request, each_cell, executor, exit_code
 

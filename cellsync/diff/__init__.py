@@ -1,0 +1,33 @@
+"""Compare the two sides of an edge: schemas, then rows, into differences and findings.
+
+Pure: what is read comes in as rows, what is found goes out as values. The way through, for one
+rule on one edge:
+
+    pairing      rule + both schemas  -> Pairing (two projections), or a TableFailure
+    routing      rows of the parent   -> the rows of each child, findings about the others
+    rows         rows of both sides   -> TableDiff
+    confirming   the same rows again  -> TableDiff of what still differs
+
+`schemas` compares the tables themselves, `reader` is the database as it is seen from here.
+"""
+
+from cellsync.diff.confirming import confirm, unsettled
+from cellsync.diff.pairing import compared, pair
+from cellsync.diff.reader import Reader
+from cellsync.diff.routing import Routed, route
+from cellsync.diff.rows import compare
+from cellsync.diff.schemas import schema
+from cellsync.model import Pairing
+
+__all__ = [
+    "Pairing",
+    "Reader",
+    "Routed",
+    "compare",
+    "compared",
+    "confirm",
+    "pair",
+    "route",
+    "schema",
+    "unsettled",
+]

@@ -1,0 +1,108 @@
+"""What still differs when it is read again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from cellsync.diff.rows import compare
+from cellsync.model import (
+    Difference,
+    Finding,
+    Key,
+    Kind,
+    Pairing,
+    Row,
+    Status,
+    TableDiff,
+    folded,
+    shown,
+)
+
+
+def unsettled(table: TableDiff) -> tuple[Key, ...]:
+    """Return the keys that must be read again before their differences count."""
+    return tuple(difference.key for difference in table.differences)
+
+
+def confirm(
+    pairing: Pairing,
+    first: TableDiff,
+    desired: Iterable[Row],
+    existing: Iterable[Row],
+    *,
+    child: str,
+    colliding: Callable[[Key], Iterable[Row]],
+    tombstones: Sequence[Row] = (),
+) -> TableDiff:
+    """Return what still differs, now that the differing rows were read again.
+
+    ``desired`` and ``existing`` are the rows that equal an unsettled key under their table's
+    collation. A missing row whose key equals another row's only under the collation is a finding:
+    inserting it would clash, or make two rows of what the application takes for one.
+    ``colliding`` asks the existing side's server for all rows that equal one key under its
+    collation; it is called only where two spellings look alike. ``tombstones`` are the desired
+    side's deleted rows with the keys of the extra rows.
+    """
+    keys = set(unsettled(first))
+    held = list(existing)
+    again = compare(
+        pairing,
+        [row for row in desired if row.key in keys],
+        [row for row in held if row.key in keys],
+        child=child,
+    )
+    known = {(finding.code, finding.cell, finding.key) for finding in first.findings}
+    fresh = [f for f in again.findings if (f.code, f.cell, f.key) not in known]
+    twins = list(_twins(pairing, again, held, colliding))
+    clashing = {finding.key for finding in twins}
+    differences = tuple(
+        _with_tombstone(difference, tombstones)
+        for difference in again.differences
+        if difference.key not in clashing
+    )
+    findings = (*first.findings, *fresh, *twins)
+    return replace(
+        first,
+        differences=differences,
+        findings=findings,
+        status=Status.DIFFERS if differences or findings else Status.IN_STEP,
+    )
+
+
+def _twins(
+    pairing: Pairing, table: TableDiff, held: Sequence[Row], colliding: Callable[[Key], Iterable[Row]]
+) -> Iterator[Finding]:
+    """Yield the missing rows whose key the existing side has in another spelling.
+
+    Only the server knows its collations; Python's folding merely chooses what to ask it about.
+    What the folding overlooks, the guard of the INSERT stops.
+    """
+    alike: dict[object, set[Key]] = {}
+    for row in held:
+        alike.setdefault(folded(row.key), set()).add(row.key)
+    for difference in table.differences:
+        if difference.kind is not Kind.MISSING or not alike.get(folded(difference.key), set()) - {
+            difference.key
+        }:
+            continue
+        for twin in colliding(difference.key):
+            if twin.key != difference.key:
+                yield _twin(pairing, difference, twin)
+                break
+
+
+def _twin(pairing: Pairing, difference: Difference, twin: Row) -> Finding:
+    message = (
+        f"{pairing.rule.table} has {pairing.rule.named(twin.key)} in {pairing.existing_cell}, but "
+        f"{', '.join(map(shown, difference.key))} in {pairing.desired_cell}: one key to the database, two "
+        f"to the application; rename one of them"
+    )
+    return Finding(code="collation-twin", cell=pairing.existing_cell, message=message, key=difference.key)
+
+
+def _with_tombstone(difference: Difference, tombstones: Sequence[Row]) -> Difference:
+    if difference.kind is not Kind.EXTRA:
+        return difference
+    times = [row.since for row in tombstones if row.key == difference.key and row.since]
+    return replace(difference, tombstone=max(times)) if times else difference

@@ -1,0 +1,240 @@
+"""How both sides of a rule are read on one edge, or why they cannot be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cellsync import transforms
+from cellsync.diff.schemas import schema
+from cellsync.model import (
+    Column,
+    Direction,
+    Join,
+    Pairing,
+    Projected,
+    Projection,
+    Rule,
+    RuleSet,
+    SchemaDifference,
+    ServerTime,
+    Surrogate,
+    Table,
+    TableFailure,
+)
+
+
+def pair(
+    rule: Rule,
+    ruleset: RuleSet,
+    *,
+    parent_tables: Mapping[str, Table],
+    child_tables: Mapping[str, Table],
+    parent: str,
+    child: str,
+) -> Pairing | TableFailure:
+    """Return how to read both sides of a rule, or why that is not possible.
+
+    The mappings hold the tables that exist, by name. A column is compared when the rule includes
+    it, or else when the desired side has it and nothing excludes it.
+    """
+    down = rule.direction is Direction.DOWN
+    sides = _Sides(rule, ruleset, parent_tables, child_tables, parent, child)
+    desired, existing = sides.table(parent_side=down), sides.table(parent_side=not down)
+    schema = tuple(_schema(rule, desired, existing))
+    failure = _failure(rule, sides, desired, existing, schema)
+    if failure is not None:
+        return failure
+    assert desired is not None and existing is not None
+    names = compared(rule, desired)
+    return Pairing(
+        rule=rule,
+        desired=sides.projection(desired, names, parent_side=down, transformed=True),
+        existing=sides.projection(existing, names, parent_side=not down, transformed=False),
+        desired_cell=parent if down else child,
+        existing_cell=child if down else parent,
+        schema=schema,
+    )
+
+
+def compared(rule: Rule, desired: Table) -> tuple[str, ...]:
+    """Return the names of the columns that a rule compares besides the key, in table order."""
+    skipped = set(rule.key) | set(rule.on_insert) | set(rule.exclude)
+    if rule.soft_delete:
+        skipped |= {rule.soft_delete.column, rule.soft_delete.at or ""}
+    chosen = []
+    for column in desired.columns:
+        named = rule.include is not None and column.name in rule.include
+        preserved = rule.surrogate.get(column.name) is Surrogate.PRESERVE and column.name not in rule.key
+        remapped = column.auto_increment or rule.surrogate.get(column.name) is Surrogate.REMAP
+        ordinary = rule.include is None and column.name not in skipped and not remapped
+        if preserved or (named and column.name not in rule.key) or (ordinary and not column.generated):
+            chosen.append(column.name)
+    return tuple(chosen)
+
+
+@dataclass(frozen=True)
+class _Sides:
+    """Both schemas of an edge, and the projections that can be made of them."""
+
+    rule: Rule
+    ruleset: RuleSet
+    parent_tables: Mapping[str, Table]
+    child_tables: Mapping[str, Table]
+    parent: str
+    child: str
+
+    def table(self, *, parent_side: bool, rule: Rule | None = None) -> Table | None:
+        rule = rule or self.rule
+        if parent_side:
+            return self.parent_tables.get(rule.table)
+        return self.child_tables.get(rule.child_table)
+
+    def referenced(self, rule: Rule) -> Iterator[tuple[str, Rule]]:
+        for column, rule_id in rule.references.items():
+            target = self.ruleset.rule(rule_id)
+            assert target is not None, rule_id  # rules.load checks it
+            yield column, target
+
+    def projection(
+        self, table: Table, names: tuple[str, ...], *, parent_side: bool, transformed: bool
+    ) -> Projection:
+        rule = self.rule
+
+        def project(name: str) -> Projected:
+            return self._projected(rule, table, name, parent_side=parent_side, transformed=transformed)
+
+        key = tuple(project(name) for name in rule.key)
+        columns = tuple(project(name) for name in names)
+        identity = table.identity
+        used = [transforms.REGISTRY[p.transform].sql for p in (*key, *columns) if p.transform]
+        return Projection(
+            rule=rule.id,
+            table=table.name,
+            key=key,
+            columns=columns,
+            identity=identity,
+            identity_families=tuple(_family(table, name) for name in identity),
+            where=rule.where_desired if transformed else rule.where_existing,
+            soft_delete=rule.soft_delete,
+            route=rule.route.column if rule.route and parent_side else None,
+            age=_age(rule, table),
+            parent=self.parent,
+            # Where no transform speaks of the child, all children share one reading.
+            child=self.child if any("{child}" in sql for sql in used) else "",
+        )
+
+    def _projected(
+        self, rule: Rule, table: Table, name: str, *, parent_side: bool, transformed: bool
+    ) -> Projected:
+        column = table.column(name)
+        assert column is not None, name  # _failure checks it
+        target = self.ruleset.rule(rule.references.get(name, ""))
+        return Projected(
+            column=column.name,
+            family=column.family,
+            transform=rule.transforms.get(name) if transformed else None,
+            join=self._join(table, column, target, parent_side=parent_side) if target else None,
+        )
+
+    def _join(self, table: Table, column: Column, target: Rule, *, parent_side: bool) -> Join:
+        referenced = self.table(parent_side=parent_side, rule=target)
+        assert referenced is not None, target.id  # _failure checks it
+        return Join(
+            rule=target.id,
+            table=referenced.name,
+            column=_referenced_column(table, column.name, referenced),
+            key=tuple(
+                self._projected(target, referenced, name, parent_side=parent_side, transformed=False)
+                for name in target.key
+            ),
+            soft_delete=target.soft_delete,
+        )
+
+
+def _family(table: Table, name: str) -> Any:
+    column = table.column(name)
+    assert column is not None, name
+    return column.family
+
+
+def _age(rule: Rule, table: Table) -> tuple[str, ...]:
+    stamped = [name for name, value in rule.on_insert.items() if value is ServerTime.NOW]
+    return tuple(name for name in stamped if table.column(name) is not None)
+
+
+def _referenced_column(table: Table, column: str, referenced: Table) -> str:
+    """Return the column that a reference holds: what the foreign key says, else the primary key."""
+    for key in table.foreign_keys:
+        if key.columns == (column,) and key.table == referenced.name:
+            return key.references[0]
+    numbered = next((c.name for c in referenced.columns if c.auto_increment), None)
+    return numbered or referenced.identity[0]
+
+
+def _failure(
+    rule: Rule,
+    sides: _Sides,
+    desired: Table | None,
+    existing: Table | None,
+    schema: tuple[SchemaDifference, ...],
+) -> TableFailure | None:
+    reasons = [*_missing_tables(rule, sides), *_missing_columns(rule, sides, desired, existing)]
+    reasons += [
+        f"{difference.path}: {difference.desired} against {difference.existing}"
+        for difference in schema
+        if difference.blocking and difference.path.endswith(": family")
+    ]
+    if not reasons:
+        return None
+    return TableFailure(
+        rule=rule.id, table=rule.table, direction=rule.direction, error="; ".join(reasons), schema=schema
+    )
+
+
+def _missing_tables(rule: Rule, sides: _Sides) -> Iterator[str]:
+    rules = [rule, *(target for _, target in sides.referenced(rule) if target.id != rule.id)]
+    for needed in rules:
+        for cell, parent_side, name in (
+            (sides.parent, True, needed.table),
+            (sides.child, False, needed.child_table),
+        ):
+            table = sides.table(parent_side=parent_side, rule=needed)
+            if table is None:
+                yield f"{cell} has no table {name}"
+            elif needed is not rule and not table.identity:
+                yield f"table {name} in {cell} has no primary key that a reference could hold"
+
+
+def _missing_columns(
+    rule: Rule, sides: _Sides, desired: Table | None, existing: Table | None
+) -> Iterator[str]:
+    """Yield the columns that the rule uses and a side lacks, nested references included."""
+    if desired is None or existing is None:
+        return
+    down = rule.direction is Direction.DOWN
+    used = {*rule.key, *rule.references, *(rule.include or ()), *compared(rule, desired)}
+    if rule.soft_delete:
+        used |= {rule.soft_delete.column, rule.soft_delete.tombstone}
+    for table, parent_side in ((desired, down), (existing, not down)):
+        cell = sides.parent if parent_side else sides.child
+        needed = used | ({rule.route.column} if rule.route and parent_side else set())
+        if table is existing and rule.on_missing.value == "insert":
+            needed = needed | set(rule.on_insert)
+        for name in sorted(needed):
+            if table.column(name) is None:
+                yield f"table {table.name} in {cell} has no column {name}"
+
+
+def _schema(rule: Rule, desired: Table | None, existing: Table | None) -> Iterator[SchemaDifference]:
+    if desired is None or existing is None:
+        yield SchemaDifference(
+            path=f"table {rule.table}",
+            desired="present" if desired else None,
+            existing="present" if existing else None,
+            blocking=True,
+        )
+        return
+    used = {name.lower() for name in (*rule.key, *compared(rule, desired))}
+    yield from schema(desired, existing, used=used)

@@ -1,0 +1,37 @@
+"""The database as diff sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from cellsync.model import (
+    Bucketing,
+    Digest,
+    Key,
+    Projection,
+    Row,
+)
+
+
+class Reader(Protocol):
+    """One database, read through projections."""
+
+    def rows(
+        self, projection: Projection, *, keys: Sequence[Key] | None = None, tombstones: bool = False
+    ) -> Iterator[Row]:
+        """Yield the live rows (and those in limbo) of a projection, in no particular order.
+
+        With ``keys``, only rows whose key equals one of them *under the table's own collation*:
+        more than binary equality finds, so the caller must look again. With ``tombstones``, the
+        soft-deleted rows instead, whose ``since`` is the time of their deletion.
+        Raises ReadFailed when the read does not come to its end.
+        """
+
+    def digest(self, projection: Projection, bucketing: Bucketing) -> Iterator[Digest]:
+        """Yield count and checksum of every bucket that holds rows, computed inside the server.
+
+        One query and one pass. Equal sets of rows give equal digests on every server, whatever
+        the charset, the column order or the ids; unequal sets give unequal ones but for chance
+        (64 bits, not linear in the rows).
+        """

@@ -1,0 +1,243 @@
+"""Rows of both sides into differences and findings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from cellsync.model import (
+    ColumnDifference,
+    Dangling,
+    Difference,
+    Finding,
+    Key,
+    KeyPart,
+    Kind,
+    Pairing,
+    Row,
+    Status,
+    Surrogate,
+    TableDiff,
+    shown,
+)
+
+
+def compare(
+    pairing: Pairing,
+    desired: Iterable[Row],
+    existing: Iterable[Row],
+    *,
+    child: str,
+    aside: frozenset[Key] = frozenset(),
+) -> TableDiff:
+    """Compare the rows of both sides of one rule on one edge.
+
+    ``desired`` and ``existing`` are the rows in scope, already routed. Keys in ``aside`` are not
+    judged on either side. Rows that cannot be told apart, lead nowhere or are in limbo become
+    findings and are set aside as well; all other rows go on.
+    """
+    desired_side = _index(pairing, desired, pairing.desired_cell, desired=True)
+    existing_side = _index(pairing, existing, pairing.existing_cell, desired=False)
+    findings = [*desired_side.findings, *existing_side.findings]
+    wanted = _overridden(pairing, desired_side.rows, child)
+    held = dict(existing_side.rows)
+    for key in {*aside, *desired_side.aside, *existing_side.aside}:
+        wanted.pop(key, None)
+        held.pop(key, None)
+    conflicts = list(_preserved(pairing, wanted, held))
+    for finding in conflicts:
+        if finding.key is not None:
+            wanted.pop(finding.key, None)
+            held.pop(finding.key, None)
+    differences = tuple(_differences(pairing, wanted, held))
+    findings += conflicts
+    return TableDiff(
+        rule=pairing.rule.id,
+        table=pairing.rule.table,
+        direction=pairing.rule.direction,
+        key=pairing.rule.key,
+        desired_rows=desired_side.count,
+        existing_rows=existing_side.count,
+        differences=differences,
+        findings=tuple(findings),
+        schema=pairing.schema,
+        status=Status.DIFFERS if differences or findings else Status.IN_STEP,
+    )
+
+
+@dataclass
+class _Side:
+    """One side's rows by key, and what cannot be compared."""
+
+    rows: dict[Key, Row]
+    findings: list[Finding]
+    aside: set[Key]
+    count: int
+
+
+def _index(pairing: Pairing, rows: Iterable[Row], cell: str, *, desired: bool) -> _Side:
+    side = _Side({}, [], set(), 0)
+    doubles: dict[Key, list[Row]] = {}
+    for row in rows:
+        if row.limbo:
+            side.findings.append(_limbo(pairing, row, cell))
+            continue
+        side.count += 1
+        if _dangles(row.key) or (desired and _dangles(row.values)):
+            side.findings.append(_dangling(pairing, row, cell))
+            side.aside.add(row.key)
+        elif (first := side.rows.setdefault(row.key, row)) is not row and not _one_row(first, row):
+            doubles.setdefault(row.key, [first]).append(row)
+    for key, several in doubles.items():
+        side.findings.append(_duplicate(pairing, several, cell))
+        side.aside.add(key)
+    return side
+
+
+def _one_row(first: Row, second: Row) -> bool:
+    """Say whether two rows are one row in two spellings.
+
+    A parent may need a host both plain and with its cell path (two parts of Nova read it
+    differently); through the transform both become the same row, with nothing to choose.
+    """
+    return first.route != second.route and first.values == second.values
+
+
+def _dangles(parts: tuple[KeyPart, ...]) -> bool:
+    return any(isinstance(p, Dangling) or (isinstance(p, tuple) and _dangles(p)) for p in parts)
+
+
+def _where(pairing: Pairing, row: Row, cell: str) -> str:
+    names = pairing.desired.identity if cell == pairing.desired_cell else pairing.existing.identity
+    identity = ", ".join(f"{name} {shown(value)}" for name, value in zip(names, row.identity, strict=True))
+    return f"{pairing.rule.table} {identity} in {cell}"
+
+
+def _limbo(pairing: Pairing, row: Row, cell: str) -> Finding:
+    soft_delete = pairing.rule.soft_delete
+    assert soft_delete is not None
+    message = (
+        f"{_where(pairing, row, cell)} ({pairing.rule.named(row.key)}) has {soft_delete.column} NULL: its "
+        f"application does not see it and unique keys do not hold for it; set {soft_delete.column} to "
+        f"{shown(soft_delete.live)}, or remove the row"
+    )
+    return Finding(code=f"{soft_delete.column}-is-null", cell=cell, message=message, key=row.key)
+
+
+def _dangling(pairing: Pairing, row: Row, cell: str) -> Finding:
+    columns = [*zip(pairing.rule.key, row.key, strict=True), *zip(pairing.columns, row.values, strict=True)]
+    broken = "; ".join(f"{name} is {shown(part)}" for name, part in columns if _dangles((part,)))
+    message = f"{_where(pairing, row, cell)} refers to a row that is not there or deleted: {broken}"
+    return Finding(code="dangling-reference", cell=cell, message=message, key=row.key)
+
+
+def _duplicate(pairing: Pairing, rows: Sequence[Row], cell: str) -> Finding:
+    names = pairing.desired.identity if cell == pairing.desired_cell else pairing.existing.identity
+    each = " and ".join(
+        ", ".join(f"{name} {shown(value)}" for name, value in zip(names, row.identity, strict=True))
+        for row in rows
+    )
+    message = (
+        f"{len(rows)} rows of {pairing.rule.table} in {cell} have the key {pairing.rule.named(rows[0].key)}: "
+        f"{each}; keep one of them"
+    )
+    return Finding(code="duplicate-key", cell=cell, message=message, key=rows[0].key)
+
+
+def _overridden(pairing: Pairing, rows: Mapping[Key, Row], child: str) -> dict[Key, Row]:
+    overrides = {**pairing.rule.overrides.get("*", {}), **pairing.rule.overrides.get(child, {})}
+    if not overrides:
+        return dict(rows)
+    columns = pairing.columns
+    return {
+        key: row._replace(
+            values=tuple(overrides.get(name, value) for name, value in zip(columns, row.values, strict=True))
+        )
+        for key, row in rows.items()
+    }
+
+
+def _preserved(pairing: Pairing, wanted: Mapping[Key, Row], held: Mapping[Key, Row]) -> Iterator[Finding]:
+    """Yield the rows whose preserved id is another row's, on either side."""
+    columns = pairing.columns
+    for name, surrogate in pairing.rule.surrogate.items():
+        if surrogate is not Surrogate.PRESERVE or name not in columns:
+            continue
+        at = columns.index(name)
+        holders = {row.values[at]: key for key, row in held.items()}
+        for key, row in wanted.items():
+            number = row.values[at]
+            if key in held and held[key].values[at] != number:
+                yield _conflict(pairing, row, f"{name} {shown(held[key].values[at])}", name, number)
+            elif key not in held and number in holders:
+                other = ", ".join(shown(part) for part in holders[number])
+                yield _conflict(pairing, row, f"{name} {shown(number)} for {other}", name, number)
+
+
+def _conflict(pairing: Pairing, row: Row, there: str, name: str, number: KeyPart) -> Finding:
+    message = (
+        f"{pairing.rule.table} {pairing.rule.named(row.key)} has {name} {shown(number)} in "
+        f"{pairing.desired_cell}, but {pairing.existing_cell} has {there}: {name} must be the same "
+        f"everywhere and is never changed by a repair"
+    )
+    return Finding(code="preserved-id", cell=pairing.existing_cell, message=message, key=row.key)
+
+
+def _differences(
+    pairing: Pairing, wanted: Mapping[Key, Row], held: Mapping[Key, Row]
+) -> Iterator[Difference]:
+    for key, row in wanted.items():
+        other = held.get(key)
+        if other is None:
+            yield Difference(
+                kind=Kind.MISSING,
+                key=key,
+                desired=row,
+                existing=None,
+                columns=tuple(_columns(pairing.columns, desired=row.values)),
+            )
+        elif row.values != other.values:
+            changed = tuple(_changed(pairing, row, other))
+            if changed:
+                yield Difference(kind=Kind.CHANGED, key=key, desired=row, existing=other, columns=changed)
+    for key, other in held.items():
+        if key not in wanted:
+            yield Difference(
+                kind=Kind.EXTRA,
+                key=key,
+                desired=None,
+                existing=other,
+                columns=tuple(_columns(pairing.columns, existing=other.values)),
+            )
+
+
+def _columns(
+    names: Sequence[str],
+    *,
+    desired: tuple[KeyPart, ...] | None = None,
+    existing: tuple[KeyPart, ...] | None = None,
+) -> Iterator[ColumnDifference]:
+    for index, name in enumerate(names):
+        yield ColumnDifference(
+            column=name,
+            desired=desired[index] if desired else None,
+            existing=existing[index] if existing else None,
+        )
+
+
+def _changed(pairing: Pairing, desired: Row, existing: Row) -> Iterator[ColumnDifference]:
+    for name, wanted, held in zip(pairing.columns, desired.values, existing.values, strict=True):
+        if not _equal(wanted, held, pairing.rule.tolerance.get(name)):
+            yield ColumnDifference(column=name, desired=wanted, existing=held)
+
+
+def _equal(desired: KeyPart, existing: KeyPart, tolerance: float | None) -> bool:
+    if desired == existing:
+        return True
+    if tolerance is None or desired is None or existing is None:
+        return False
+    if isinstance(desired, (str, bytes, tuple, Dangling)) or isinstance(
+        existing, (str, bytes, tuple, Dangling)
+    ):
+        return False
+    return abs(float(desired) - float(existing)) <= tolerance

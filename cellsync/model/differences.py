@@ -1,0 +1,107 @@
+"""What was found: differences, findings, and the tables that could not be compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Union
+
+from cellsync.model.reading import Row
+from cellsync.model.rules import Action, Direction
+from cellsync.model.schemas import SchemaDifference
+from cellsync.model.values import Key, KeyPart
+
+
+class Kind(str, Enum):
+    """MISSING on the existing side, CHANGED there, or EXTRA there."""
+
+    MISSING = "missing"
+    CHANGED = "changed"
+    EXTRA = "extra"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColumnDifference:
+    """A compared column that holds another value."""
+
+    column: str
+    desired: KeyPart
+    existing: KeyPart
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """A row that differs, and what a repair does about it."""
+
+    kind: Kind
+    key: Key
+    desired: Row | None
+    existing: Row | None
+    columns: tuple[ColumnDifference, ...] = ()
+    """What changed. A missing row shows its desired, an extra row its existing values here."""
+    action: Action = Action.REPORT
+    reason: str = ""
+    """What it means, in the users' words."""
+    tombstone: str | None = None
+    """For an extra row: when the desired side deleted its row of that key, as text, in UTC."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """Something wrong that no push mends by itself."""
+
+    code: str
+    """A stable name: "duplicate-key", "orphan", "deleted-is-null", ..."""
+    cell: str
+    """The cell whose rows are wrong."""
+    message: str
+    key: Key | None = None
+
+
+class Status(str, Enum):
+    """How a table or a cell stands."""
+
+    IN_STEP = "in_step"
+    DIFFERS = "differs"
+    REPAIRED = "repaired"
+    REFUSED = "refused"
+    INCOMPLETE = "incomplete"
+    UNREACHABLE = "unreachable"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableDiff:
+    """One rule on one edge, compared to the end. Differences are in no order that means anything."""
+
+    rule: str
+    table: str
+    direction: Direction
+    key: tuple[str, ...]
+    """The names of the key columns, for reading ``Difference.key``."""
+    desired_rows: int
+    existing_rows: int
+    differences: tuple[Difference, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    schema: tuple[SchemaDifference, ...] = ()
+    status: Status = Status.IN_STEP
+    unknown: tuple[str, ...] = ()
+    """Why some rows could not be judged (a child that should own them did not answer)."""
+
+    def count(self, kind: Kind) -> int:
+        """Return the number of differences of that kind."""
+        return sum(difference.kind is kind for difference in self.differences)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableFailure:
+    """One rule on one edge that could not be compared; it has no counts."""
+
+    rule: str
+    table: str
+    direction: Direction
+    error: str
+    schema: tuple[SchemaDifference, ...] = ()
+    status: Status = Status.INCOMPLETE
+
+
+TableResult = Union[TableDiff, TableFailure]

@@ -1,0 +1,96 @@
+"""What is to be written: changes with their guards, and what was refused or skipped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Union
+
+from cellsync.model.rules import Action, ServerTime
+from cellsync.model.schemas import DatabaseIdentity
+from cellsync.model.values import Identity, Key, Value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """A value to be written: the surrogate id of the row with ``key``, looked up in the target."""
+
+    rule: str
+    key: Key
+
+
+Stored = Union[Value, Reference, ServerTime]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """One guarded write to one row; a pure function of it is its inverse.
+
+    INSERT has no ``before`` and DELETE no ``after``. Every column of ``before`` must still hold
+    its value when the change is made; it may name more columns than ``after`` writes.
+    """
+
+    rule: str
+    table: str
+    action: Action
+    """INSERT, UPDATE or DELETE: a soft delete is an update."""
+    key: Key
+    """For people, and to find the row of an INSERT again; empty in an undo."""
+    key_columns: tuple[str, ...]
+    identity_columns: tuple[str, ...]
+    identity: Identity
+    """The primary key of the written row; empty for an INSERT that lets the server number it."""
+    before: Mapping[str, Stored] | None
+    after: Mapping[str, Stored] | None
+    origin: Identity = ()
+    """The desired row's primary key in its own database."""
+    reason: str = ""
+
+    def inverse(self) -> Change:
+        """Return the change that takes this one back; its own guard is this one's ``after``."""
+        action = {Action.INSERT: Action.DELETE, Action.DELETE: Action.INSERT}.get(self.action, self.action)
+        return Change(
+            rule=self.rule,
+            table=self.table,
+            action=action,
+            key=self.key,
+            key_columns=self.key_columns,
+            identity_columns=self.identity_columns,
+            identity=self.identity,
+            before=self.after,
+            after=self.before,
+            reason=f"undo of {self.action.value}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skipped:
+    """A change that was not planned, or planned and then not made, and why."""
+
+    rule: str
+    key: Key
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """A guard that stopped a rule and those that reference it: they write nothing."""
+
+    code: str
+    """What ``--waive`` takes: "limit", "empty-desired", "triggers", ..."""
+    rule: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The ordered changes for one edge. Unlike a TableDiff, a Plan is ordered."""
+
+    child: str
+    written: str
+    """The cell whose database is written: the child, or the parent for rules that go up."""
+    database: DatabaseIdentity
+    changes: tuple[Change, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+    notices: tuple[str, ...] = ()

@@ -1,0 +1,283 @@
+"""What a rule file says, checked and with its defaults filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import Enum
+
+from cellsync.model.values import Key, Value, shown
+
+
+class Direction(str, Enum):
+    """Who is right. DOWN: the parent is desired. UP: the child is desired."""
+
+    DOWN = "down"
+    UP = "up"
+
+
+class Action(str, Enum):
+    """What a repair does about one difference."""
+
+    INSERT = "insert"
+    UPDATE = "update"
+    DELETE = "delete"
+    SOFT_DELETE = "soft_delete"
+    REPORT = "report"
+    IGNORE = "ignore"
+
+
+class Surrogate(str, Enum):
+    """REMAP: every database numbers its own rows. PRESERVE: the id is the same everywhere."""
+
+    REMAP = "remap"
+    PRESERVE = "preserve"
+
+
+class ServerTime(str, Enum):
+    """A value that the written server fills in: its UTC clock, without a fraction."""
+
+    NOW = "now"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Position:
+    """Where in a rule file something stands; line and column count from 1."""
+
+    file: str
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """One comparison of a gate: ``operator`` is one of == != < <= > >=."""
+
+    operator: str
+    operand: int | str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """A condition on the schema version; all its comparisons must hold."""
+
+    text: str
+    comparisons: tuple[Comparison, ...]
+
+    def admits(self, version: Value) -> bool | None:
+        """Return whether ``version`` passes; None when it cannot be told.
+
+        A migrate_version is a number and is ordered. An alembic_version is a name: it equals or
+        differs, and asking whether it is greater has no answer.
+        """
+        verdicts = [_holds(comparison, version) for comparison in self.comparisons]
+        if any(verdict is False for verdict in verdicts):
+            return False
+        return None if None in verdicts else True
+
+
+def _holds(comparison: Comparison, version: Value) -> bool | None:
+    operand = comparison.operand
+    if comparison.operator == "==":
+        return str(version) == str(operand)
+    if comparison.operator == "!=":
+        return str(version) != str(operand)
+    if not isinstance(version, int) or not isinstance(operand, int):
+        return None
+    return {
+        "<": version < operand,
+        "<=": version <= operand,
+        ">": version > operand,
+        ">=": version >= operand,
+    }[comparison.operator]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoftDelete:
+    """How a table marks its deleted rows.
+
+    ``column`` holds ``live`` in a live row and the row's own ``tombstone`` column in a deleted
+    one; ``at`` is the time of the deletion. NULL in ``column`` is neither: such a row is
+    invisible to its application.
+    """
+
+    column: str
+    live: Value
+    tombstone: str
+    at: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LookUp:
+    """Where a child says which values are its own: ``SELECT column FROM table WHERE where``."""
+
+    table: str
+    column: str
+    where: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """Which child a row of the parent belongs to.
+
+    The value of ``column`` is split at its last "@". The part before it, or the whole value
+    where there is no "@", names the child whose ``path`` it equals. A value without a path
+    belongs to the child where ``else_where_exists`` finds it.
+    """
+
+    column: str
+    path: str
+    """A template of {parent} and {child}: "{parent}!{child}"."""
+    else_where_exists: LookUp | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """At most ``count`` changes, or at most ``percent`` of the existing rows in scope."""
+
+    count: int | None = None
+    percent: float | None = None
+
+    def allowance(self, existing: int) -> int:
+        """Return how many changes are allowed where ``existing`` rows are in scope."""
+        if self.count is not None:
+            return self.count
+        return int(existing * (self.percent or 0) / 100)
+
+    def __str__(self) -> str:
+        return str(self.count) if self.count is not None else f"{self.percent:g}%"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How many changes one rule may make on one edge in one run; None is unlimited."""
+
+    inserts: Limit | None = None
+    updates: Limit | None = Limit(percent=25)
+    deletes: Limit | None = Limit(percent=10)
+    free: int = 10
+    """So many changes of each kind are always allowed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Notice:
+    """What people must do after a rule has written, such as restarting a service.
+
+    ``text`` is a template of {parent} and {child}.
+    """
+
+    text: str
+    when: Gate | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saying:
+    """What a difference means in the users' words, for the rows that ``rows`` describes.
+
+    The texts are templates of {parent}, {child} and the rule's columns, and of {was} and {now}
+    for the columns that changed.
+    """
+
+    rows: Mapping[str, Value] = field(default_factory=dict)
+    """The saying is for rows that hold these values; empty for every row."""
+    missing: str | None = None
+    changed: str | None = None
+    extra: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """How the rows of one table propagate. Field names are those of the rule file."""
+
+    id: str
+    pack: str
+    position: Position
+    table: str
+    """The table's name in the parent."""
+    child_table: str
+    direction: Direction = Direction.DOWN
+    why: str = ""
+    key: tuple[str, ...]
+    references: Mapping[str, str] = field(default_factory=dict)
+    """Column -> id of the rule whose rows it refers to; may name the rule itself."""
+    surrogate: Mapping[str, Surrogate] = field(default_factory=dict)
+    include: tuple[str, ...] | None = None
+    """The columns to compare besides the key; None for all that ``exclude`` does not name."""
+    exclude: tuple[str, ...] = ()
+    transforms: Mapping[str, str] = field(default_factory=dict)
+    """Column -> name of the transform of the desired value."""
+    where_desired: str | None = None
+    where_existing: str | None = None
+    when: Gate | None = None
+    soft_delete: SoftDelete | None = None
+    route: Route | None = None
+    on_insert: Mapping[str, Value | ServerTime] = field(default_factory=dict)
+    """Column -> what a new row gets there; text may hold {parent} and {child}."""
+    overrides: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
+    """Child's name, or "*" for all -> column -> the value that is desired in that child."""
+    on_missing: Action = Action.INSERT
+    on_changed: Action = Action.UPDATE
+    on_extra: Action = Action.REPORT
+    limits: Limits = Limits()
+    settle: timedelta | None = None
+    """How long to wait before differences are read again; None for the run's own setting."""
+    tolerance: Mapping[str, float] = field(default_factory=dict)
+    features: tuple[str, ...] = ()
+    after: tuple[Notice, ...] = ()
+    says: tuple[Saying, ...] = ()
+
+    def named(self, key: Key) -> str:
+        """Return a key in words: "aggregate_id=east, host=compute-1"."""
+        return ", ".join(f"{name}={shown(part)}" for name, part in zip(self.key, key, strict=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Feature:
+    """What a person loses when the rows of a rule drift."""
+
+    name: str
+    lost: str = ""
+    """The loss in one sentence, for people who do not know the tables."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Requirement:
+    """What the databases must be before any rule of a pack is compared."""
+
+    equal_versions: str | None = None
+    """The version table whose value must be equal in parent and child."""
+    parent_version: Gate | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pack:
+    """A named file of rules."""
+
+    name: str
+    file: str
+    why: str = ""
+    requires: Requirement = Requirement()
+    rules: tuple[Rule, ...]
+    features: tuple[Feature, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuleSet:
+    """The rules of one run, every rule after the rules that it references."""
+
+    packs: tuple[Pack, ...]
+    rules: tuple[Rule, ...]
+    digest: str
+    """SHA-256 of the rules' meaning, in hex: a plan made with other rules is told by it."""
+
+    def rule(self, rule_id: str) -> Rule | None:
+        """Return the rule of that id, or None."""
+        return next((rule for rule in self.rules if rule.id == rule_id), None)
+
+    def feature(self, name: str) -> Feature | None:
+        """Return the feature that a pack describes under that name, or None."""
+        return next((f for pack in self.packs for f in pack.features if f.name == name), None)

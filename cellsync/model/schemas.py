@@ -1,0 +1,122 @@
+"""What a database looks like: tables, columns, keys, versions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from cellsync.model.values import Value
+
+
+class Family(str, Enum):
+    """The kinds of column types that can be compared with each other, and only they."""
+
+    INTEGER = "integer"
+    DECIMAL = "decimal"
+    FLOAT = "float"
+    TEXT = "text"
+    BINARY = "binary"
+    TEMPORAL = "temporal"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column, as the server describes it."""
+
+    name: str
+    type: str
+    """The full type in lower case: "varchar(255)", "int(10) unsigned"."""
+    family: Family
+    nullable: bool = True
+    default: str | None = None
+    """The default as an SQL expression; None when there is none."""
+    charset: str | None = None
+    collation: str | None = None
+    auto_increment: bool = False
+    generated: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Index:
+    """A unique or plain index and its columns in index order; a prefix index names the column."""
+
+    name: str
+    columns: tuple[str, ...]
+    unique: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForeignKey:
+    """A foreign key from this table to ``table``; ``references`` pairs with ``columns``."""
+
+    name: str
+    columns: tuple[str, ...]
+    table: str
+    references: tuple[str, ...]
+    on_delete: str = "RESTRICT"
+    on_update: str = "RESTRICT"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """The schema of one table of one database. Columns keep the table's own order."""
+
+    name: str
+    columns: tuple[Column, ...]
+    primary_key: tuple[str, ...] = ()
+    indexes: tuple[Index, ...] = ()
+    foreign_keys: tuple[ForeignKey, ...] = ()
+    engine: str | None = None
+    triggers: tuple[str, ...] = ()
+    cascades: tuple[str, ...] = ()
+    """Names of *other* tables' foreign keys through which a write here changes rows there."""
+    estimate: int = 0
+    """About how many rows there are, from the server's statistics; never a result."""
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """The columns that identify a row in its own database, or () when there are none.
+
+        The primary key, or else the first unique index whose columns are all NOT NULL.
+        """
+        if self.primary_key:
+            return self.primary_key
+        for index in self.indexes:
+            columns = [self.column(name) for name in index.columns]
+            if index.unique and all(column is not None and not column.nullable for column in columns):
+                return index.columns
+        return ()
+
+    def column(self, name: str) -> Column | None:
+        """Return the column of that name (compared without regard to case), or None."""
+        folded = name.lower()
+        return next((column for column in self.columns if column.name.lower() == folded), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatabaseIdentity:
+    """What tells one database from another, whatever name it was reached by."""
+
+    server: str
+    """The server's own id: ``@@server_uid``, or the path of an SQLite file."""
+    schema: str
+    version: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SchemaVersion:
+    """What the version table of a database says; ``value`` is None when there is no such table."""
+
+    table: str
+    value: Value
+
+
+@dataclass(frozen=True, kw_only=True)
+class SchemaDifference:
+    """A difference between the tables themselves; only ``blocking`` ones stop the rule."""
+
+    path: str
+    """What differs: "column host: type", "index name_idx"."""
+    desired: str | None
+    existing: str | None
+    blocking: bool = False

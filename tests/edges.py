@@ -1,0 +1,163 @@
+"""One parent and its children for tests: cells from URLs, rules from YAML text, runs over them.
+
+Everything goes through the doors that the command line uses: ``rules.load``, ``run.compare``,
+``run.write`` and ``run.prepare_undo``.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from cellsync import db, rules, run
+from cellsync.demo.database import connected
+from cellsync.diff import Pairing, pair
+from cellsync.model import (
+    Cell,
+    CellResult,
+    Endpoint,
+    Report,
+    Role,
+    Rule,
+    RuleSet,
+    Run,
+    Secret,
+    TableDiff,
+    Topology,
+)
+
+TIMEOUTS = db.Timeouts(connect=5, statement=60, lock=1)
+
+
+def cell(name: str, url: str, role: Role = Role.CHILD) -> Cell:
+    """Return a cell that is reached by this URL."""
+    return Cell(name=name, role=role, database=Endpoint(url=Secret(url), shown="..."))
+
+
+@contextmanager
+def opened(url: str, name: str = "c1") -> Iterator[db.Database]:
+    """Open one connection to a cell's database."""
+    with db.connect(cell(name, url), TIMEOUTS) as database:
+        yield database
+
+
+def ruleset(text: str) -> RuleSet:
+    """Return the rules of a rule file with this text."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "pack.yaml"
+        file.write_text(textwrap.dedent(text), encoding="utf-8")
+        return rules.load([str(file)])
+
+
+def execute(url: str, *statements: str) -> None:
+    """Run statements through one connection, as they stand, dates as loose as they come."""
+    with connected(sa.make_url(url)) as connection:
+        if connection.dialect.name == "mysql":
+            connection.exec_driver_sql("SET SESSION sql_mode = 'ALLOW_INVALID_DATES,NO_AUTO_VALUE_ON_ZERO'")
+        for statement in statements:
+            connection.execute(sa.text(statement.replace(":", "\\:")))
+
+
+def add(url: str, table: str, *rows: Mapping[str, Any]) -> None:
+    """Insert rows, column -> value."""
+    with connected(sa.make_url(url)) as connection:
+        if connection.dialect.name == "mysql":
+            connection.exec_driver_sql("SET SESSION sql_mode = 'ALLOW_INVALID_DATES,NO_AUTO_VALUE_ON_ZERO'")
+        for row in rows:
+            quote = connection.dialect.identifier_preparer.quote_identifier
+            names = ", ".join(quote(name) for name in row).replace(":", "\\:")
+            values = {f"v{index}": value for index, value in enumerate(row.values())}
+            marks = ", ".join(f":{name}" for name in values)
+            place = quote(table).replace(":", "\\:")
+            connection.execute(sa.text(f"INSERT INTO {place} ({names}) VALUES ({marks})"), values)
+
+
+def rows(url: str, query: str) -> list[dict[str, Any]]:
+    """Return the rows of a query, column -> value."""
+    with connected(sa.make_url(url)) as connection:
+        found = connection.execute(sa.text(query.replace(":", "\\:")))
+        return [dict(row) for row in found.mappings()]
+
+
+def paired(rule: Rule, known: RuleSet, desired: db.Database, existing: db.Database) -> Pairing:
+    """Return how both sides of a rule are read, from the schemas of two databases."""
+    parent_tables = desired.tables([each.table for each in known.rules])
+    child_tables = existing.tables([each.child_table for each in known.rules])
+    made = pair(
+        rule, known, parent_tables=parent_tables, child_tables=child_tables, parent="api", child="c1"
+    )
+    assert isinstance(made, Pairing), made
+    return made
+
+
+@dataclass(frozen=True)
+class Stand:
+    """A topology and its rules, ready to be compared, repaired and undone."""
+
+    urls: Mapping[str, str]
+    """Name -> URL; the first one is the parent."""
+    rules: RuleSet
+
+    @property
+    def topology(self) -> Topology:
+        """Return the topology of the URLs."""
+        parent, *children = self.urls
+        return Topology(
+            parent=cell(parent, self.urls[parent], Role.PARENT),
+            children=tuple(cell(name, self.urls[name]) for name in children),
+        )
+
+    def request(self, verb: str, run_id: str, waived: Sequence[str] = ()) -> run.Request:
+        """Return what a verb is asked."""
+        started = datetime.now(timezone.utc)
+        made = Run(
+            id=run_id, verb=verb, started=started, topology="api", operator="o", host="h", command="cellsync"
+        )
+        return run.Request(
+            run=made,
+            topology=self.topology,
+            ruleset=self.rules,
+            settle=timedelta(0),
+            waived=tuple(waived),
+            timeouts=TIMEOUTS,
+        )
+
+    def diff(self) -> Report:
+        """Compare; writes nothing."""
+        return run.compare(self.request("diff", "d")).report
+
+    def prepare(self, run_id: str, waived: Sequence[str] = ()) -> tuple[run.Request, run.Prepared]:
+        """Compare and plan; writes nothing."""
+        request = self.request("repair", run_id, waived)
+        return request, run.compare(request)
+
+    def repair(self, run_id: str, waived: Sequence[str] = ()) -> Report:
+        """Compare, plan and write."""
+        return run.write(*self.prepare(run_id, waived))
+
+    def undo(self, undone: str, run_id: str) -> Report:
+        """Take a run back."""
+        request = self.request("undo", run_id)
+        return run.write(request, run.prepare_undo(request, undone))
+
+
+def result(report: Report, cell_name: str) -> CellResult:
+    """Return the result of a cell that was compared."""
+    found = next(each for each in report.cells if each.cell == cell_name)
+    assert isinstance(found, CellResult), found
+    return found
+
+
+def table(report: Report, cell_name: str, rule_id: str) -> TableDiff:
+    """Return the result of a rule that was compared."""
+    found = next(each for each in result(report, cell_name).tables if each.rule == rule_id)
+    assert isinstance(found, TableDiff), found
+    return found
