@@ -135,11 +135,11 @@ TYPES: dict[str, list[object]] = {
     "varchar(255) character set latin1": [*LATIN, "€"],
     "varchar(255) character set cp1251": [*EUROPEAN, "€"],
     "varchar(255) character set utf16": [*LATIN, *EUROPEAN, *ASIAN, *ASTRAL],
-    "tinytext": [*LATIN, *ASTRAL],
+    "tinytext character set utf8mb4": [*LATIN, *ASTRAL],
     "text character set utf8mb3": [*LATIN, *ASIAN],
-    "mediumtext": ["x" * 70000, *ASTRAL],
+    "mediumtext character set utf8mb4": ["x" * 70000, *ASTRAL],
     "longtext collate utf8mb4_unicode_ci": [*LATIN, *ASTRAL],
-    "enum('a','B','o''clock','é','')": ["a", "B", "o'clock", "é", ""],
+    "enum('a','B','o''clock','é','') character set utf8mb4": ["a", "B", "o'clock", "é", ""],
     "set('a','b','c d')": ["", "a", "a,c d", "a,b,c d"],
     "binary(4)": [b"\0\0\0\0", b"ab", b"\xff\xfe\x00\x01"],
     "varbinary(255)": [b"", b"\0", b"a ", bytes(range(256))[:255], b"%s :x \\ '"],
@@ -158,58 +158,105 @@ TYPES: dict[str, list[object]] = {
 }  # fmt: skip
 
 
-def make(url: str, table: str, kind: str, values: list[object]) -> None:
-    """Make a table with a column ``v`` of that type, and a row for NULL and for each value."""
-    execute(url, f"DROP TABLE IF EXISTS `{table}`", f"CREATE TABLE `{table}` (id int PRIMARY KEY, v {kind})")
+@dataclass(frozen=True)
+class Copy:
+    """The same rows in two servers: written by their own SQL here, and by cellsync there."""
+
+    here: str
+    there: str
+    types: dict[str, str]
+    """Column -> its type, as the server tells it."""
+    read: dict[Value, Row]
+    read_there: dict[Value, Row]
+    locked: dict[Value, dict[str, Value]]
+
+
+COLUMNS = {kind: f"v{index}" for index, kind in enumerate(TYPES)}
+each_type = pytest.mark.parametrize("kind", TYPES)
+
+
+def wide(*, key: str, types: dict[str, str]) -> Projection:
+    """Return the projection of the table that has a column of every type."""
+    columns = COLUMNS.values() if key == "id" else ()
+    return projection("wide", key, *columns, types=types)
+
+
+def make_wide(url: str) -> None:
+    """Make a table with a column of every type."""
+    columns = ", ".join(f"{COLUMNS[kind]} {kind} NULL" for kind in TYPES)
+    execute(url, f"CREATE TABLE wide (id int PRIMARY KEY, {columns})")
+
+
+def fill_wide(url: str) -> None:
+    """Give every column one value of its list after the other, NULL before and behind."""
     with connected(sa.make_url(url)) as connection:
-        connection.exec_driver_sql(
-            "SET SESSION sql_mode = 'ALLOW_INVALID_DATES,STRICT_ALL_TABLES', time_zone = '+00:00'"
-        )
-        for number, value in enumerate([None, *values] if values else []):
-            expression = value.sql if isinstance(value, Raw) else ":v"
-            parameters = {} if isinstance(value, Raw) else {"v": value}
-            connection.execute(sa.text(f"INSERT INTO {table} VALUES ({number}, {expression})"), parameters)
+        mode = "ALLOW_INVALID_DATES,STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO"
+        connection.exec_driver_sql(f"SET SESSION sql_mode = '{mode}', time_zone = '+00:00'")
+        for number in range(max(map(len, TYPES.values())) + 2):
+            chosen = {k: values[number - 1] for k, values in TYPES.items() if 0 < number <= len(values)}
+            marks = [value.sql if isinstance(value, Raw) else f":{COLUMNS[k]}" for k, value in chosen.items()]
+            names = [COLUMNS[k] for k in chosen]
+            statement = f"INSERT INTO wide ({', '.join(['id', *names])}) VALUES ({', '.join([':id', *marks])})"
+            values = {COLUMNS[k]: value for k, value in chosen.items() if not isinstance(value, Raw)}
+            connection.execute(sa.text(statement), {"id": number, **values})
 
 
-def held(url: str, table: str, kind: str) -> list[tuple[Any, ...]]:
-    """Return the bytes of every row, whatever the server's defaults are."""
-    exact = "CAST(v AS DOUBLE)" if kind == "float" else "v"
+@pytest.fixture(scope="module")
+def copied(schema: str, odd: str) -> Copy:
+    """Read the table of every type, and write it to the other server, once by each way of writing."""
+    make_wide(schema)
+    make_wide(odd)
+    fill_wide(schema)
+    with opened(schema) as here, opened(odd, "c2") as there:
+        types = {column.name: column.type for column in here.tables(["wide"])["wide"].columns}
+        read = {row.identity[0]: row for row in here.rows(wide(key="id", types=types))}
+        with here.transaction():
+            locked = here.lock("wide", ("id",), [(number,) for number in read])
+        with there.transaction():
+            for number, row in read.items():
+                text = codec.row_to_text(dict(zip(COLUMNS.values(), row.values, strict=True)))
+                values: Any = codec.row_from_text(text)
+                if isinstance(number, int) and number % 2:
+                    there.insert("wide", {"id": number, **values})
+                else:
+                    there.insert("wide", {"id": number})
+                    there.update("wide", {"id": number}, values)
+        read_there = {row.identity[0]: row for row in there.rows(wide(key="id", types=types))}
+    by_number = {identity[0]: dict(row) for identity, row in locked.items()}
+    return Copy(schema, odd, types, read, read_there, by_number)
+
+
+def held(url: str, column: str, kind: str) -> list[tuple[Any, ...]]:
+    """Return the bytes of a column, whatever the server's defaults are."""
+    exact = f"CAST({column} AS DOUBLE)" if kind == "float" else column
     with connected(sa.make_url(url)) as connection:
         connection.exec_driver_sql("SET SESSION sql_mode = '', time_zone = '+00:00'")
-        found = connection.exec_driver_sql(
-            f"SELECT id, HEX(CAST({exact} AS BINARY)), LENGTH(v) FROM {table} ORDER BY id"
-        )
-        return [tuple(row) for row in found]
+        query = f"SELECT id, HEX(CAST({exact} AS BINARY)), LENGTH({column}) FROM wide ORDER BY id"
+        return [tuple(row) for row in connection.exec_driver_sql(query)]
 
 
-@pytest.mark.parametrize("kind", TYPES)
-def test_a_value_of_every_type_is_read_written_and_found_again(schema: str, odd: str, kind: str) -> None:
-    """Read -> text of the journal -> write to a server with other defaults: the same bytes.
+@each_type
+def test_a_value_of_every_type_arrives_to_the_byte(copied: Copy, kind: str) -> None:
+    """Read -> text of the journal -> written to a server with other defaults: the same bytes."""
+    column = COLUMNS[kind]
+    at = list(COLUMNS).index(kind)
+    assert held(copied.there, column, kind) == held(copied.here, column, kind)
+    values = {number: repr(row.values[at]) for number, row in copied.read.items()}
+    assert {number: repr(row.values[at]) for number, row in copied.read_there.items()} == values
+    assert {number: repr(row[column]) for number, row in copied.locked.items()} == values
+    assert values[0] == "None"
+    assert len(set(values.values())) >= min(len(TYPES[kind]), 2)
 
-    And every value, as a key, finds its own row; locked and read by projection, it is one value.
-    """
-    make(schema, "here", kind, TYPES[kind])
-    make(odd, "there", kind, [])
-    with opened(schema) as here, opened(odd, "c2") as there:
-        types = {column.name: column.type for column in here.tables(["here"])["here"].columns}
-        read = {row.identity[0]: row for row in here.rows(projection("here", "id", "v", types=types))}
-        assert len(read) == len(TYPES[kind]) + 1
-        locked = here.lock("here", ("id",), [(number,) for number in read])
-        for number, row in read.items():
-            value = codec.row_from_text(codec.row_to_text({"v": row.values[0]}))["v"]  # type: ignore[index]
-            assert repr(value) == repr(row.values[0])
-            assert repr(locked[number,]["v"]) == repr(row.values[0])
-            with there.transaction():
-                there.insert("there", {"id": number, "v": None})
-                there.update("there", {"id": number}, {"v": value})
-        assert held(odd, "there", kind) == held(schema, "here", kind)
-        again = {row.identity[0]: row for row in there.rows(projection("there", "id", "v", types=types))}
-        assert {n: repr(row.values) for n, row in again.items()} == {
-            n: repr(row.values) for n, row in read.items()
-        }
-        if family(kind) is Family.BINARY and "blob" not in kind and "binary" not in kind:
-            return  # a shape is no key: MariaDB compares shapes with nothing
-        by_value = projection("there", "v", types=types)
-        for number, row in read.items():
-            found = {each.identity[0] for each in there.rows(by_value, keys=[(row.values[0],)])}
-            assert number in found, row.values[0]
+
+@each_type
+def test_a_value_of_every_type_finds_its_row(copied: Copy, kind: str) -> None:
+    """As a key, a canonical value finds at least its own row, and NULL finds NULL."""
+    if "LINESTRING" in str(TYPES[kind]) or "POINT" in str(TYPES[kind]):
+        return  # a shape is no key: MariaDB compares shapes with nothing
+    at = list(COLUMNS).index(kind)
+    asked = {row.values[at]: number for number, row in copied.read.items()}
+    with opened(copied.there) as there:
+        by_value = wide(key=COLUMNS[kind], types=copied.types)
+        for value, number in asked.items():
+            found = {row.identity[0]: row.key for row in there.rows(by_value, keys=[(value,)])}
+            assert found.get(number) == (value,), value

@@ -96,6 +96,8 @@ def _public(body: list[ast.stmt], prefix: str = "") -> Iterator[tuple[str, ast.A
             continue
         if node.name.startswith("_") or any("overload" in ast.unparse(d) for d in node.decorator_list):
             continue
+        if isinstance(node, ast.FunctionDef) and ast.unparse(node.body[-1]) == "..." and prefix:
+            continue  # a protocol's member: its class says where it is described
         yield prefix + node.name, node
         if isinstance(node, ast.ClassDef):
             yield from _public(node.body, f"{node.name}.")

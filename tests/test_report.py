@@ -244,9 +244,9 @@ def planned(verb: str) -> Report:
                 skipped=(
                     Skipped(rule="aggregates", key=("x\ny",), reason="name is longer than the column of c1"),
                 ),
-                notices=("restart nova-scheduler in c1: it caches aggregates",),
             ),
         ),
+        notices=("restart nova-scheduler in c1: it caches aggregates",),
     )
     return report(cell, in_step("c2"), of=run(verb, f"cellsync {verb} --dry-run"))
 

@@ -50,12 +50,15 @@ class MariaDB:
     now = "UTC_TIMESTAMP()"
 
     def quote(self, name: str) -> str:
+        """Return a name in backticks."""
         return "`" + name.replace("`", "``") + "`"
 
     def literal(self, text: str) -> str:
+        """Return text as a literal in single quotes."""
         return "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
 
     def canonical(self, expression: str, type_name: str, family: Family) -> str:
+        """Return an expression that loses nothing on its way through the driver."""
         kind = type_name.partition("(")[0].partition(" ")[0]
         if kind == "float":
             # As text a FLOAT shows six digits; as a double it is exact.
@@ -67,6 +70,7 @@ class MariaDB:
         return expression
 
     def transformed(self, projected: Projected, expression: str, *, parent: str, child: str) -> str:
+        """Return the transform's SQL face around an expression."""
         if projected.transform is None:
             return expression
         return transforms.REGISTRY[projected.transform].sql.format(
@@ -86,15 +90,19 @@ class SQLite:
     now = "strftime('%Y-%m-%d %H:%M:%S', 'now')"
 
     def quote(self, name: str) -> str:
+        """Return a name in double quotes."""
         return '"' + name.replace('"', '""') + '"'
 
     def literal(self, text: str) -> str:
+        """Return text as a literal in single quotes."""
         return "'" + text.replace("'", "''") + "'"
 
     def canonical(self, expression: str, type_name: str, family: Family) -> str:
+        """Return the expression as it is: SQLite gives back what was stored."""
         return expression
 
     def transformed(self, projected: Projected, expression: str, *, parent: str, child: str) -> str:
+        """Return a call of the transform's Python face, which the connection knows by its name."""
         if projected.transform is None:
             return expression
         return f"{projected.transform}({expression}, {self.literal(parent)}, {self.literal(child)})"

@@ -1,0 +1,138 @@
+"""Turn what was found in every cell into plans, and everything together into a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Union
+
+from cellsync import plan
+from cellsync.model import (
+    Action,
+    Cell,
+    CellFailure,
+    CellResult,
+    Direction,
+    Pairing,
+    Report,
+    Status,
+    TableDiff,
+    TableFailure,
+    TableResult,
+)
+from cellsync.run.look import State
+from cellsync.run.request import Edge, Prepared, Request, exit_code, with_plans
+
+Paired = Mapping[str, Union[Pairing, TableFailure]]
+"""Rule id -> how it is compared on one edge; rules whose gate is shut are left out."""
+
+Found = Mapping[str, TableResult]
+"""Rule id -> result on one edge, in the order of the rules."""
+
+
+def planned(state: State, pairs: Mapping[str, Paired], found: Mapping[str, Found]) -> Prepared:
+    """Plan every edge from what was found on it, and put it all into a report."""
+    cells: list[CellResult | CellFailure] = []
+    edges: list[Edge] = []
+    for child in state.request.children:
+        if child.name in state.failures:
+            cells.append(state.failures[child.name])
+            continue
+        result, made = _plan_cell(state, child, pairs[child.name], found[child.name])
+        cells.append(result)
+        edges += made
+    remaining = any(_counts(table) for cell in cells if isinstance(cell, CellResult) for table in cell.tables)
+    return Prepared(report=report(state.request, cells, remaining=remaining), edges=tuple(edges))
+
+
+def _plan_cell(state: State, child: Cell, pairs: Paired, found: Found) -> tuple[CellResult, list[Edge]]:
+    names = {"parent": state.parent, "child": child.name}
+    decided: dict[str, TableResult] = {}
+    for rule, table in found.items():
+        pairing = pairs[rule]
+        both = isinstance(table, TableDiff) and isinstance(pairing, Pairing)
+        decided[rule] = _judged(plan.decide(pairing, table, names)) if both else table  # type: ignore[arg-type]
+    edges = [
+        edge
+        for direction in Direction
+        if (edge := _edge(state, child, direction, pairs, decided)) is not None
+    ]
+    # A diff writes nothing, so nothing is refused: it shows what a repair would refuse.
+    writing = state.request.run.verb != "diff"
+    refused = {refusal.rule for edge in edges for refusal in edge.plan.refusals if writing}
+    tables = tuple(
+        replace(table, status=Status.REFUSED) if rule in refused else table for rule, table in decided.items()
+    )
+    result = CellResult(cell=child.name, status=worst(tables), tables=tables)
+    return with_plans(result, [edge.plan for edge in edges]), edges
+
+
+def _judged(table: TableDiff) -> TableDiff:
+    """Set the status of a table by what counts: an ignored difference does not."""
+    return replace(table, status=Status.DIFFERS if _counts(table) else Status.IN_STEP)
+
+
+def _counts(table: TableResult) -> bool:
+    if isinstance(table, TableFailure):
+        return False
+    return bool(table.findings) or any(d.action is not Action.IGNORE for d in table.differences)
+
+
+_RANK = (
+    Status.IN_STEP,
+    Status.REPAIRED,
+    Status.DIFFERS,
+    Status.REFUSED,
+    Status.INCOMPLETE,
+    Status.UNREACHABLE,
+)
+
+
+def worst(tables: Sequence[TableResult]) -> Status:
+    """Return how a cell stands: as its worst table, and incomplete when rows could not be judged."""
+    unjudged = any(isinstance(table, TableDiff) and table.unknown for table in tables)
+    statuses = [table.status for table in tables] + ([Status.INCOMPLETE] if unjudged else [])
+    return max(statuses, key=_RANK.index, default=Status.IN_STEP)
+
+
+def _edge(state: State, child: Cell, direction: Direction, pairs: Paired, found: Found) -> Edge | None:
+    written = child if direction is Direction.DOWN else state.request.topology.parent
+    tables = state.looks[written.name].tables
+    compared: list[plan.Compared] = []
+    for rule, table in found.items():
+        pairing = pairs[rule]
+        if table.direction is direction and isinstance(table, TableDiff) and isinstance(pairing, Pairing):
+            existing = tables[pairing.existing.table]
+            compared.append(plan.Compared(pairing=pairing, table=table, written=existing))
+    if not compared:
+        return None
+    target = plan.Target(
+        child=child.name,
+        written=written.name,
+        database=state.looks[written.name].identity,
+        names={"parent": state.parent, "child": child.name},
+        version=state.looks[written.name].version,
+    )
+    failed = [rule for rule, table in found.items() if isinstance(table, TableFailure)]
+    return Edge(
+        cell=written,
+        child=child.name,
+        direction=direction,
+        plan=plan.build(compared, target, waived=state.request.waived, failed=failed),
+        targets={each.pairing.rule.id: each.pairing.existing for each in compared},
+    )
+
+
+def report(request: Request, cells: Sequence[CellResult | CellFailure], *, remaining: bool) -> Report:
+    """Return the report of a comparison; ``remaining`` says whether anything in it counts."""
+    rules = request.ruleset.rules
+    names = dict.fromkeys(feature for rule in rules for feature in rule.features)
+    described = {name: request.ruleset.feature(name) for name in names}
+    return Report(
+        run=request.run,
+        finished=request.clock(),
+        cells=tuple(cells),
+        features={name: feature.lost if feature else "" for name, feature in described.items()},
+        rule_features={rule.id: rule.features for rule in rules},
+        exit_code=exit_code(cells, remaining=remaining, refusals=request.run.verb != "diff"),
+    )
