@@ -56,6 +56,7 @@ class Writer(Protocol):
     def resolve(self, join: Join, keys: Sequence[Key]) -> Mapping[Key, tuple[Value, ...]]: ...
     def insert(self, table: str, values: Mapping[str, Value | ServerTime]) -> int: ...
     def delete(self, table: str, identity: RawRow) -> int: ...
+    def probe(self, table: str, action: Action, columns: Sequence[str]) -> None: ...
 
     def lock(
         self, table: str, identity: tuple[str, ...], identities: Sequence[Identity]
@@ -84,6 +85,25 @@ class Recorder(Protocol):
 
     def recorded(self, changes: Sequence[Change]) -> Sequence[bool]:
         """Say for each change whether the journal has it: a commit may have come through unseen."""
+
+
+def denied(changes: Sequence[Change], *, writer: Writer) -> Iterator[str]:
+    """Yield what the server would not let us do, found out before anything is written.
+
+    One statement for every sort of change, which touches no row.
+    """
+    sorts: dict[tuple[str, Action], dict[str, None]] = {}
+    for change in changes:
+        columns = sorts.setdefault((change.table, change.action), {})
+        columns.update(dict.fromkeys(change.after or {}))
+    known = writer.tables([table for table, _ in sorts])
+    for (table, action), columns in sorts.items():
+        if table not in known:
+            continue  # the changes themselves will say so
+        try:
+            writer.probe(table, action, list(columns))
+        except WriteFailed as error:
+            yield str(error)
 
 
 def execute(

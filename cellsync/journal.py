@@ -214,6 +214,20 @@ class Journal:
         mine = sa.and_(_RUNS.c.run == self._run.id, _RUNS.c.database_name == self._about["database_name"])
         self._session.execute(_RUNS.update().where(mine).values(finished=timestamp(at), status=status))
 
+    def settle_cut_off(self, *, at: datetime) -> tuple[JournaledRun, ...]:
+        """Close the runs that were cut off in this database, and return them.
+
+        Called under the database's lock, where no other run can be at work.
+        """
+        database = self._about["database_name"]
+        found = runs(self._session, database=database, cell=self._about["cell"])
+        cut_off = tuple(each for each in found if each.finished is None and each.run.id != self._run.id)
+        for each in cut_off:
+            theirs = sa.and_(_RUNS.c.run == each.run.id, _RUNS.c.database_name == database)
+            ended = {"finished": timestamp(at), "status": "cut off"}
+            self._session.execute(_RUNS.update().where(theirs).values(**ended))
+        return cut_off
+
     def record(self, outcomes: Sequence[Outcome]) -> None:
         """Write the changes of one batch; the caller's transaction holds them both."""
         if outcomes:

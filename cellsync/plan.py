@@ -16,6 +16,7 @@ from cellsync.model import (
     DatabaseIdentity,
     Difference,
     Gate,
+    Health,
     Join,
     Key,
     KeyPart,
@@ -61,6 +62,7 @@ class Target:
     """{"parent": ..., "child": ...} for the templates of rules."""
     version: Value
     """The schema version, for the gates of notices; None when there is none."""
+    health: Health
 
 
 # -- Rows --------------------------------------------------------------------------------------
@@ -221,6 +223,35 @@ def _cannot_hold(compared: Compared) -> Iterator[tuple[str, str]]:
         yield "no-primary-key", f"{table.name} in {cell} has no primary key to find a row again by"
 
 
+def _unwritable(target: Target) -> Iterator[tuple[str, str]]:
+    """Yield the guards about the database as a whole."""
+    health, cell = target.health, target.written
+    if health.read_only:
+        yield "read-only", f"{cell} is read-only (@@read_only): is it the database that is in use?"
+    if health.replica:
+        yield (
+            "replica",
+            f"{cell} is a replica, and replication is running into it: write to its primary instead",
+        )
+    if health.galera_status not in (None, "Primary"):
+        yield (
+            "galera-not-primary",
+            f"{cell} is a Galera node without a quorum (wsrep_cluster_status {health.galera_status})",
+        )
+    if health.galera_state not in (None, "Synced"):
+        yield (
+            "galera-not-synced",
+            f"{cell} is a Galera node that is behind (wsrep_local_state_comment {health.galera_state})",
+        )
+
+
+def _refuse_all(compared: Sequence[Compared], target: Target, waived: Collection[str]) -> Iterator[Refusal]:
+    for code, message in _unwritable(target):
+        for rule in (each.pairing.rule.id for each in compared if any(_counted(each).values())):
+            if not {code, f"{code}:{rule}"} & set(waived):
+                yield Refusal(code=code, rule=rule, message=f"{message} (--waive {code})")
+
+
 def _with_dependents(refusals: Sequence[Refusal], compared: Sequence[Compared]) -> list[Refusal]:
     """Add the rules that reference a refused rule: their rows would lead nowhere."""
     result = list(refusals)
@@ -257,7 +288,8 @@ def build(
     deleted last, whether a rule or only a foreign key of the schema says that they are referenced.
     """
     ordered = _ordered(compared)
-    refusals = [refusal for each in ordered for refusal in refuse(each, waived)]
+    refusals = [*_refuse_all(ordered, target, waived)]
+    refusals += [refusal for each in ordered for refusal in refuse(each, waived)]
     refusals = _with_dependents(refusals, ordered)
     stopped = {refusal.rule for refusal in refusals}
     going = [each for each in ordered if each.pairing.rule.id not in stopped]

@@ -17,10 +17,12 @@ from cellsync.db import schema
 from cellsync.db.connect import Timeouts, engine, translated, unreachable
 from cellsync.db.dialects import Dialect, MariaDB, SQLite
 from cellsync.db.select import Select, Statement, canonical, escaped
-from cellsync.errors import Locked, ReadFailed
+from cellsync.errors import Locked, ReadFailed, Rejected
 from cellsync.model import (
+    Action,
     Cell,
     DatabaseIdentity,
+    Health,
     Identity,
     Join,
     Key,
@@ -37,6 +39,10 @@ LOG = logging.getLogger(__name__)
 
 KEYS_PER_QUERY = 200
 ROWS_PER_FETCH = 2000
+SMALLEST_PACKET = 64 * 1024
+
+_VARIABLES = "'server_uid', 'version', 'read_only', 'wsrep_on', 'max_allowed_packet'"
+_STATUS = "'slave_running', 'slaves_running', 'wsrep_cluster_status', 'wsrep_local_state_comment'"
 
 
 def connect(cell: Cell, timeouts: Timeouts) -> Database:
@@ -63,6 +69,7 @@ class Database:
         self._engine = made
         self._dialect: Dialect = SQLite() if connection.dialect.name == "sqlite" else MariaDB()
         self._tables: dict[str, Table] = {}
+        self._facts: dict[str, str] = {}
 
     def __enter__(self) -> Database:
         return self
@@ -85,15 +92,37 @@ class Database:
         if self._dialect.name == "sqlite":
             path = os.path.realpath(self.connection.engine.url.database or ":memory:")
             return DatabaseIdentity(server=path, schema="main", version=f"SQLite {_sqlite_version()}")
-        wanted = "'server_uid', 'version', 'wsrep_cluster_state_uuid'"
-        rows = self._query(
-            "SELECT 'schema', DATABASE() UNION ALL SELECT VARIABLE_NAME, VARIABLE_VALUE "
-            f"FROM information_schema.GLOBAL_VARIABLES WHERE VARIABLE_NAME IN ({wanted})"
-        )
-        found = {str(name).lower(): str(value) for name, value in rows}
+        found = self._server()
         return DatabaseIdentity(
             server=found.get("server_uid", ""), schema=found["schema"], version=found["version"]
         )
+
+    def health(self) -> Health:
+        """Return whether the server lets itself be written. No query after ``identity``."""
+        if self._dialect.name == "sqlite":
+            return Health()
+        found = self._server()
+        galera = found.get("wsrep_on") == "ON"
+        return Health(
+            read_only=found.get("read_only", "OFF") != "OFF",
+            # One says ON or OFF for the default connection, the other counts them all.
+            replica=found.get("slave_running") == "ON" or found.get("slaves_running", "0") != "0",
+            galera_status=found.get("wsrep_cluster_status") if galera else None,
+            galera_state=found.get("wsrep_local_state_comment") if galera else None,
+        )
+
+    def _server(self) -> dict[str, str]:
+        """Return what the server says of itself, by lower-case name; asked once."""
+        if not self._facts:
+            rows = self._query(
+                "SELECT 'schema', DATABASE() "
+                "UNION ALL SELECT VARIABLE_NAME, VARIABLE_VALUE FROM information_schema.GLOBAL_VARIABLES "
+                f"WHERE VARIABLE_NAME IN ({_VARIABLES}) "
+                "UNION ALL SELECT VARIABLE_NAME, VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS "
+                f"WHERE VARIABLE_NAME IN ({_STATUS})"
+            )
+            self._facts = {str(name).lower(): str(value) for name, value in rows}
+        return self._facts
 
     def tables(self, names: Iterable[str]) -> Mapping[str, Table]:
         """Return those of the named tables that exist. Four queries on MariaDB."""
@@ -349,10 +378,37 @@ class Database:
                 found[tuple(row[known_name(known, name)] for name in identity)] = row
         return found
 
+    def probe(self, table: str, action: Action, columns: Sequence[str]) -> None:
+        """Do what a change does, to no row: raises WriteFailed where this login may not."""
+        quote = self._dialect.quote
+        name, names = quote(table), ", ".join(map(quote, columns))
+        same = ", ".join(f"{quote(column)} = {quote(column)}" for column in columns)
+        sql = {
+            Action.INSERT: f"INSERT INTO {name} ({names}) SELECT {names} FROM {name} WHERE 1 = 0",
+            Action.UPDATE: f"UPDATE {name} SET {same} WHERE 1 = 0",
+            Action.DELETE: f"DELETE FROM {name} WHERE 1 = 0",
+        }[action]
+        self._write(Statement(sql))
+
     def _write(self, statement: Statement) -> sqlalchemy.CursorResult[Any]:
         LOG.debug("%s: %s", self.cell.name, statement.sql)
+        self._check_size(statement)
         with translated(self.cell.name, writing=True):
             return self.connection.execute(sqlalchemy.text(statement.sql), dict(statement.parameters))
+
+    def _check_size(self, statement: Statement) -> None:
+        """Refuse a row that the server would answer by closing the connection."""
+        values = [v for v in statement.parameters.values() if isinstance(v, (str, bytes))]
+        if self._dialect.name == "sqlite" or sum(map(len, values)) < SMALLEST_PACKET:
+            return
+        # Every byte may be escaped on the way.
+        size = 2 * sum(len(v if isinstance(v, bytes) else v.encode()) for v in values)
+        most = int(self._server().get("max_allowed_packet", SMALLEST_PACKET))
+        if size + len(statement.sql) > most:
+            raise Rejected(
+                f"{self.cell.name}: the row takes up to {size} bytes on its way, more than the server's "
+                f"max_allowed_packet of {most}; raise that"
+            )
 
     def _write_query(self, statement: Statement) -> Sequence[Sequence[Value]]:
         result = self._write(statement)

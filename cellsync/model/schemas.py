@@ -104,6 +104,19 @@ class DatabaseIdentity:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Health:
+    """Whether a database may be written, as its server says."""
+
+    read_only: bool = False
+    replica: bool = False
+    """True while replication writes into this server."""
+    galera_status: str | None = None
+    """``wsrep_cluster_status`` of a Galera node: "Primary", or it is cut off from its cluster."""
+    galera_state: str | None = None
+    """``wsrep_local_state_comment`` of a Galera node: "Synced", or it is behind its cluster."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SchemaVersion:
     """What the version table of a database says; ``value`` is None when there is no such table."""
 

@@ -15,6 +15,7 @@ from cellsync.model import (
     Cell,
     CellFailure,
     DatabaseIdentity,
+    Health,
     LookUp,
     Pack,
     Role,
@@ -34,6 +35,7 @@ class Look:
     """What one cell's database is, before any row of a rule is read."""
 
     identity: DatabaseIdentity
+    health: Health
     tables: Mapping[str, Table]
     versions: Mapping[str, SchemaVersion]
     owns: Mapping[LookUp, Union[frozenset[str], str]]
@@ -108,6 +110,7 @@ def _look(state: State, cell: Cell) -> Look:
     tables = database.tables({*names, *wanted, *owned})
     return Look(
         identity=database.identity(),
+        health=database.health(),
         tables=tables,
         versions={table: database.version(table) for table in wanted if table in tables},
         owns={} if parent else {look_up: _owned(database, look_up) for look_up in lookups},

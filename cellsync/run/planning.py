@@ -112,6 +112,7 @@ def _edge(state: State, child: Cell, direction: Direction, pairs: Paired, found:
         database=state.looks[written.name].identity,
         names={"parent": state.parent, "child": child.name},
         version=state.looks[written.name].version,
+        health=state.looks[written.name].health,
     )
     failed = [rule for rule, table in found.items() if isinstance(table, TableFailure)]
     return Edge(

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from cellsync import apply, db
-from cellsync.errors import JournalUnavailable, Locked
+from cellsync.errors import JournalUnavailable, Locked, WriteFailed
 from cellsync.journal import Journal, prepare
 from cellsync.model import (
     Action,
@@ -19,6 +19,7 @@ from cellsync.model import (
     CellResult,
     Counts,
     Fate,
+    JournaledRun,
     Outcome,
     Refusal,
     Report,
@@ -39,6 +40,8 @@ class Written:
     problems: tuple[str, ...] = ()
     refusals: tuple[Refusal, ...] = ()
     locked: bool = False
+    notes: tuple[str, ...] = ()
+    """What people should know, though nothing is wrong."""
 
 
 def write(request: Request, prepared: Prepared) -> Report:
@@ -83,11 +86,24 @@ def _write(request: Request, edges: Sequence[Edge]) -> list[Written]:
         except JournalUnavailable as error:
             return [_refused(edge, "journal", str(error)) for edge in edges]
         journal = Journal(database, request.run, cell=cell.name, database=identity.schema)
-        journal.begin(undoes=edges[0].undoes)
-        written = [_carry_out(edge, database, journal) for edge in edges]
-        clean = not any(each.problems for each in written)
+        try:
+            cut_off = journal.settle_cut_off(at=request.clock())
+            journal.begin(undoes=edges[0].undoes)
+        except WriteFailed as error:
+            return [_refused(edge, "journal", str(error)) for edge in edges]
+        notes = tuple(map(_note, cut_off))
+        written = [replace(_carry_out(edge, database, journal), notes=notes) for edge in edges]
+        clean = not any(each.problems or each.refusals for each in written)
         journal.finish(status="done" if clean else "incomplete", at=request.clock())
         return written
+
+
+def _note(cut_off: JournaledRun) -> str:
+    run = cut_off.run
+    return (
+        f"run {run.id} ({run.verb} by {run.operator} on {run.host}) was cut off after {cut_off.applied} changes "
+        f"to {cut_off.cells[0]}; they are complete and in the journal, and this run went on from there"
+    )
 
 
 def _refused(edge: Edge, code: str, message: str) -> Written:
@@ -99,6 +115,9 @@ def _refused(edge: Edge, code: str, message: str) -> Written:
 
 def _carry_out(edge: Edge, database: db.Database, journal: Journal) -> Written:
     changes = edge.plan.changes
+    denied = list(apply.denied(changes, writer=database))
+    if denied:
+        return _refused(edge, "privilege", "; ".join(denied))
     outcomes = apply.execute(changes, writer=database, recorder=journal, targets=edge.targets)
     with database.snapshot():
         unlike = apply.verify(outcomes, changes, reader=database, targets=edge.targets)
@@ -147,6 +166,7 @@ def _cell(
     for edge in prepared.edges:
         if edge.child == cell.cell and edge.plan.changes:
             written.append(_written(edge, results[edge.cell.name]))
+    notes = dict.fromkeys(note for each in written for note in each.notes)
     fates = [outcome.fate for each in written for outcome in each.outcomes]
     refusals = (*cell.refusals, *(refusal for each in written for refusal in each.refusals))
     result = replace(
@@ -160,7 +180,7 @@ def _cell(
         refusals=refusals,
         problems=(*cell.problems, *(line for each in written for line in each.problems)),
         locked=any(each.locked for each in written),
-        notices=cell.notices if Fate.APPLIED in fates else (),
+        notices=(*(cell.notices if Fate.APPLIED in fates else ()), *notes),
         tables=tuple(_table(table, written, {refusal.rule for refusal in refusals}) for table in cell.tables),
     )
     return replace(result, status=_status(result))
