@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from itertools import groupby
 from typing import Protocol
 
 from oslo_db import api as oslo_api
@@ -133,24 +134,35 @@ def execute(
     return tuple(outcomes)
 
 
-def _batches(changes: Sequence[Change]) -> Iterator[Sequence[Change]]:
-    """Yield runs of changes of one rule and one action; keys that look alike never share one."""
+def _batches(changes: Sequence[Change]) -> Iterator[list[Change]]:
+    """Yield runs of changes of one rule and one action, each for one transaction.
+
+    Changes that belong together are never parted. Inserts whose keys look alike never meet, so
+    that each sees the rows of those before it.
+    """
     batch: list[Change] = []
     alike: set[object] = set()
-    for change in changes:
-        kin = bool(batch) and (batch[0].rule, batch[0].table, batch[0].action) == (
-            change.rule,
-            change.table,
-            change.action,
-        )
-        key = folded(change.key)
-        if batch and (not kin or len(batch) >= BATCH or key in alike or _refers(change, batch)):
+    for group in _groups(changes):
+        sort = (group[0].rule, group[0].table, group[0].action)
+        kin = bool(batch) and (batch[0].rule, batch[0].table, batch[0].action) == sort
+        keys = {folded(change.key) for change in group if change.action is Action.INSERT}
+        full = len(batch) + len(group) > BATCH or keys & alike or _refers(group[0], batch)
+        if batch and (not kin or full):
             yield batch
             batch, alike = [], set()
-        batch.append(change)
-        alike.add(key)
+        batch += group
+        alike |= keys
     if batch:
         yield batch
+
+
+def _groups(changes: Sequence[Change]) -> Iterator[list[Change]]:
+    """Yield each change by itself, and those that belong together together."""
+    for name, group in groupby(changes, key=lambda change: change.together):
+        if name:
+            yield list(group)
+        else:
+            yield from ([change] for change in group)
 
 
 def _refers(change: Change, batch: Sequence[Change]) -> bool:
@@ -175,21 +187,51 @@ def _attempt(
     def attempt() -> list[Outcome]:
         nonlocal tried
         tried += 1
-        todo = batch
+        todo = list(batch)
         if tried > 1:
             writer.reconnect()
             done = recorder.recorded(batch)
             todo = [change for change, made in zip(batch, done, strict=True) if not made]
         outcomes = {id(change): Outcome(change=change, fate=Fate.APPLIED) for change in batch}
-        if todo:
-            with writer.transaction():
-                made_now = _Batch(todo, writer, targets).run()
-                recorder.record([outcome for outcome in made_now if outcome.fate is Fate.APPLIED])
-            outcomes.update(zip(map(id, todo), made_now, strict=True))
+        while todo:
+            try:
+                made_now = _transaction(todo, writer, recorder, targets)
+                outcomes.update(zip(map(id, todo), made_now, strict=True))
+                break
+            except _Torn as torn:
+                # A circle that is half made is worse than one that is not made: all of it waits.
+                parted = [change for change in todo if change.together == torn.together]
+                outcomes.update({id(change): torn.outcome(change) for change in parted})
+                todo = [change for change in todo if change.together != torn.together]
         return list(outcomes.values())
 
     result: list[Outcome] = attempt()
     return result
+
+
+class _Torn(Exception):
+    """One of the changes that belong together could not be made."""
+
+    def __init__(self, failed: Outcome) -> None:
+        super().__init__(failed.message)
+        self.together = failed.change.together
+        self._failed = failed
+
+    def outcome(self, change: Change) -> Outcome:
+        """Return what becomes of each of them."""
+        return Outcome(change=change, fate=self._failed.fate, message=self._failed.message)
+
+
+def _transaction(
+    batch: Sequence[Change], writer: Writer, recorder: Recorder, targets: Mapping[str, Projection]
+) -> list[Outcome]:
+    with writer.transaction():
+        outcomes = _Batch(batch, writer, targets).run()
+        for outcome in outcomes:
+            if outcome.change.together and outcome.fate is not Fate.APPLIED:
+                raise _Torn(outcome)
+        recorder.record([outcome for outcome in outcomes if outcome.fate is Fate.APPLIED])
+    return outcomes
 
 
 class _Batch:
@@ -208,7 +250,10 @@ class _Batch:
             gone = f"there is no table {self._changes[0].table}"
             return [Outcome(change=c, fate=Fate.FAILED, message=gone) for c in self._changes]
         self._resolved = self._resolve()
-        self._locked = self._lock()
+        self._locked = dict(self._lock())
+        # What each change found, and what it left: one row may be changed twice in a circle.
+        self._found: dict[int, RawRow] = {}
+        self._left: dict[int, RawRow] = {}
         self._taken = self._look_for_taken()
         made = [self._make(change) for change in self._changes]
         return self._read_back(made)
@@ -292,11 +337,20 @@ class _Batch:
             matched = self._writer.update(change.table, located, values)
         else:
             matched = self._writer.delete(change.table, located)
+        if change.action is Action.UPDATE:
+            self._evolve(change, values)
         if matched != 1:
             raise WriteFailed(
                 f"{change.table} {_named(self._identity, change.identity)}: {matched} rows matched"
             )
         return Outcome(change=change, fate=Fate.APPLIED)
+
+    def _evolve(self, change: Change, values: Mapping[str, Value | ServerTime]) -> None:
+        """Remember what a row was and is, for the next change to it."""
+        held = self._locked[change.identity]
+        plain = {name: value for name, value in values.items() if not isinstance(value, ServerTime)}
+        self._found[id(change)] = held
+        self._locked[change.identity] = self._left[id(change)] = {**held, **plain}
 
     def _values(self, row: Mapping[str, Stored] | None) -> dict[str, Value | ServerTime]:
         """Return a row with its references replaced by the ids that they have here."""
@@ -307,20 +361,30 @@ class _Batch:
 
     def _read_back(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
         """Put into each change the rows as the server had and has them."""
-        made = [o.change.identity for o in outcomes if o.fate is Fate.APPLIED]
-        after = self._writer.read_back(self._changes[0].table, self._identity, made) if made else {}
-        return [self._as_read(outcome, after) for outcome in outcomes]
+        made = [outcome.change for outcome in outcomes if outcome.fate is Fate.APPLIED]
+        identities = list(dict.fromkeys(change.identity for change in made))
+        table = self._changes[0].table
+        after = self._writer.read_back(table, self._identity, identities) if made else {}
+        last = {change.identity: id(change) for change in made}
+        return [
+            self._as_read(outcome, after.get(outcome.change.identity), last.get(outcome.change.identity))
+            for outcome in outcomes
+        ]
 
-    def _as_read(self, outcome: Outcome, after: Mapping[Identity, RawRow]) -> Outcome:
+    def _as_read(self, outcome: Outcome, now: RawRow | None, last: int | None) -> Outcome:
         change = outcome.change
         if outcome.fate is not Fate.APPLIED:
             return outcome
-        was, now = self._locked.get(change.identity), after.get(change.identity)
-        if change.action is Action.UPDATE and was is not None and now is not None:
-            # More may have changed than was written: ON UPDATE CURRENT_TIMESTAMP does that.
-            names = [name for name in now if name in (change.after or {}) or not _same(was[name], now[name])]
-            was, now = {name: was[name] for name in names}, {name: now[name] for name in names}
-        return replace(outcome, change=replace(change, before=was, after=now))
+        if change.action is Action.INSERT:
+            return replace(outcome, change=replace(change, after=now))
+        if change.action is Action.DELETE:
+            return replace(outcome, change=replace(change, before=self._locked[change.identity]))
+        was = self._found[id(change)]
+        left = now if now is not None and last == id(change) else self._left[id(change)]
+        # More may have changed than was written: ON UPDATE CURRENT_TIMESTAMP does that.
+        names = [name for name in left if name in (change.after or {}) or not _same(was[name], left[name])]
+        before, after = {name: was[name] for name in names}, {name: left[name] for name in names}
+        return replace(outcome, change=replace(change, before=before, after=after))
 
 
 def _references(changes: Iterable[Change]) -> Iterator[Reference]:

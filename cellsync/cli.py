@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from cellsync.model import Report, RuleSet, Topology
     from cellsync.report import Style
     from cellsync.run import Prepared, Request
+    from cellsync.run.planfile import PlanFile
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -213,11 +214,19 @@ def _request(
     reason: str = "",
     waived: Sequence[str] = (),
     without_rules: bool = False,
+    planned: PlanFile | None = None,
 ) -> Request:
+    """Return what the command line and the configuration ask for.
+
+    A plan file brings its own scope, where the command line says nothing else.
+    """
     from cellsync import model, rules, run
 
     topology = _topology(common)
     ruleset = model.RuleSet(packs=(), rules=(), digest="") if without_rules else _ruleset(common, topology)
+    if planned is not None:
+        cells = cells or planned.cells
+        chosen = chosen or (() if features else [name for name in planned.rule_ids if ruleset.rule(name)])
     if chosen or features:
         ruleset = rules.select(ruleset, rules=chosen, features=features)
     known = [child.name for child in topology.children]
@@ -382,7 +391,14 @@ def repair(
     _need_consent(yes, dry_run)
     planned = None if plan_ is None else planfile.from_text(_read(plan_), file=plan_)
     request = _request(
-        common, "repair", cells=cells, chosen=chosen, features=features, waived=waived, reason=reason
+        common,
+        "repair",
+        cells=cells,
+        chosen=chosen,
+        features=features,
+        waived=waived,
+        reason=reason,
+        planned=planned,
     )
     prepared = _compared(common, request)
     if planned is not None:

@@ -135,6 +135,7 @@ def _change_to_data(change: Change) -> dict[str, Any]:
         "after": _row_to_data(change.after),
         "origin": encode(change.origin),
         "reason": change.reason,
+        "together": change.together,
     }
 
 
@@ -151,6 +152,7 @@ def _change_from_data(data: Mapping[str, Any]) -> Change:
         after=_row_from_data(data["after"]),
         origin=decode(data["origin"]),
         reason=data["reason"],
+        together=data["together"],
     )
 
 

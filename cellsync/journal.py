@@ -87,6 +87,7 @@ _CHANGES = sa.Table(
     sa.Column("before_row", _LONG),
     sa.Column("after_row", _LONG),
     sa.Column("reason", _LONG, nullable=False),
+    sa.Column("together", _SHORT, nullable=False),
     sa.Column("made", _SHORT, nullable=False),
     sa.Index("changes_run_idx", "run", "database_name", "sequence"),
     **_OPTIONS,
@@ -117,7 +118,8 @@ def sql() -> str:
     dialect = sa.create_mock_engine("mysql+pymysql://", lambda *_: None).dialect
     statements = [
         f"CREATE DATABASE IF NOT EXISTS {SCHEMA} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
-        *(str(statement.compile(dialect=dialect)).strip() for statement in _statements()),
+        # Without tabs: a report shows them as \t, and what it shows must be fit for a client.
+        *(str(statement.compile(dialect=dialect)).strip().replace("\t", "  ") for statement in _statements()),
         f"INSERT IGNORE INTO {SCHEMA}.format (version) VALUES ({VERSION})",
         f"GRANT SELECT, INSERT, UPDATE ON {SCHEMA}.* TO 'cellsync'@'%'",
     ]
@@ -163,8 +165,11 @@ def _create(session: Session) -> None:
         session.execute(schema.CreateSchema(SCHEMA, if_not_exists=True))
     for statement in _statements():
         session.execute(statement)
-    if _version(session) is None:
-        session.execute(_FORMAT.insert(), [{"version": VERSION}])
+    # Two children on one server may be here at once; whoever comes second finds all of it made.
+    unless_there = (
+        _FORMAT.insert().prefix_with("IGNORE", dialect="mysql").prefix_with("OR IGNORE", dialect="sqlite")
+    )
+    session.execute(unless_there, [{"version": VERSION}])
 
 
 def _version(session: Session) -> int | None:
@@ -261,6 +266,7 @@ class Journal:
             "before_row": codec.row_to_text(change.before),
             "after_row": codec.row_to_text(change.after),
             "reason": change.reason,
+            "together": change.together,
             "made": timestamp(datetime.now(timezone.utc)),
         }
 
@@ -360,6 +366,7 @@ def _change(row: sa.RowMapping) -> Change:
         after=codec.row_from_text(row["after_row"]),
         origin=codec.tuple_from_text(row["origin"]),
         reason=row["reason"],
+        together=row["together"],
     )
 
 

@@ -126,8 +126,14 @@ def _scalar(node: yaml.Node, file: str, problems: list[Problem]) -> Any:
     except (yaml.YAMLError, ValueError) as error:
         problems.append(Problem(file, *_place(node), str(error).splitlines()[0]))
         return None
+    except (KeyError, AttributeError):
+        # PyYAML's own slips: !!bool x, !!timestamp x.
+        problems.append(Problem(file, *_place(node), f"{node.value!r} is not what its tag says"))
+        return None
     finally:
         loader.dispose()
+    if isinstance(value, int) and ":" in node.value:
+        return str(node.value)  # to YAML 1.1 a bare 12:30 is 750, in base 60
     if value is None or isinstance(value, (str, int, float, bool)):
         return value
     # A bare 2026-01-31 is a date to YAML; rule and cell files know text only.

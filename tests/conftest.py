@@ -28,6 +28,10 @@ from servers import database as make_database
 
 from cellsync.demo.server import executable, find
 
+# PyMySQL reads the machine's certificates anew for every connection, which takes longer (80 ms) than
+# anything else in most tests, and no test trusts a certificate.
+os.environ["SSL_CERT_FILE"] = os.devnull
+
 # A database on a busy machine is slow at times, which is no fault of the property under test.
 settings.register_profile("cellsync", deadline=None)
 settings.load_profile("cellsync")

@@ -57,7 +57,9 @@ def engine(cell: Cell, timeouts: Timeouts) -> sqlalchemy.Engine:
             hide_parameters=True,
             connect_args={"connect_timeout": timeouts.connect, "read_timeout": timeouts.statement + 30},
         )
-        event.listen(made, "connect", _Prepare(timeouts))
+        # First of all: SQLAlchemy looks at the session's sql_mode and quotes names by what it finds,
+        # so it must not see the ANSI_QUOTES of a server whose sessions we then set otherwise.
+        event.listen(made, "connect", _Prepare(timeouts), insert=True)
     exc_filters.register_engine(made)
     return made
 

@@ -15,8 +15,8 @@ from oslo_db import exception as oslo_errors
 
 from cellsync.db import schema
 from cellsync.db.connect import Timeouts, engine, translated, unreachable
-from cellsync.db.dialects import Dialect, MariaDB, SQLite
-from cellsync.db.select import Select, Statement, canonical, escaped
+from cellsync.db.dialects import Dialect, MariaDB, SQLite, escaped
+from cellsync.db.select import Select, Statement, canonical
 from cellsync.errors import Locked, ReadFailed, Rejected
 from cellsync.model import (
     Action,

@@ -11,8 +11,17 @@ from cellsync import transforms
 from cellsync.model import Family, Projected
 
 
+def escaped(sql: str) -> str:
+    """Return SQL in which SQLAlchemy's ``text`` sees no parameters and takes no backslash away."""
+    return sql.replace(":", "\\:")
+
+
 class Dialect(Protocol):
-    """The spelling of one kind of database. Every method returns SQL text."""
+    """The spelling of one kind of database.
+
+    Every method returns SQL for SQLAlchemy's ``text``: a colon that is none of its parameters is
+    escaped, in names and literals too.
+    """
 
     name: str
     begin_read: str
@@ -51,11 +60,11 @@ class MariaDB:
 
     def quote(self, name: str) -> str:
         """Return a name in backticks."""
-        return "`" + name.replace("`", "``") + "`"
+        return "`" + escaped(name.replace("`", "``")) + "`"
 
     def literal(self, text: str) -> str:
         """Return text as a literal in single quotes."""
-        return "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
+        return "'" + escaped(text.replace("\\", "\\\\").replace("'", "''")) + "'"
 
     def canonical(self, expression: str, type_name: str, family: Family) -> str:
         """Return an expression that loses nothing on its way through the driver."""
@@ -73,7 +82,7 @@ class MariaDB:
         """Return the transform's SQL face around an expression."""
         if projected.transform is None:
             return expression
-        return transforms.REGISTRY[projected.transform].sql.format(
+        return escaped(transforms.REGISTRY[projected.transform].sql).format(
             value=expression, parent=self.literal(parent), child=self.literal(child)
         )
 
@@ -91,11 +100,11 @@ class SQLite:
 
     def quote(self, name: str) -> str:
         """Return a name in double quotes."""
-        return '"' + name.replace('"', '""') + '"'
+        return '"' + escaped(name.replace('"', '""')) + '"'
 
     def literal(self, text: str) -> str:
         """Return text as a literal in single quotes."""
-        return "'" + text.replace("'", "''") + "'"
+        return "'" + escaped(text.replace("'", "''")) + "'"
 
     def canonical(self, expression: str, type_name: str, family: Family) -> str:
         """Return the expression as it is: SQLite gives back what was stored."""

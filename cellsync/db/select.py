@@ -6,20 +6,14 @@ very expressions: which cast, which comparison, which join. Values always travel
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cellsync.db.dialects import Dialect
+from cellsync.db.dialects import Dialect, escaped
 from cellsync.model import Dangling, Family, Join, Key, KeyPart, Projected, Projection, Row, SoftDelete, Value
 
 Record = Sequence[Value]
 Decode = Callable[[Record], KeyPart]
-
-
-def escaped(sql: str) -> str:
-    """Return SQL that a person wrote, so that SQLAlchemy sees no parameters in it."""
-    return re.sub(r":(?=\w)", r"\\:", sql)
 
 
 def canonical(value: Value, family: Family) -> Value:

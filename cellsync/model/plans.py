@@ -45,6 +45,8 @@ class Change:
     origin: Identity = ()
     """The desired row's primary key in its own database."""
     reason: str = ""
+    together: str = ""
+    """Changes that follow each other with the same text here are made together or not at all."""
 
     def inverse(self) -> Change:
         """Return the change that takes this one back; its own guard is this one's ``after``."""
@@ -59,6 +61,8 @@ class Change:
             identity=self.identity,
             before=self.after,
             after=self.before,
+            origin=self.origin,
+            together=self.together,
             reason=f"undo of {self.action.value}",
         )
 

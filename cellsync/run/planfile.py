@@ -6,14 +6,14 @@ The file holds rows of the databases, so it belongs to its owner alone (mode 060
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from cellsync import codec
-from cellsync.errors import ConfigurationError, Problem
-from cellsync.model import CellResult, Direction, Plan, Refusal
-from cellsync.run.request import Prepared, Request, with_plans
+from cellsync.errors import ConfigurationError, ExitCode, Problem
+from cellsync.model import CellFailure, CellResult, Direction, Plan, Refusal, Skipped, Status
+from cellsync.run.request import Edge, Prepared, Request, exit_code, with_plans
 
 KIND = "cellsync-plan"
 
@@ -25,8 +25,15 @@ class PlanFile:
     run: str
     rules: str
     """The digest of the rules."""
+    rule_ids: tuple[str, ...]
+    """The rules that were in scope."""
     plans: Mapping[tuple[str, Direction], Plan]
     """(child, direction) -> plan."""
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """The children that were in scope."""
+        return tuple(dict.fromkeys(child for child, _ in self.plans))
 
 
 def to_text(request: Request, prepared: Prepared) -> str:
@@ -37,6 +44,7 @@ def to_text(request: Request, prepared: Prepared) -> str:
         "run": request.run.id,
         "topology": request.topology.parent.name,
         "rules": request.ruleset.digest,
+        "rule_ids": [rule.id for rule in request.ruleset.rules],
         "plans": [
             {"direction": edge.direction.value, **codec.plan_to_data(edge.plan)} for edge in prepared.edges
         ],
@@ -55,7 +63,12 @@ def from_text(text: str, *, file: str) -> PlanFile:
             raise KeyError(KIND)
         if data["version"] > codec.VERSION:
             raise _problem(file, f"was written by a newer cellsync (version {data['version']})")
-        return PlanFile(run=data["run"], rules=data["rules"], plans=_plans(data["plans"]))
+        return PlanFile(
+            run=data["run"],
+            rules=data["rules"],
+            rule_ids=tuple(data["rule_ids"]),
+            plans=_plans(data["plans"]),
+        )
     except (ValueError, KeyError, TypeError, AttributeError):
         raise _problem(file, "is not a plan file: `cellsync plan -o FILE` writes one") from None
 
@@ -75,30 +88,47 @@ def adopt(request: Request, prepared: Prepared, planned: PlanFile) -> Prepared:
     Edges that the file does not plan get no changes. Plans of other rules or for another database
     are refused as a whole. What moved since the plan was made is left to the guards.
     """
-    edges = []
-    for edge in prepared.edges:
-        plan = planned.plans.get((edge.child, edge.direction), replace(edge.plan, changes=(), notices=()))
-        refusals = tuple(_stale(request, planned, plan, edge.plan))
-        changes = () if refusals else plan.changes
-        edges.append(replace(edge, plan=replace(plan, changes=changes, refusals=(*plan.refusals, *refusals))))
-    cells = tuple(
-        with_plans(cell, [edge.plan for edge in edges if edge.child == cell.cell])
-        if isinstance(cell, CellResult)
-        else cell
-        for cell in prepared.report.cells
+    edges = [_adopted(request, edge, planned) for edge in prepared.edges]
+    cells = [_with_plans(cell, edges) for cell in prepared.report.cells]
+    remaining = prepared.report.exit_code is not ExitCode.IN_STEP
+    code = exit_code(cells, remaining=remaining, refusals=True)
+    return Prepared(report=replace(prepared.report, cells=tuple(cells), exit_code=code), edges=tuple(edges))
+
+
+def _adopted(request: Request, edge: Edge, planned: PlanFile) -> Edge:
+    plan = planned.plans.get((edge.child, edge.direction), replace(edge.plan, changes=(), notices=()))
+    refusals = tuple(_stale(request, planned, plan, edge.plan))
+    lost = [change for change in plan.changes if change.rule not in edge.targets]
+    unread = "the rule could not be compared now, or is not in use"
+    return replace(
+        edge,
+        plan=replace(
+            plan,
+            changes=() if refusals else tuple(c for c in plan.changes if c.rule in edge.targets),
+            skipped=(*plan.skipped, *(Skipped(rule=c.rule, key=c.key, reason=unread) for c in lost)),
+            refusals=(*plan.refusals, *refusals),
+        ),
     )
-    return Prepared(report=replace(prepared.report, cells=cells), edges=tuple(edges))
 
 
-def _stale(request: Request, planned: PlanFile, plan: Plan, now: Plan) -> list[Refusal]:
-    rules = list(dict.fromkeys(change.rule for change in plan.changes))
+def _with_plans(cell: CellResult | CellFailure, edges: Sequence[Edge]) -> CellResult | CellFailure:
+    if isinstance(cell, CellFailure):
+        return cell
+    plans = [edge.plan for edge in edges if edge.child == cell.cell]
+    refused = any(plan.refusals for plan in plans) and cell.status is Status.DIFFERS
+    return with_plans(replace(cell, status=Status.REFUSED) if refused else cell, plans)
+
+
+def _stale(request: Request, planned: PlanFile, plan: Plan, now: Plan) -> Iterator[Refusal]:
+    """Yield why a plan must not be carried out as a whole; no rule is at fault."""
+    if not plan.changes:
+        return
     if planned.rules != request.ruleset.digest and "other-rules" not in request.waived:
         message = "the plan was made with other rules than these; make it again (--waive other-rules)"
-        return [Refusal(code="other-rules", rule=rule, message=message) for rule in rules]
+        yield Refusal(code="other-rules", rule="", message=message)
     if plan.database != now.database:
         message = (
-            f"the plan is for schema {plan.database.schema} of another server than {plan.written} is now; "
-            f"make it again"
+            f"the plan is for schema {plan.database.schema} of another server, and {plan.written} is "
+            f"schema {now.database.schema} of this one now; make it again"
         )
-        return [Refusal(code="wrong-database", rule=rule, message=message) for rule in rules]
-    return []
+        yield Refusal(code="wrong-database", rule="", message=message)

@@ -101,16 +101,15 @@ def _write(request: Request, edges: Sequence[Edge]) -> list[Written]:
 def _note(cut_off: JournaledRun) -> str:
     run = cut_off.run
     return (
-        f"run {run.id} ({run.verb} by {run.operator} on {run.host}) was cut off after {cut_off.applied} changes "
-        f"to {cut_off.cells[0]}; they are complete and in the journal, and this run went on from there"
+        f"run {run.id} ({run.verb} by {run.operator} on {run.host}) was cut off after "
+        f"{cut_off.applied} changes to {cut_off.cells[0]}; they are complete and in the journal, and this "
+        f"run went on from there"
     )
 
 
 def _refused(edge: Edge, code: str, message: str) -> Written:
-    rules = dict.fromkeys(change.rule for change in edge.plan.changes)
-    return Written(
-        edge=edge, refusals=tuple(Refusal(code=code, rule=rule, message=message) for rule in rules)
-    )
+    """Refuse a whole edge: no rule is at fault, and none can be waived."""
+    return Written(edge=edge, refusals=(Refusal(code=code, rule="", message=message),))
 
 
 def _carry_out(edge: Edge, database: db.Database, journal: Journal) -> Written:
@@ -169,6 +168,8 @@ def _cell(
     notes = dict.fromkeys(note for each in written for note in each.notes)
     fates = [outcome.fate for each in written for outcome in each.outcomes]
     refusals = (*cell.refusals, *(refusal for each in written for refusal in each.refusals))
+    refused = {refusal.rule for refusal in refusals}
+    refused |= {change.rule for each in written if each.refusals for change in each.edge.plan.changes}
     result = replace(
         cell,
         counts=Counts(
@@ -181,7 +182,7 @@ def _cell(
         problems=(*cell.problems, *(line for each in written for line in each.problems)),
         locked=any(each.locked for each in written),
         notices=(*(cell.notices if Fate.APPLIED in fates else ()), *notes),
-        tables=tuple(_table(table, written, {refusal.rule for refusal in refusals}) for table in cell.tables),
+        tables=tuple(_table(table, written, refused) for table in cell.tables),
     )
     return replace(result, status=_status(result))
 

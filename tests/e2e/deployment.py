@@ -26,7 +26,7 @@ class Done:
     """How one command ended and what it said."""
 
     code: int
-    out: str
+    out: str = field(repr=False)
     err: str
 
     @property

@@ -73,9 +73,8 @@ def _assert_repaired(deployment: Deployment, *, note: str = nova.NOTE) -> None:
     for child, own in (("c1", []), ("c2", OWN)):
         assert _under(deployment, child, "aggregate_hosts", "host") == HOSTS[child]
         assert _under(deployment, child, "aggregate_metadata", "key", "value") == sorted([*metadata, *own])
-        for table in nova.TABLES:
-            if table != "migrate_version":
-                assert deployment.sql(child, f"SELECT COUNT(*) FROM {table} WHERE NOT deleted <=> 0") == [(0,)]
+        for table in {*nova.TABLES} - {"migrate_version"}:
+            assert deployment.sql(child, f"SELECT id FROM {table} WHERE NOT deleted <=> 0") == []
         # What was written has a time of making, in UTC, and no other.
         made = deployment.sql(
             child,
@@ -154,7 +153,7 @@ def test_diff_says_exactly_what_differs(deploy: Deploy) -> None:
         )
     ]
     assert done.table("c1", "aggregate-hosts")["rows"] == {"desired": 6, "existing": 0}
-    assert "old" not in done.out and "gold-1" not in done.out
+    assert '"old"' not in done.out and "az-old" not in done.out and "gold-1" not in done.out
     assert cells.checksums() == before
     assert cells.journals() == {"parent": {}, "c1": {}, "c2": {}}
 

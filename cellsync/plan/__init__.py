@@ -1,0 +1,16 @@
+"""Turn what differs into an ordered, guarded list of changes, or say why not. Pure.
+
+inputs      what a plan is made of
+deciding    row by row: the action, and the meaning in words
+guarding    rule by rule: may it write?
+changing    the changes of one rule, each with its guard
+ordering    their order: references to oneself, circles of unique values
+building    the plan of one edge
+"""
+
+from cellsync.plan.building import build
+from cellsync.plan.deciding import decide
+from cellsync.plan.guarding import refuse
+from cellsync.plan.inputs import WRITING, Compared, Target
+
+__all__ = ["WRITING", "Compared", "Target", "build", "decide", "refuse"]

@@ -1,0 +1,133 @@
+"""Differences of one rule as changes: what is written, and what must still hold."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from cellsync.model import (
+    Action,
+    Change,
+    Dangling,
+    Difference,
+    Join,
+    KeyPart,
+    Pairing,
+    Reference,
+    Row,
+    Rule,
+    ServerTime,
+    Skipped,
+    Stored,
+    Value,
+)
+from cellsync.plan.inputs import Compared, Target, Words
+from cellsync.plan.ordering import self_ordered
+
+
+def changes(
+    each: Compared, actions: Collection[Action], target: Target, failed: Collection[str]
+) -> tuple[list[Change], list[Skipped]]:
+    """Return the changes of one rule that do one of ``actions``, and those that cannot be made."""
+    rule = each.pairing.rule
+    chosen = self_ordered([d for d in each.table.differences if d.action in actions], rule)
+    lost = sorted(set(failed) & set(rule.references.values()))
+    if lost:
+        reason = f"{', '.join(lost)} could not be compared, and this row refers to it"
+        return [], [Skipped(rule=rule.id, key=difference.key, reason=reason) for difference in chosen]
+    make = {Action.INSERT: _insert, Action.UPDATE: _update}
+    return [make.get(d.action, _remove)(each.pairing, d, target) for d in chosen], []
+
+
+def _insert(pairing: Pairing, difference: Difference, target: Target) -> Change:
+    rule, row = pairing.rule, difference.desired
+    assert row is not None
+    after: dict[str, Stored] = {name: _filled(value, target) for name, value in rule.on_insert.items()}
+    if rule.soft_delete is not None:
+        # Its ORM would write it; a NULL here makes the row invisible and switches unique keys off.
+        after[rule.soft_delete.column] = rule.soft_delete.live
+    after.update(_stored(pairing, row))
+    return _change(pairing, difference, Action.INSERT, before=None, after=after, identity=())
+
+
+def _filled(value: Value | ServerTime, target: Target) -> Stored:
+    template = isinstance(value, str) and not isinstance(value, ServerTime)
+    return str(value).format_map(Words(target.names)) if template else value
+
+
+def _update(pairing: Pairing, difference: Difference, target: Target) -> Change:
+    row, held = difference.desired, difference.existing
+    assert row is not None and held is not None
+    wanted = _stored(pairing, row)
+    changed = {column.column for column in difference.columns}
+    before = {
+        name: value
+        for name, value in _stored(pairing, held).items()
+        if name in changed or name in pairing.rule.key
+    }
+    return _change(
+        pairing,
+        difference,
+        Action.UPDATE,
+        before={**before, **_liveness(pairing.rule)},
+        after={name: wanted[name] for name in sorted(changed)},
+        identity=held.identity,
+    )
+
+
+def _remove(pairing: Pairing, difference: Difference, target: Target) -> Change:
+    rule, held = pairing.rule, difference.existing
+    assert held is not None
+    before = {**_stored(pairing, held), **_liveness(rule)}
+    after: dict[str, Stored] | None = None
+    if difference.action is Action.SOFT_DELETE:
+        assert rule.soft_delete is not None
+        marks = dict(zip(pairing.existing.identity, held.identity, strict=True))
+        after = {rule.soft_delete.column: marks[rule.soft_delete.tombstone]}
+        if rule.soft_delete.at:
+            after[rule.soft_delete.at] = ServerTime.NOW
+    action = Action.UPDATE if after is not None else Action.DELETE
+    return _change(pairing, difference, action, before=before, after=after, identity=held.identity)
+
+
+def _change(
+    pairing: Pairing,
+    difference: Difference,
+    action: Action,
+    *,
+    before: Mapping[str, Stored] | None,
+    after: Mapping[str, Stored] | None,
+    identity: tuple[Value, ...],
+) -> Change:
+    return Change(
+        rule=pairing.rule.id,
+        table=pairing.existing.table,
+        action=action,
+        key=difference.key,
+        key_columns=pairing.rule.key,
+        identity_columns=pairing.existing.identity,
+        identity=identity,
+        before=before,
+        after=after,
+        origin=difference.desired.identity if difference.desired else (),
+        reason=difference.reason,
+    )
+
+
+def _liveness(rule: Rule) -> dict[str, Stored]:
+    return {rule.soft_delete.column: rule.soft_delete.live} if rule.soft_delete else {}
+
+
+def _stored(pairing: Pairing, row: Row) -> dict[str, Stored]:
+    """Return a row's key and compared columns as they are written, references still as keys."""
+    projection = pairing.existing
+    parts = [*zip(projection.key, row.key, strict=True), *zip(projection.columns, row.values, strict=True)]
+    return {projected.column: _storable(part, projected.join) for projected, part in parts}
+
+
+def _storable(part: KeyPart, join: Join | None) -> Stored:
+    if isinstance(part, Dangling):
+        return part.raw
+    if isinstance(part, tuple):
+        assert join is not None
+        return Reference(rule=join.rule, key=part)
+    return part

@@ -1,0 +1,86 @@
+"""What is done about one difference, and what it means in the users' words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from cellsync.model import (
+    Action,
+    Difference,
+    KeyPart,
+    Kind,
+    Pairing,
+    Rule,
+    Saying,
+    TableDiff,
+    shown,
+)
+from cellsync.plan.inputs import Words
+
+
+def decide(pairing: Pairing, table: TableDiff, names: Mapping[str, str]) -> TableDiff:
+    """Give every difference its action and its meaning in words."""
+    decided = tuple(_decided(pairing.rule, d, pairing, names) for d in table.differences)
+    return replace(table, differences=tuple(sorted(decided, key=_order)))
+
+
+def _order(difference: Difference) -> tuple[int, str]:
+    return list(Kind).index(difference.kind), repr(difference.key)
+
+
+def _decided(rule: Rule, difference: Difference, pairing: Pairing, names: Mapping[str, str]) -> Difference:
+    action = {Kind.MISSING: rule.on_missing, Kind.CHANGED: rule.on_changed, Kind.EXTRA: rule.on_extra}[
+        difference.kind
+    ]
+    meaning = _meaning(rule, difference, pairing, names)
+    if action is Action.SOFT_DELETE:
+        action, why = _soft_delete(difference, pairing)
+        meaning = f"{meaning}; {why}"
+    return replace(difference, action=action, reason=meaning)
+
+
+def _soft_delete(difference: Difference, pairing: Pairing) -> tuple[Action, str]:
+    """Decide about an extra row: only a deletion that is newer than the row is pushed."""
+    made = difference.existing.since if difference.existing else None
+    if difference.tombstone is None:
+        return Action.REPORT, f"{pairing.desired_cell} never deleted it"
+    if made is None:
+        return Action.REPORT, f"nothing says whether it is older than the deletion of {difference.tombstone}"
+    if made > difference.tombstone:
+        return Action.REPORT, f"it was made after the deletion of {difference.tombstone}"
+    return Action.SOFT_DELETE, f"{pairing.desired_cell} deleted it at {difference.tombstone} UTC"
+
+
+def _meaning(rule: Rule, difference: Difference, pairing: Pairing, names: Mapping[str, str]) -> str:
+    words = Words(names)
+    row = difference.desired or difference.existing
+    values: dict[str, KeyPart] = dict(zip(rule.key, difference.key, strict=True))
+    if row is not None:
+        values.update(zip(pairing.columns, row.values, strict=True))
+    words.update({name: shown(value) for name, value in values.items()})
+    words["was"] = _listed((d.column, d.existing) for d in difference.columns)
+    words["now"] = _listed((d.column, d.desired) for d in difference.columns)
+    for saying in rule.says:
+        text = _said(saying, difference.kind)
+        if text and all(values.get(name) == value for name, value in saying.rows.items()):
+            return text.format_map(words)
+    return _PLAIN[difference.kind].format(here=pairing.existing_cell, there=pairing.desired_cell)
+
+
+_PLAIN = {
+    Kind.MISSING: "is in {there}, but missing in {here}",
+    Kind.CHANGED: "is different in {here}",
+    Kind.EXTRA: "is in {here}, but not in {there}",
+}
+
+
+def _said(saying: Saying, kind: Kind) -> str | None:
+    return {Kind.MISSING: saying.missing, Kind.CHANGED: saying.changed, Kind.EXTRA: saying.extra}[kind]
+
+
+def _listed(columns: Iterable[tuple[str, KeyPart]]) -> str:
+    pairs = list(columns)
+    if len(pairs) == 1:
+        return shown(pairs[0][1])
+    return ", ".join(f"{name} {shown(value)}" for name, value in pairs)

@@ -1,0 +1,138 @@
+"""Whether a rule may write at all: limits, and what its table or its server forbids."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from cellsync.model import (
+    Action,
+    Limit,
+    Refusal,
+)
+from cellsync.plan.inputs import Compared, Target
+
+
+def refuse(compared: Compared, waived: Collection[str] = ()) -> Iterator[Refusal]:
+    """Yield the guards that stop a rule, each with its numbers and what to do.
+
+    ``waived`` holds what people waived: "CODE" for every rule, or "CODE:RULE".
+    """
+    rule = compared.pairing.rule
+    for guard in (_over_limit, _empty_desired, _acts_on_others, _cannot_hold):
+        for code, message in guard(compared):
+            if not {code, f"{code}:{rule.id}"} & set(waived):
+                yield Refusal(code=code, rule=rule.id, message=f"{message} (--waive {code}:{rule.id})")
+
+
+def counted(compared: Compared) -> Mapping[str, int]:
+    actions = [difference.action for difference in compared.table.differences]
+    return {
+        "inserts": actions.count(Action.INSERT),
+        "updates": actions.count(Action.UPDATE),
+        "deletes": actions.count(Action.DELETE) + actions.count(Action.SOFT_DELETE),
+    }
+
+
+def _over_limit(compared: Compared) -> Iterator[tuple[str, str]]:
+    limits, existing = compared.pairing.rule.limits, compared.table.existing_rows
+    given: Mapping[str, Limit | None] = {
+        "inserts": limits.inserts,
+        "updates": limits.updates,
+        "deletes": limits.deletes,
+    }
+    for name, count in counted(compared).items():
+        limit = given[name]
+        if limit is None or count <= max(limits.free, limit.allowance(existing)):
+            continue
+        yield (
+            "limit",
+            f"{count} {name} of the {existing} rows of {compared.written.name} in "
+            f"{compared.pairing.existing_cell} are more than the limit of {limit} "
+            f"({limit.allowance(existing)} rows, {limits.free} are always allowed); look whether "
+            f"{compared.pairing.desired_cell} is what it should be, then raise the limit or waive it",
+        )
+
+
+def _empty_desired(compared: Compared) -> Iterator[tuple[str, str]]:
+    deletes = counted(compared)["deletes"]
+    if deletes and not compared.table.desired_rows:
+        yield (
+            "empty-desired",
+            f"{compared.written.name} is empty in {compared.pairing.desired_cell}, and {deletes} rows would "
+            f"be deleted in {compared.pairing.existing_cell}; no limit allows that",
+        )
+
+
+def _acts_on_others(compared: Compared) -> Iterator[tuple[str, str]]:
+    counts, table, cell = counted(compared), compared.written, compared.pairing.existing_cell
+    if table.triggers and any(counts.values()):
+        yield (
+            "triggers",
+            f"{table.name} in {cell} has triggers ({', '.join(table.triggers)}): what they write is "
+            f"neither planned nor undone",
+        )
+    removing = any(d.action is Action.DELETE for d in compared.table.differences)
+    if table.cascades and removing:
+        yield (
+            "cascade",
+            f"deleting rows of {table.name} in {cell} changes other tables through "
+            f"{', '.join(table.cascades)}",
+        )
+
+
+def _cannot_hold(compared: Compared) -> Iterator[tuple[str, str]]:
+    table, cell = compared.written, compared.pairing.existing_cell
+    if not any(counted(compared).values()):
+        return
+    if table.engine and table.engine.lower() not in {"innodb", "sqlite"}:
+        yield "engine", f"{table.name} in {cell} is {table.engine}, which has no transactions"
+    if not compared.pairing.existing.identity:
+        yield "no-primary-key", f"{table.name} in {cell} has no primary key to find a row again by"
+
+
+def _unwritable(target: Target) -> Iterator[tuple[str, str]]:
+    """Yield the guards about the database as a whole."""
+    health, cell = target.health, target.written
+    if health.read_only:
+        yield "read-only", f"{cell} is read-only (@@read_only): is it the database that is in use?"
+    if health.replica:
+        yield (
+            "replica",
+            f"{cell} is a replica, and replication is running into it: write to its primary instead",
+        )
+    if health.galera_status not in (None, "Primary"):
+        yield (
+            "galera-not-primary",
+            f"{cell} is a Galera node without a quorum (wsrep_cluster_status {health.galera_status})",
+        )
+    if health.galera_state not in (None, "Synced"):
+        yield (
+            "galera-not-synced",
+            f"{cell} is a Galera node that is behind (wsrep_local_state_comment {health.galera_state})",
+        )
+
+
+def refuse_all(compared: Sequence[Compared], target: Target, waived: Collection[str]) -> Iterator[Refusal]:
+    for code, message in _unwritable(target):
+        for rule in (each.pairing.rule.id for each in compared if any(counted(each).values())):
+            if not {code, f"{code}:{rule}"} & set(waived):
+                yield Refusal(code=code, rule=rule, message=f"{message} (--waive {code})")
+
+
+def with_dependents(refusals: Sequence[Refusal], compared: Sequence[Compared]) -> list[Refusal]:
+    """Add the rules that reference a refused rule: their rows would lead nowhere."""
+    result = list(refusals)
+    stopped = {refusal.rule for refusal in refusals}
+    for each in compared:
+        rule = each.pairing.rule
+        causes = sorted(stopped & set(rule.references.values()) - {rule.id})
+        if causes and rule.id not in stopped and any(counted(each).values()):
+            result.append(
+                Refusal(
+                    code="depends",
+                    rule=rule.id,
+                    message=f"refers to rows of {', '.join(causes)}, which was refused; waive that first",
+                )
+            )
+            stopped.add(rule.id)
+    return result

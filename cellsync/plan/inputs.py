@@ -1,0 +1,49 @@
+"""What a plan is made of: compared rules, and the database that they are for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cellsync.model import (
+    Action,
+    DatabaseIdentity,
+    Health,
+    Pairing,
+    Table,
+    TableDiff,
+    Value,
+)
+
+WRITING = frozenset({Action.INSERT, Action.UPDATE, Action.DELETE, Action.SOFT_DELETE})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """One rule of an edge, compared: the pairing, the result, and the table to be written."""
+
+    pairing: Pairing
+    table: TableDiff
+    written: Table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """The database that the changes of a plan are for."""
+
+    child: str
+    written: str
+    """The cell that is written: the child, or the parent for rules that go up."""
+    database: DatabaseIdentity
+    names: Mapping[str, str]
+    """{"parent": ..., "child": ...} for the templates of rules."""
+    version: Value
+    """The schema version, for the gates of notices; None when there is none."""
+    health: Health
+
+
+class Words(dict[str, str]):
+    """What a saying may name; a column that this row does not have stays in braces."""
+
+    def __missing__(self, name: str) -> str:
+        return "{" + name + "}"

@@ -1,0 +1,179 @@
+"""The order in which the rows of one table can be written.
+
+Two things force an order: a row that refers to another row of its own table, and a unique value
+that one row gives up and another takes. A circle of such values (two names swapped) is opened by
+parking one row on a value that nobody has; all writes of the circle share one transaction.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from cellsync.model import (
+    Change,
+    Column,
+    Difference,
+    Family,
+    Key,
+    Kind,
+    Rule,
+    Skipped,
+    Stored,
+    Table,
+    Value,
+    folded,
+)
+
+
+def self_ordered(differences: Sequence[Difference], rule: Rule) -> list[Difference]:
+    """Order the rows of a table that refers to itself: a row after the row that it refers to."""
+    if rule.id not in rule.references.values() or not differences:
+        return list(differences)
+    by_key = {difference.key: difference for difference in differences}
+    placed: dict[Key, Difference] = {}
+    for start in by_key:
+        # A chain of keys, each needed by the one before it; a circle is cut where it closes.
+        chain = {start: None}
+        while chain:
+            key = next(reversed(chain))
+            needed = _own_references(by_key[key], by_key)
+            fresh = next((other for other in needed if other not in placed and other not in chain), None)
+            if fresh is not None:
+                chain[fresh] = None
+            else:
+                chain.pop(key)
+                placed[key] = by_key[key]
+    ordered = list(placed.values())
+    return ordered if differences[0].kind is not Kind.EXTRA else ordered[::-1]
+
+
+def _own_references(difference: Difference, known: Mapping[Key, Difference]) -> Iterator[Key]:
+    row = difference.desired or difference.existing
+    for part in (*difference.key, *(row.values if row else ())):
+        if isinstance(part, tuple) and part in known and part != difference.key:
+            yield part
+
+
+# -- Unique values -----------------------------------------------------------------------------
+
+
+Slot = tuple[str, tuple[object, ...]]
+"""The name of a unique index and the values that one row has there, folded as a collation does."""
+
+
+def untangled(updates: Sequence[Change], table: Table) -> tuple[list[Change], list[Skipped]]:
+    """Order the updates of a table so that no unique value is taken before it is given up.
+
+    Returns the ordered changes, with a parking change before each circle, and the changes of
+    circles that cannot be opened. Only indexes whose columns a rule knows can be looked after;
+    for the others the server has the last word.
+    """
+    waiting = list(updates)
+    if len(waiting) < 2 or not any(_slots(change, change.after or {}, table) for change in waiting):
+        return waiting, []
+    ordered: list[Change] = []
+    stuck: list[Skipped] = []
+    circles = 0
+    while waiting:
+        holders = {slot: change for change in waiting for slot in _slots(change, {}, table)}
+        free = [change for change in waiting if _blocked(change, holders, table) is None]
+        circle = [] if free else _circle(waiting[0], holders, table)
+        if circle:
+            circles += 1
+            opened = _opened(circle, table, f"circle-{circles}")
+            ordered += opened
+            stuck += [] if opened else [_stuck(each) for each in circle]
+        ordered += free
+        placed = set(map(id, free or circle))
+        waiting = [change for change in waiting if id(change) not in placed]
+    return ordered, stuck
+
+
+def _stuck(change: Change) -> Skipped:
+    reason = "it swaps a unique value with other rows, and there is no value to park one of them on"
+    return Skipped(rule=change.rule, key=change.key, reason=reason)
+
+
+def _slots(change: Change, after: Mapping[str, Stored], table: Table) -> list[Slot]:
+    """Return what a row holds in the unique indexes that the change moves it in.
+
+    With ``after`` empty, what it holds before the change; with the change's own, afterwards.
+    """
+    before, moved = change.before or {}, change.after or {}
+    slots: list[Slot] = []
+    for index in table.indexes:
+        known = all(name in before or name in moved for name in index.columns)
+        if index.unique and known and set(index.columns) & set(moved):
+            values = tuple({**before, **after}.get(name) for name in index.columns)
+            if None not in values:  # NULL clashes with nothing
+                slots.append((index.name, tuple(map(_comparable, values))))
+    return slots
+
+
+def _comparable(value: Stored) -> object:
+    return folded((value,))[0] if isinstance(value, str) else value
+
+
+def _blocked(change: Change, holders: Mapping[Slot, Change], table: Table) -> Change | None:
+    """Return the change that must give up a value before this one can take it."""
+    for slot in _slots(change, change.after or {}, table):
+        holder = holders.get(slot)
+        if holder is not None and holder is not change:
+            return holder
+    return None
+
+
+def _circle(start: Change, holders: Mapping[Slot, Change], table: Table) -> list[Change]:
+    """Return a circle of changes, each blocked by the next, the last one by the first."""
+    chain = [start]
+    while (blocker := _blocked(chain[-1], holders, table)) is not None:
+        if blocker in chain:
+            return chain[chain.index(blocker) :]
+        chain.append(blocker)
+    raise AssertionError("a change that nothing blocks is no part of a circle")
+
+
+def _opened(circle: Sequence[Change], table: Table, token: str) -> list[Change]:
+    """Return the changes of a circle with one of them made in two steps; [] where that cannot be.
+
+    The first row is parked, so the last one can take its value, the one before it the last one's,
+    and so on; in the end the first row takes what the second one gave up.
+    """
+    first, others = circle[0], circle[1:]
+    assert first.before is not None and first.after is not None
+    wanted = {slot[0] for slot in _slots(circle[-1], circle[-1].after or {}, table)}
+    for index in (index for index in table.indexes if index.name in wanted):
+        for column in map(table.column, index.columns):
+            if column is None or column.name not in first.after:
+                continue
+            parking = _parking(column, first)
+            if parking is None and not column.nullable:
+                continue
+            reason = "parked for a moment, so that other rows can take its unique value"
+            parked = replace(first, after={column.name: parking}, reason=reason)
+            rest = replace(first, before={**first.before, column.name: parking})
+            return [replace(each, together=token) for each in (parked, *reversed(others), rest)]
+    return []
+
+
+def _parking(column: Column, change: Change) -> Value:
+    """Return a value for a moment: NULL where it may be, else one that no row should have."""
+    if column.nullable:
+        return None
+    if column.family is Family.TEXT and (length := _length(column)) >= 12:
+        mark = hashlib.sha256(repr((change.table, change.identity)).encode()).hexdigest()
+        return f"~{mark}"[: min(length, 32)]
+    if column.family is Family.INTEGER and column.type.startswith(("int", "bigint")):
+        bits = 63 if column.type.startswith("bigint") else 31
+        # A number at the far end, told apart by the row's own.
+        apart = int(hashlib.sha256(repr(change.identity).encode()).hexdigest()[:6], 16)
+        return (1 << bits) - 1 - apart
+    return None
+
+
+def _length(column: Column) -> int:
+    found = re.search(r"\((\d+)\)", column.type)
+    return int(found.group(1)) if found else 32
