@@ -281,18 +281,24 @@ class _Batch:
         target = self._target or _raw_target(self._table, self._changes[0])
         keys = {change.key if self._target else _raw_key(change): change.key for change in self._changes}
         found: dict[Key, Row] = {}
-        for row in self._writer.taken(target, list(keys)):
+        for row in self._holders(target, list(keys)):
             if row.key in keys:
                 found[keys[row.key]] = row
             else:
                 found.update(self._spelled_otherwise(target, keys))
         return found
 
+    def _holders(self, target: Projection, keys: Sequence[Key]) -> list[Row]:
+        """Return the rows that hold one of the keys for the application to see.
+
+        A row in limbo holds none, and neither does a leftover that refers to a deleted row: the
+        live row of that name is another one.
+        """
+        return [row for row in self._writer.taken(target, keys) if not row.limbo and not dangles(row.key)]
+
     def _spelled_otherwise(self, target: Projection, keys: Mapping[Key, Key]) -> dict[Key, Row]:
         """Ask for one key at a time: a row came up that none of them names exactly."""
-        return {
-            original: rows[0] for key, original in keys.items() if (rows := self._writer.taken(target, [key]))
-        }
+        return {original: rows[0] for key, original in keys.items() if (rows := self._holders(target, [key]))}
 
     def _make(self, change: Change) -> Outcome:
         problem = self._problem(change)
@@ -452,9 +458,12 @@ def verify(
     applied = {(o.change.rule, o.change.key) for o in outcomes if o.fate is Fate.APPLIED}
     problems: list[str] = []
     for rule, target in targets.items():
-        changes = [c for c in planned if c.rule == rule and (c.rule, c.key) in applied]
-        found = {row.key: row for row in reader.rows(target, keys=[c.key for c in changes]) if not row.limbo}
-        problems += [line for change in changes if (line := _unlike(change, found.get(change.key), target))]
+        # The last one of each key: a row that was parked has moved on.
+        changes = {c.key: c for c in planned if c.rule == rule and (c.rule, c.key) in applied}
+        found = {row.key: row for row in reader.rows(target, keys=list(changes)) if not row.limbo}
+        problems += [
+            line for change in changes.values() if (line := _unlike(change, found.get(change.key), target))
+        ]
     return tuple(problems)
 
 

@@ -144,19 +144,19 @@ def _opened(circle: Sequence[Change], table: Table, token: str) -> list[Change]:
     """
     first, others = circle[0], circle[1:]
     assert first.before is not None and first.after is not None
-    wanted = {slot[0] for slot in _slots(circle[-1], circle[-1].after or {}, table)}
-    for index in (index for index in table.indexes if index.name in wanted):
-        for column in map(table.column, index.columns):
-            if column is None or column.name not in first.after:
-                continue
-            parking = _parking(column, first)
-            if parking is None and not column.nullable:
-                continue
-            reason = "parked for a moment, so that other rows can take its unique value"
-            parked = replace(first, after={column.name: parking}, reason=reason)
-            rest = replace(first, before={**first.before, column.name: parking})
-            return [replace(each, together=token) for each in (parked, *reversed(others), rest)]
-    return []
+    moved = {slot[0] for slot in _slots(first, {}, table)}
+    parking: dict[str, Stored] = {}
+    for index in (index for index in table.indexes if index.name in moved):
+        columns = [c for name in index.columns if (c := table.column(name)) and c.name in first.after]
+        places = [(column.name, _parking(column, first)) for column in columns]
+        free = [place for place, column in zip(places, columns, strict=True) if place[1] or column.nullable]
+        if not free:
+            return []
+        parking.update(free[:1])
+    reason = "parked for a moment, so that other rows can take its unique value"
+    parked = replace(first, after=parking, reason=reason)
+    rest = replace(first, before={**first.before, **parking})
+    return [replace(each, together=token) for each in (parked, *reversed(others), rest)]
 
 
 def _parking(column: Column, change: Change) -> Value:

@@ -1,0 +1,552 @@
+"""README and docs say what the code does: every fact that can be checked is checked against it."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+from click.testing import CliRunner
+from servers import Server, load, sql
+from sqlalchemy.engine import URL, make_url
+
+import cellsync
+from cellsync import cells, cli, rules, transforms
+from cellsync.demo import nova
+from cellsync.demo.database import checksums
+from cellsync.errors import ConfigurationError, ExitCode
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = (ROOT / "README.rst", *sorted((ROOT / "docs").glob("*.rst")))
+README = PAGES[0].read_text(encoding="utf-8")
+RUN_ID = re.compile(r"\b\d{8}-\d{6}-[0-9a-f]{4}\b")
+ELISION = "..."
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+
+# -- Reading the pages -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Block:
+    """One ``code-block`` of a page, without its indentation."""
+
+    page: Path
+    language: str
+    text: str
+
+
+def _blocks(page: Path, *languages: str) -> list[Block]:
+    found = []
+    lines = page.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines):
+        match = re.fullmatch(r"( *)\.\. code-block:: (\w+)", line)
+        if match and match[2] in languages:
+            inside = [*_indented(lines[number + 1 :], len(match[1]))]
+            found.append(Block(page, match[2], "\n".join(inside).strip("\n")))
+    return found
+
+
+def _indented(lines: Sequence[str], outer: int) -> Iterator[str]:
+    for line in lines:
+        if line.strip() and len(line) - len(line.lstrip()) <= outer:
+            return
+        yield line[outer + 3 :]
+
+
+def _every(*languages: str) -> list[Block]:
+    return [block for page in PAGES for block in _blocks(page, *languages)]
+
+
+def _section(text: str, title: str) -> str:
+    """Return what stands under a title, up to the next one that is underlined likewise."""
+    match = re.search(rf"^{re.escape(title)}\n(=+|-+)\n(.*?)(?=^[^\n]+\n\1\n|\Z)", text, re.M | re.S)
+    assert match is not None, title
+    return match[2]
+
+
+def _first_cells(text: str) -> list[str]:
+    """Return the first cells of a list-table's rows, the header left out."""
+    return re.findall(r"^ +\* - (.*)$", text, re.M)[1:]
+
+
+def _terms(text: str) -> list[str]:
+    """Return the terms of a definition list: lines at the margin with an indented one below."""
+    return re.findall(r"^(\S[^\n]*)\n {4}\S", text, re.M)
+
+
+# -- Commands and options ----------------------------------------------------------------------
+
+
+def _commands(group: click.Group = cli.cellsync, name: str = "cellsync") -> dict[str, click.Command]:
+    found: dict[str, click.Command] = {}
+    for word, command in group.commands.items():
+        path = f"{name} {word}"
+        found.update(_commands(command, path) if isinstance(command, click.Group) else {path: command})
+    return found
+
+
+def _options(command: click.Command) -> set[str]:
+    given = [option for each in command.params if isinstance(each, click.Option) for option in each.opts]
+    return {option for option in given if option.startswith("--")} - {"--help"}
+
+
+COMMON = _options(cli.cellsync) - {"--version"}
+
+
+def _documented_commands() -> dict[str, set[str]]:
+    rows = re.split(r"^ +\* - ", _section(README, "Commands"), flags=re.M)[2:]
+    found = {}
+    for row in rows:
+        name, _, options = (
+            row.split("\n     - ") if row.count("\n     - ") == 2 else (*row.split("\n     - "), "")
+        )
+        words = [word for word in name.strip("` \n").split() if word.islower()]
+        found[" ".join(words)] = set(re.findall(r"--[a-z-]+", options))
+    return found
+
+
+def test_the_readme_has_every_command_and_its_options_and_no_other() -> None:
+    """The table of commands is the tree of click, option for option."""
+    real = {name: _options(command) - COMMON for name, command in _commands().items()}
+    table = {name.replace(" RUN", ""): options for name, options in _documented_commands().items()}
+    assert table == real
+
+
+def test_the_readme_has_every_common_option() -> None:
+    """What stands before or after every command is listed below the table, short forms included."""
+    text = _section(README, "Commands").split("Before or after any command")[1]
+    options = [each for each in cli.cellsync.params if isinstance(each, click.Option)]
+    for option in [*(name for each in options for name in each.opts), "--help", "-h"]:
+        assert re.search(rf"``(cellsync )?{option}\b", text), option
+
+
+@each_page
+def test_every_option_that_a_page_names_exists(page: Path) -> None:
+    """An option in the running text is one of cellsync's, or of the tool that is talked about."""
+    others = {"--function", "--algorithms", "--limit"} if page.name == "comparison.rst" else set()
+    known = {option for command in _commands().values() for option in _options(command)} | COMMON
+    found = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text(encoding="utf-8")))
+    assert found - known - others - {"--version", "--help"} == set()
+
+
+def _command_lines() -> list[tuple[str, str]]:
+    """Return (page, command) for every cellsync command in a block of shell, session or crontab."""
+    begin = re.compile(r"(?:^|^\$ |&& |\w+=\S+ |\) )(cellsync [^#]*)")
+    return [
+        (block.page.name, match[1].strip())
+        for block in _every("sh", "console", "text")
+        for line in block.text.splitlines()
+        if (block.language != "console" or line.startswith("$ ")) and (match := begin.search(line))
+    ]
+
+
+@pytest.mark.parametrize(("page", "line"), _command_lines())
+def test_every_command_line_is_understood(page: str, line: str) -> None:
+    """click knows the command and all its options (--help stops it before anything is done)."""
+    result = CliRunner().invoke(cli.cellsync, [*shlex.split(line)[1:], "--help"])
+    assert result.exit_code == 0, f"{page}: {line}\n{result.output}"
+    assert result.output.startswith("Usage: "), line
+
+
+def test_what_is_said_to_be_missing_is_missing() -> None:
+    """A command that has come must leave the list of those that have not."""
+    text = _section(README, "What it does not do yet")
+    named = set(re.findall(r"``([a-z]+)``", text))
+    words = {part for name in _commands() for part in name.split()}
+    assert named & words == set()
+    assert {"report", "explain", "trace", "cells", "watch"} <= named
+
+
+# -- Exit codes, rule keys, codes --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("page", "title"), [("README.rst", "Exit codes"), ("docs/operations.rst", "Exit codes")]
+)
+def test_the_exit_codes_are_those_of_the_code(page: str, title: str) -> None:
+    """Each table has every exit code once."""
+    table = _first_cells(_section((ROOT / page).read_text(encoding="utf-8"), title))
+    assert sorted(map(int, table)) == sorted(map(int, ExitCode))
+
+
+def test_the_readme_has_every_rule_key_and_no_other() -> None:
+    """The short table has the keys of a rule; the sentence below it those of the file."""
+    section = _section(README, "Rules")
+    schema = rules.schema()["properties"]
+    assert [cell.strip("`") for cell in _first_cells(section)] == list(schema["rules"]["items"]["properties"])
+    below = section.split("Beside ``rules`` a file may have")[1]
+    assert set(schema) - {"rules"} <= _words(below)
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"``(\w+)``", text))
+
+
+def test_the_reference_is_made_from_the_schema() -> None:
+    """Both parts of it are there, and every key has a description to be made of."""
+    text = (ROOT / "docs" / "rules.rst").read_text(encoding="utf-8")
+    assert re.findall(r"^\.\. rule-keys:: (\w+)$", text, re.M) == ["file", "rule"]
+    file = rules.schema()["properties"]
+    assert all(
+        node.get("description") for node in (*file.values(), *file["rules"]["items"]["properties"].values())
+    )
+
+
+def test_every_transform_is_in_the_tutorial() -> None:
+    """A transform that is added is named where people look for it."""
+    text = _section((ROOT / "docs" / "rules.rst").read_text(encoding="utf-8"), "Transforms")
+    assert set(transforms.REGISTRY) <= _words(text)
+
+
+def _source() -> Iterator[ast.Module]:
+    for file in sorted((ROOT / "cellsync").rglob("*.py")):
+        yield ast.parse(file.read_text(encoding="utf-8"))
+
+
+def _called(name: str) -> Iterator[ast.Call]:
+    for module in _source():
+        for node in ast.walk(module):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == name:
+                yield node
+
+
+def _code(node: ast.expr) -> str | None:
+    """Return a code as it is documented: an expression inside it stands as <column>."""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(_code(part) or "<column>" for part in node.values)
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
+
+
+def _keyword(call: ast.Call, name: str) -> str | None:
+    return next((_code(keyword.value) for keyword in call.keywords if keyword.arg == name), None)
+
+
+def test_every_finding_is_documented() -> None:
+    """The codes are read from the source: every ``Finding(code=...)``."""
+    text = _section((ROOT / "docs" / "findings.rst").read_text(encoding="utf-8"), "Findings")
+    used = {code for call in _called("Finding") if (code := _keyword(call, "code"))}
+    assert len(used) >= 7
+    assert set(_terms(text)) == used
+
+
+def test_every_refusal_is_documented() -> None:
+    """Refusals are made with a code, yielded by guards as (code, message), or passed to a helper."""
+    text = _section((ROOT / "docs" / "findings.rst").read_text(encoding="utf-8"), "Refusals")
+    made = {code for call in _called("Refusal") if (code := _keyword(call, "code"))}
+    passed = {code for call in _called("_refused") for each in call.args if (code := _code(each))}
+    assert {"limit", "depends", "journal"} <= made | passed | _yielded()
+    assert set(_terms(text)) == made | {code for code in passed if " " not in code} | _yielded()
+
+
+def _yielded() -> set[str]:
+    guards = [
+        node
+        for module in _source()
+        for node in ast.walk(module)
+        if isinstance(node, ast.FunctionDef)
+        and ast.unparse(node.returns or ast.Constant("")).endswith("[tuple[str, str]]")
+    ]
+    tuples = [
+        node.value
+        for guard in guards
+        for node in ast.walk(guard)
+        if isinstance(node, ast.Yield) and isinstance(node.value, ast.Tuple)
+    ]
+    return {code for each in tuples if (code := _code(each.elts[0])) and re.fullmatch(r"[a-z-]+", code)}
+
+
+def test_the_changelog_has_this_version() -> None:
+    """Its newest entry is the version that the package says it is, in the sections of the format."""
+    text = (ROOT / "CHANGELOG.rst").read_text(encoding="utf-8")
+    titles = re.findall(r"^([^\n]+)\n=+$", text, re.M)[1:]
+    assert titles[0].split()[0] in (cellsync.__version__, "Unreleased")
+    assert any(title.startswith(cellsync.__version__) for title in titles)
+    sections = set(re.findall(r"^([^\n]+)\n-+$", text, re.M))
+    assert sections <= {"Security", "Removed", "Deprecated", "Added", "Changed", "Fixed"}
+
+
+# -- Examples ----------------------------------------------------------------------------------
+
+
+def _is_topology(block: Block) -> bool:
+    return "parent" in yaml.safe_load(block.text)
+
+
+@pytest.mark.parametrize("block", [b for b in _every("yaml") if _is_topology(b)], ids=lambda b: b.page.name)
+def test_every_cell_file_loads(block: Block, tmp_path: Path) -> None:
+    """An example of cellsync.yaml is one, and its rules are shipped packs."""
+    file = tmp_path / "cellsync.yaml"
+    file.write_text(block.text, encoding="utf-8")
+    topology = cells.load(file, environ={"CELLSYNC_PASSWORD": "a p@ss/word"})
+    assert [topology.parent.name, *(child.name for child in topology.children)] == ["api", "c1", "c2"]
+    assert set(topology.rules) <= set(rules.packs())
+
+
+@pytest.mark.parametrize(
+    "block", [b for b in _every("yaml") if not _is_topology(b)], ids=lambda b: b.page.name
+)
+def test_every_rule_file_loads(block: Block, tmp_path: Path) -> None:
+    """An example of a rule file is one, alone and together with the shipped packs."""
+    file = tmp_path / "example.yaml"
+    file.write_text(block.text, encoding="utf-8")
+    assert rules.load([str(file)]).rules
+    if {rule.id for rule in rules.load([str(file)]).rules} & {
+        r.id for r in rules.load(list(rules.packs())).rules
+    }:
+        pytest.fail("an example must not take the id of a shipped rule")
+    rules.load([*rules.packs(), str(file)])
+
+
+def test_the_mistake_in_the_tutorial_is_reported_as_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message of the tutorial is that of its example with one letter left out."""
+    page = ROOT / "docs" / "rules.rst"
+    example = next(block for block in _blocks(page, "yaml") if "pack: shop" in block.text)
+    shown = next(block.text for block in _blocks(page, "text") if block.text.startswith("shop.yaml:"))
+    monkeypatch.chdir(tmp_path)
+    broken = example.text.replace("article_id: articles", "article_id: article")
+    Path("shop.yaml").write_text(broken, encoding="utf-8")
+    with pytest.raises(ConfigurationError) as caught:
+        rules.load(["shop.yaml"])
+    assert str(caught.value) == shown
+
+
+# -- Output that is shown ----------------------------------------------------------------------
+
+
+def _config(folder: Path, urls: Mapping[str, URL | str]) -> Path:
+    lines = [
+        f"parent: {{name: api, database: '{_plain(urls['api'])}'}}",
+        "children:",
+        *(f"  - {{name: {child}, database: '{_plain(urls[child])}'}}" for child in nova.CHILDREN),
+        "rules: [nova-cells-v1]",
+        "settle: 0s",
+    ]
+    file = folder / "cellsync.yaml"
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return file
+
+
+def _plain(url: URL | str) -> str:
+    return url if isinstance(url, str) else url.render_as_string(hide_password=False)
+
+
+@dataclass(frozen=True)
+class Done:
+    """What one command said, and how it ended."""
+
+    stdout: str
+    stderr: str
+    code: int
+
+
+def _cellsync(folder: Path, *arguments: str) -> Done:
+    done = subprocess.run(
+        [sys.executable, "-m", "cellsync", *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=120,
+        check=False,
+    )
+    return Done(done.stdout, done.stderr, done.returncode)
+
+
+@pytest.fixture
+def demo_cells(tmp_path: Path) -> Path:
+    """Give a folder with the cells of the demonstration in SQLite, and their cellsync.yaml."""
+    urls = {cell: URL.create("sqlite", database=str(tmp_path / f"{cell}.db")) for cell in nova.CELLS}
+    for cell, url in urls.items():
+        nova.fill(url, cell=cell)
+    _config(tmp_path, urls)
+    return tmp_path
+
+
+def _transcript(page: Path) -> list[tuple[str, str]]:
+    """Return (command, output) for every command of a page's console blocks, in order."""
+    steps: list[tuple[str, list[str]]] = []
+    for block in _blocks(page, "console"):
+        for line in block.text.splitlines():
+            if line.startswith("$ "):
+                steps.append((line[2:], []))
+            else:
+                steps[-1][1].append(line)
+    return [(command, "\n".join(lines)) for command, lines in steps]
+
+
+def _shows(shown: str, real: str) -> bool:
+    """Say whether ``real`` is ``shown`` where "..." stands for anything, blanks counted once."""
+    pieces = [re.escape(" ".join(piece.split())) for piece in RUN_ID.sub("RUN", shown).split(ELISION)]
+    pattern = r"\s?.*\s?".join(pieces)
+    return re.fullmatch(pattern, " ".join(RUN_ID.sub("RUN", real).split())) is not None
+
+
+PAGES_WITH_OUTPUT = [page for page in PAGES if _blocks(page, "console")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES_WITH_OUTPUT, ids=lambda page: page.name)
+def test_the_output_that_a_page_shows_is_what_comes_out(page: Path, demo_cells: Path) -> None:
+    """The commands of a page, run one after another on the demonstration's cells, say what it shows."""
+    steps = _transcript(page)
+    # Run ids begin with the time: in order, they are those of the page's commands that write.
+    shown_runs = sorted({run for step in steps for text in step for run in RUN_ID.findall(text)})
+    real_runs: list[str] = []
+    for command, shown in steps:
+        names = dict(zip(shown_runs, real_runs, strict=False))
+        line = RUN_ID.sub(lambda match, names=names: names.get(match[0], match[0]), command)
+        done = _cellsync(demo_cells, *shlex.split(line)[1:])
+        assert _shows(shown, done.stdout), f"$ {line}\n{done.stdout}{done.stderr}"
+        real_runs += re.findall(rf"cellsync undo ({RUN_ID.pattern}) takes this run back", done.stdout)
+
+
+def _shape(value: Any) -> Any:
+    """Return the keys of a JSON value, lists as the union of their items."""
+    if isinstance(value, dict):
+        return {key: _shape(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_shape(value[0])] if value else []
+    return None
+
+
+def _same_shape(shown: Any, real: Any) -> bool:
+    if isinstance(shown, dict) and isinstance(real, dict):
+        free = {"key", "columns"}  # the names in them are a rule's columns
+        both = all(_same_shape(shown[key], real[key]) for key in shown.keys() & real.keys() - free)
+        return shown.keys() == real.keys() and both
+    if isinstance(shown, list) and isinstance(real, list) and shown and real:
+        return _same_shape(shown[0], real[0])
+    return True
+
+
+def test_the_json_has_the_keys_that_the_readme_shows(demo_cells: Path) -> None:
+    """The example has every key of a real report, in its order, and no other."""
+    example = json.loads(_blocks(PAGES[0], "json")[0].text)
+    real = json.loads(
+        _cellsync(demo_cells, "diff", "c2", "--rule", "aggregate-metadata", "--format", "json").stdout
+    )
+    assert list(example) == list(real)
+    assert _same_shape(_shape(example), _shape(real))
+    table = next(t for t in real["cells"][0]["tables"] if t["rule"] == "aggregate-metadata")
+    shown = example["cells"][0]["tables"][0]
+    assert list(shown) == list(table)
+    assert {key: shown[key] for key in ("rows", "missing", "changed", "extra")} == {
+        key: table[key] for key in ("rows", "missing", "changed", "extra")
+    }
+
+
+# -- SQL and privileges, on MariaDB ------------------------------------------------------------
+
+
+@pytest.fixture
+def mariadb_cells(database: Callable[..., str], tmp_path: Path) -> dict[str, URL]:
+    """Give the cells of the demonstration in MariaDB: cell -> URL, with a login that may do all."""
+    urls = {cell: make_url(database(charset="utf8mb3")) for cell in nova.CELLS}
+    for cell, url in urls.items():
+        nova.fill(url, cell=cell)
+    _config(tmp_path, urls)
+    return urls
+
+
+def test_the_sql_in_the_life_of_a_row_is_what_is_sent(mariadb_cells: dict[str, URL], tmp_path: Path) -> None:
+    """Every statement on the page is in the log of the command that the page names."""
+    page = ROOT / "docs" / "life-of-a-row.rst"
+    assert "``cellsync -vvv repair c2 --rule aggregate-metadata``" in page.read_text(encoding="utf-8")
+    done = _cellsync(tmp_path, "-vvv", "repair", "c2", "--rule", "aggregate-metadata", "--yes")
+    sent = {" ".join(line.split()) for line in done.stderr.splitlines()}
+    for block in _blocks(page, "sql"):
+        pieces = [re.escape(" ".join(piece.split())) for piece in block.text.split(ELISION)]
+        pattern = re.compile(r"\S+ \S+: \S+: " + r" ?.* ?".join(pieces))
+        assert any(pattern.fullmatch(f"{line}") or pattern.search(line) for line in sent), block.text
+
+
+def _grants() -> list[str]:
+    """Return the SQL for the parent, and for a child, as docs/operations.rst has it."""
+    text = _section((ROOT / "docs" / "operations.rst").read_text(encoding="utf-8"), "Privileges")
+    found = [block.text for block in _blocks(ROOT / "docs" / "operations.rst", "mysql")]
+    assert len(found) == 2 and "GRANT" in text
+    return found
+
+
+def test_the_readme_has_the_same_grants() -> None:
+    """The short version and the long one may not come apart."""
+    assert [block.text for block in _blocks(PAGES[0], "mysql")] == _grants()
+
+
+def _admit(server: Server, statements: str, *, schemas: Sequence[str], login: str) -> None:
+    """Run GRANT lines for a login of the test's own, once for each schema that stands for ``nova``."""
+    for schema in schemas:
+        made = statements.replace("'cellsync'@'10.0.0.%'", f"'{login}'@'%'").replace(
+            "CREATE USER", "CREATE USER IF NOT EXISTS"
+        )
+        made = re.sub(r"\bON nova\.", f"ON `{schema}`.", made)
+        load(server.url(), made)
+
+
+@pytest.mark.slow
+def test_the_grant_lines_suffice(mariadb_cells: dict[str, URL], server: Server, tmp_path: Path) -> None:
+    """With just these privileges: diff, schema, repair with a journal of its own, history, undo."""
+    parent, child = _grants()
+    login = f"least_{os.getpid()}"
+    schemas = {cell: str(url.database) for cell, url in mariadb_cells.items()}
+    before = {cell: checksums(url, tables=tuple(nova.NOVA.tables)) for cell, url in mariadb_cells.items()}
+    try:
+        _admit(server, parent, schemas=[schemas["api"]], login=login)
+        _admit(server, child, schemas=[schemas["c1"], schemas["c2"]], login=login)
+        _config(
+            tmp_path,
+            {cell: url.set(username=login, password="secret") for cell, url in mariadb_cells.items()},
+        )
+        assert _cellsync(tmp_path, "schema").code == ExitCode.IN_STEP
+        assert _cellsync(tmp_path, "diff").code == ExitCode.DIFFERENCES
+        # One child first: it makes the journal.
+        for cell in nova.CHILDREN:
+            done = _cellsync(tmp_path, "repair", cell, "--yes")
+            assert done.code == ExitCode.DIFFERENCES, done.stdout + done.stderr
+        runs = json.loads(_cellsync(tmp_path, "history", "--format", "json").stdout)["runs"]
+        for each in runs:
+            done = _cellsync(tmp_path, "undo", each["run"], "--yes")
+            assert done.code == ExitCode.IN_STEP, done.stdout + done.stderr
+        after = {cell: checksums(url, tables=tuple(nova.NOVA.tables)) for cell, url in mariadb_cells.items()}
+        assert after == before
+    finally:
+        sql(server.url(), f"DROP USER IF EXISTS '{login}'@'%'")
+
+
+@pytest.mark.slow
+def test_a_reading_login_is_enough_to_look(
+    mariadb_cells: dict[str, URL], server: Server, tmp_path: Path
+) -> None:
+    """With SELECT and REFERENCES everywhere diff, plan and schema work, and a repair writes nothing."""
+    login = f"reader_{os.getpid()}"
+    try:
+        _admit(
+            server, _grants()[0], schemas=[str(url.database) for url in mariadb_cells.values()], login=login
+        )
+        _config(
+            tmp_path,
+            {cell: url.set(username=login, password="secret") for cell, url in mariadb_cells.items()},
+        )
+        assert _cellsync(tmp_path, "schema").code == ExitCode.IN_STEP
+        assert _cellsync(tmp_path, "diff").code == ExitCode.DIFFERENCES
+        assert _cellsync(tmp_path, "plan").code == ExitCode.DIFFERENCES
+        assert _cellsync(tmp_path, "repair", "--yes").code == ExitCode.REFUSED
+    finally:
+        sql(server.url(), f"DROP USER IF EXISTS '{login}'@'%'")
