@@ -34,6 +34,7 @@ from cellsync.model import (
     Stored,
     Table,
     Value,
+    dangles,
     folded,
     shown,
 )
@@ -373,9 +374,41 @@ class _Batch:
         after = self._writer.read_back(table, self._identity, identities) if made else {}
         last = {change.identity: id(change) for change in made}
         return [
-            self._as_read(outcome, after.get(outcome.change.identity), last.get(outcome.change.identity))
+            self._mangled(outcome, after.get(outcome.change.identity), last.get(outcome.change.identity))
+            or self._as_read(outcome, after.get(outcome.change.identity), last.get(outcome.change.identity))
             for outcome in outcomes
         ]
+
+    def _mangled(self, outcome: Outcome, now: RawRow | None, last: int | None) -> Outcome | None:
+        """Take a row back that the server keeps otherwise than it was written, and fail it.
+
+        In strict mode too it cuts trailing spaces, rounds decimals and drops fractions of a second,
+        with a note at most.
+        """
+        change = outcome.change
+        if outcome.fate is not Fate.APPLIED or change.after is None or now is None or last != id(change):
+            return None
+        wrong = [
+            f"{name} {shown(wanted)} as {shown(now.get(name))}"
+            for name, wanted in self._values(change.after).items()
+            if not isinstance(wanted, ServerTime) and self._exact(name) and not _same(now.get(name), wanted)
+        ]
+        if not wrong:
+            return None
+        located = dict(zip(self._identity, change.identity, strict=True))
+        if change.action is Action.INSERT:
+            self._writer.delete(change.table, located)
+        else:
+            was = self._found[id(change)]
+            restored = {name: value for name, value in was.items() if not _same(value, now.get(name))}
+            self._writer.update(change.table, located, restored)
+        message = f"it does not fit: the server keeps {', '.join(wrong)}"
+        return Outcome(change=change, fate=Fate.FAILED, message=message)
+
+    def _exact(self, name: str) -> bool:
+        """Say whether a column must read as it was written: a rule's own ``on_insert`` may be loose."""
+        target = self._target
+        return target is None or any(part.column == name for part in (*target.key, *target.columns))
 
     def _as_read(self, outcome: Outcome, now: RawRow | None, last: int | None) -> Outcome:
         change = outcome.change

@@ -294,9 +294,10 @@ def _put(text: str, output: str | None, *, private: bool = False) -> None:
     if output is None:
         click.echo(text, nl=False)
         return
+    _check_place(output)
     part = Path(f"{output}.part")
-    part.unlink(missing_ok=True)
     try:
+        part.unlink(missing_ok=True)
         with open(
             os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o644),
             "w",
@@ -306,6 +307,19 @@ def _put(text: str, output: str | None, *, private: bool = False) -> None:
         part.replace(output)
     except OSError as error:
         raise UsageError(f"cannot write {output}: {error.strerror}") from None
+
+
+def _check_place(output: str | None) -> None:
+    """Raise UsageError where ``_put`` could not write, while nothing has been done yet."""
+    if output is None:
+        return
+    path, folder = Path(output), Path(output).parent
+    if path.is_dir():
+        raise UsageError(f"cannot write {output}: it is a directory")
+    if not folder.is_dir():
+        raise UsageError(f"cannot write {output}: there is no directory {folder}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"cannot write {output}: {folder} is not writable")
 
 
 def _finish(common: Common, report: Report, format_: str, output: str | None = None) -> ExitCode:
@@ -335,6 +349,7 @@ def diff(
     output: str | None,
 ) -> ExitCode:
     """Say what differs between the parent and its children, and what it breaks."""
+    _check_place(output)
     request = _request(common, "diff", cells=cells, chosen=chosen, features=features)
     return _finish(common, _compared(common, request).report, format_, output)
 
@@ -356,6 +371,7 @@ def plan(
     """Show what a repair would write; -o keeps it in a file for `repair --plan`."""
     from cellsync.run import planfile
 
+    _check_place(output)
     request = _request(common, "plan", cells=cells, chosen=chosen, features=features, waived=waived)
     prepared = _compared(common, request)
     if output is not None:
@@ -389,6 +405,7 @@ def repair(
     from cellsync.run import planfile
 
     _need_consent(yes, dry_run)
+    _check_place(output)
     planned = None if plan_ is None else planfile.from_text(_read(plan_), file=plan_)
     request = _request(
         common,
@@ -419,6 +436,7 @@ def undo(
     from cellsync import run
 
     _need_consent(yes, dry_run)
+    _check_place(output)
     request = _request(common, "undo", reason=reason, without_rules=True)
     prepared = run.prepare_undo(request, run_id)
     return _carry_out(common, request, prepared, yes=yes, dry_run=dry_run, format_=format_, output=output)

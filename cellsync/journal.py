@@ -17,7 +17,7 @@ from sqlalchemy.dialects import mysql
 
 from cellsync import codec
 from cellsync.errors import CellsyncError, JournalUnavailable
-from cellsync.model import Action, Change, JournaledChange, JournaledRun, Outcome, Run
+from cellsync.model import Action, Change, Identity, JournaledChange, JournaledRun, Outcome, Run
 
 SCHEMA = "cellsync"
 VERSION = 1
@@ -105,6 +105,20 @@ class Session(Protocol):
     def execute(self, statement: sa.Executable, rows: Sequence[Mapping[str, Any]] = ()) -> sa.Result[Any]: ...
 
 
+_PUSHED = sa.Table(
+    "pushed",
+    _METADATA,
+    sa.Column("database_name", _SHORT, primary_key=True),
+    sa.Column("rule", _NAME, primary_key=True),
+    # The pushed row's primary key, and that of the row it was made from, as in changes.
+    sa.Column("identity", _NAME, primary_key=True),
+    sa.Column("origin", _NAME, nullable=False),
+    sa.Column("origin_cell", _NAME, nullable=False),
+    sa.Column("run", _SHORT, nullable=False),
+    **_OPTIONS,
+)
+
+
 def _statements() -> list[schema.ExecutableDDLElement]:
     made: list[schema.ExecutableDDLElement] = []
     for table in _METADATA.sorted_tables:
@@ -121,7 +135,7 @@ def sql() -> str:
         # Without tabs: a report shows them as \t, and what it shows must be fit for a client.
         *(str(statement.compile(dialect=dialect)).strip().replace("\t", "  ") for statement in _statements()),
         f"INSERT IGNORE INTO {SCHEMA}.format (version) VALUES ({VERSION})",
-        f"GRANT SELECT, INSERT, UPDATE ON {SCHEMA}.* TO 'cellsync'@'%'",
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON {SCHEMA}.* TO 'cellsync'@'%'",
     ]
     return "".join(f"{statement};\n" for statement in statements)
 
@@ -195,7 +209,12 @@ class Journal:
     def __init__(self, session: Session, run: Run, *, cell: str, database: str) -> None:
         self._session = session
         self._run = run
+        self._origin_cell = run.topology
         self._about = {"run": run.id, "database_name": database, "cell": cell}
+
+    def takes_from(self, cell: str) -> None:
+        """Say which cell the rows that are recorded from now on were made from."""
+        self._origin_cell = cell
 
     def begin(self, *, undoes: str | None = None) -> None:
         """Record that the run starts to write to this database."""
@@ -237,6 +256,34 @@ class Journal:
         """Write the changes of one batch; the caller's transaction holds them both."""
         if outcomes:
             self._session.execute(_CHANGES.insert(), [self._row(outcome.change) for outcome in outcomes])
+            self._remember([outcome.change for outcome in outcomes])
+
+    def _remember(self, made: Sequence[Change]) -> None:
+        """Keep which rows cellsync pushed, and from which rows; prune does not touch it."""
+        coming = [c for c in made if c.action is Action.INSERT and c.origin]
+        going = [c for c in made if c.action is Action.DELETE]
+        if coming or going:
+            gone = [
+                {"a_rule": c.rule, "an_identity": codec.tuple_to_text(c.identity)} for c in (*going, *coming)
+            ]
+            theirs = sa.and_(
+                _PUSHED.c.database_name == self._about["database_name"],
+                _PUSHED.c.rule == sa.bindparam("a_rule"),
+                _PUSHED.c.identity == sa.bindparam("an_identity"),
+            )
+            self._session.execute(_PUSHED.delete().where(theirs), gone)
+        if coming:
+            self._session.execute(_PUSHED.insert(), [self._pushed_row(change) for change in coming])
+
+    def _pushed_row(self, change: Change) -> dict[str, Any]:
+        return {
+            "database_name": self._about["database_name"],
+            "rule": change.rule,
+            "identity": codec.tuple_to_text(change.identity),
+            "origin": codec.tuple_to_text(change.origin),
+            "origin_cell": self._origin_cell,
+            "run": self._run.id,
+        }
 
     def recorded(self, changes: Sequence[Change]) -> Sequence[bool]:
         """Say for each change whether it is in the journal."""
@@ -339,6 +386,26 @@ def _joined(one: JournaledRun, other: JournaledRun) -> JournaledRun:
         cells=tuple(dict.fromkeys((*one.cells, *other.cells))),
         applied=one.applied + other.applied,
     )
+
+
+def pushed(
+    session: Session, rules: Collection[str], *, database: str, origin_cell: str
+) -> Mapping[str, Mapping[Identity, Identity]]:
+    """Return, by rule, the rows that cellsync pushed to a database: primary key -> that of its origin.
+
+    Empty where there is no journal, or none that this login may see.
+    """
+    if not session.has_table(_PUSHED.name, schema=SCHEMA):
+        return {}
+    mine = sa.and_(
+        _PUSHED.c.database_name == database, _PUSHED.c.origin_cell == origin_cell, _PUSHED.c.rule.in_(rules)
+    )
+    found: dict[str, dict[Identity, Identity]] = {}
+    columns = (_PUSHED.c.rule, _PUSHED.c.identity, _PUSHED.c.origin)
+    for row in session.execute(sa.select(*columns).where(mine)).mappings():
+        known = found.setdefault(row["rule"], {})
+        known[codec.tuple_from_text(row["identity"])] = codec.tuple_from_text(row["origin"])
+    return found
 
 
 def changes(session: Session, run: str, *, database: str, cell: str) -> tuple[JournaledChange, ...]:

@@ -91,9 +91,7 @@ def paired(rule: Rule, known: RuleSet, desired: db.Database, existing: db.Databa
     """Return how both sides of a rule are read, from the schemas of two databases."""
     parent_tables = desired.tables([each.table for each in known.rules])
     child_tables = existing.tables([each.child_table for each in known.rules])
-    made = pair(
-        rule, known, parent_tables=parent_tables, child_tables=child_tables, parent="api", child="c1"
-    )
+    made = pair(rule, known, parent_tables=parent_tables, child_tables=child_tables, parent="api", child="c1")
     assert isinstance(made, Pairing), made
     return made
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 from conftest import DatabaseFactory
-from edges import TIMEOUTS, Stand, add, execute, opened, result, rows, ruleset
+from edges import Stand, add, execute, opened, result, rows, ruleset
 from servers import checksums
 
 from cellsync import apply, db, run
 from cellsync.errors import TransactionLost, WriteFailed
 from cellsync.journal import Journal, prepare
-from cellsync.model import Action, Change, Fate, Family, Outcome, Projected, Projection, Row
+from cellsync.model import Action, Change, Family, Fate, Outcome, Projected, Projection, Row
 
 THINGS = """
 CREATE TABLE things (
@@ -222,7 +222,9 @@ def test_a_row_that_does_not_fit_fails_alone_and_nothing_is_mangled(
     assert (done.counts.applied, done.counts.failed) == (2, 1)
     assert len(done.problems) == 1 and "t name=b: failed: " in done.problems[0]
     assert rows(urls["c1"], "SELECT * FROM t WHERE name = 'b'") == before
-    assert {row["name"]: row["n"] for row in rows(urls["c1"], "SELECT * FROM t WHERE name IN ('a', 'c')")} == {
+    assert {
+        row["name"]: row["n"] for row in rows(urls["c1"], "SELECT * FROM t WHERE name IN ('a', 'c')")
+    } == {
         "a": 1,
         "c": 1,
     }
@@ -273,8 +275,8 @@ def test_an_undo_leaves_the_rows_that_changed_since(stand: Stand) -> None:
     )
     problems = result(stand.undo("r1", "u1"), "c1").problems
     assert len(problems) == 2
-    assert problems[0].startswith("delete things name=c: conflict: size was 1 and is 4, touched was ")
-    assert problems[1].startswith("update things name=a: conflict: size was 1 and is 3, touched was ")
+    assert problems[0].startswith("update things name=a: conflict: size was 1 and is 3, touched was ")
+    assert problems[1].startswith("delete things name=c: conflict: size was 1 and is 4, touched was ")
     assert things(stand) == {"a": 3, "b": 8, "c": 4}
 
 

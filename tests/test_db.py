@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any
 
 import pytest
 import servers
 import sqlalchemy as sa
-from edges import TIMEOUTS, add, cell, execute, opened, rows
+from edges import add, execute, opened
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from servers import PrivateServer, Server
 
-from cellsync import codec, db
+from cellsync import codec
 from cellsync.db.schema import family
 from cellsync.demo.database import connected
-from cellsync.errors import Locked, ReadFailed, Rejected, TransactionLost, Unreachable, WriteFailed
+from cellsync.errors import ReadFailed
 from cellsync.model import (
-    Dangling,
     Family,
-    Join,
     LookUp,
     Projected,
     Projection,
     Row,
-    ServerTime,
-    SoftDelete,
     Value,
 )
 from cellsync.transforms import REGISTRY
@@ -196,7 +190,9 @@ def fill_wide(url: str) -> None:
             chosen = {k: values[number - 1] for k, values in TYPES.items() if 0 < number <= len(values)}
             marks = [value.sql if isinstance(value, Raw) else f":{COLUMNS[k]}" for k, value in chosen.items()]
             names = [COLUMNS[k] for k in chosen]
-            statement = f"INSERT INTO wide ({', '.join(['id', *names])}) VALUES ({', '.join([':id', *marks])})"
+            statement = (
+                f"INSERT INTO wide ({', '.join(['id', *names])}) VALUES ({', '.join([':id', *marks])})"
+            )
             values = {COLUMNS[k]: value for k, value in chosen.items() if not isinstance(value, Raw)}
             connection.execute(sa.text(statement), {"id": number, **values})
 
@@ -328,7 +324,9 @@ def test_a_where_means_what_its_author_wrote(schema: str, where: str, expected: 
 # -- Transforms --------------------------------------------------------------------------------
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
-PATHS = st.lists(st.sampled_from(["@", "!", "api", "c1", "é", " ", "'", "\\", "%", ":x", "😀", "\0"]), max_size=8)
+PATHS = st.lists(
+    st.sampled_from(["@", "!", "api", "c1", "é", " ", "'", "\\", "%", ":x", "😀", "\0"]), max_size=8
+)
 ITEMS = st.one_of(TEXTS, PATHS.map("".join))
 # A NUL cannot stand in the SQL of SQLite; no cell's name has one.
 CELLS = ITEMS.map(lambda text: text.replace("\0", ""))
@@ -345,7 +343,9 @@ def test_both_faces_of_a_transform_agree(
     expected = {n: REGISTRY[name].function(v, parent=parent, child=child) for n, v in enumerate(values)}
     with opened(schema if backend == "mariadb" else "sqlite://") as database:
         column = "text CHARACTER SET utf8mb4" if backend == "mariadb" else "text"
-        database.connection.exec_driver_sql(f"CREATE TEMPORARY TABLE said (id integer PRIMARY KEY, v {column})")
+        database.connection.exec_driver_sql(
+            f"CREATE TEMPORARY TABLE said (id integer PRIMARY KEY, v {column})"
+        )
         stored = [*({"id": n, "v": value} for n, value in enumerate(values)), {"id": -1, "v": None}]
         database.execute(sa.text("INSERT INTO said VALUES (:id, :v)"), stored)
         read = Projection(

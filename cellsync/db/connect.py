@@ -122,8 +122,12 @@ _ROW = (
     oslo_errors.DBReferenceError,
     oslo_errors.DBConstraintError,
 )
-# Out of range, too long, wrong for its charset, NULL where there may be none, no default, a CHECK.
-_ROW_CODES = {1048, 1054, 1062, 1264, 1265, 1292, 1364, 1366, 1406, 1451, 1452, 1526, 3140, 3819, 4025}
+# Out of range, too long, wrong for its charset, NULL where there may be none, no default, no shape,
+# no partition for it, a trigger that says no, a CHECK.
+_ROW_CODES = {
+    *(1048, 1054, 1062, 1264, 1265, 1292, 1364, 1366, 1406, 1411, 1416, 1451, 1452, 1526, 1644, 1690),
+    *(3140, 3819, 4025),
+}
 
 
 def _translation(cell: str, error: Exception, *, writing: bool) -> CellsyncError:

@@ -214,8 +214,12 @@ class Database:
 
     def has_table(self, name: str, *, schema: str) -> bool:
         """Say whether there is such a table, as far as this login may see."""
-        with translated(self.cell.name):
-            return sqlalchemy.inspect(self.connection).has_table(name, schema=schema)
+        if self._dialect.name == "sqlite":
+            with translated(self.cell.name):
+                return sqlalchemy.inspect(self.connection).has_table(name, schema=schema)
+        # Not SQLAlchemy's way, DESCRIBE: that is an error where this login may not see the table.
+        sql = "SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA = :schema AND TABLE_NAME = :name"
+        return bool(self._query(sql, schema=schema, name=name))
 
     def execute(
         self, statement: sqlalchemy.Executable, rows: Sequence[Mapping[str, Any]] = ()

@@ -169,8 +169,10 @@ class Select:
         alternatives = []
         for key in keys:
             terms = []
-            for expressions, part in zip(self._comparable, key, strict=True):
-                for expression, value in zip(expressions, _scalars(part, len(expressions)), strict=True):
+            for projected, expressions, part in zip(
+                self._projection.key, self._comparable, key, strict=True
+            ):
+                for expression, value in zip(expressions, _scalars(part, projected), strict=True):
                     name = f"k{len(parameters)}"
                     parameters[name] = value
                     terms.append(f"{expression} {self._dialect.same} :{name}")
@@ -178,11 +180,13 @@ class Select:
         return ("(" + " OR ".join(alternatives) + ")" if alternatives else "1 = 0"), parameters
 
 
-def _scalars(part: KeyPart, width: int) -> list[Value]:
+def _scalars(part: KeyPart, projected: Projected) -> list[Value]:
     """Return the scalars of one key part: those of a reference's key, or as many NULLs as it has."""
-    if isinstance(part, tuple):
-        return [scalar for each in part for scalar in _scalars(each, 1)]
-    return [None] * width if part is None or isinstance(part, Dangling) else [part]
+    if projected.join is None:
+        return [None if isinstance(part, (tuple, Dangling)) else part]
+    keys = projected.join.key
+    parts = part if isinstance(part, tuple) else (None,) * len(keys)
+    return [scalar for each, inner in zip(parts, keys, strict=True) for scalar in _scalars(each, inner)]
 
 
 def _literal(dialect: Dialect, value: Value) -> str:

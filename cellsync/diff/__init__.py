@@ -7,11 +7,13 @@ rule on one edge:
     routing      rows of the parent   -> the rows of each child, findings about the others
     rows         rows of both sides   -> TableDiff
     confirming   the same rows again  -> TableDiff of what still differs
+    following    what was pushed once -> TableDiff in which a renamed row is one row
 
 `schemas` compares the tables themselves, `reader` is the database as it is seen from here.
 """
 
 from cellsync.diff.confirming import confirm, unsettled
+from cellsync.diff.following import Renames, follow
 from cellsync.diff.pairing import compared, pair
 from cellsync.diff.reader import Reader
 from cellsync.diff.routing import Routed, route
@@ -22,10 +24,12 @@ from cellsync.model import Pairing
 __all__ = [
     "Pairing",
     "Reader",
+    "Renames",
     "Routed",
     "compare",
     "compared",
     "confirm",
+    "follow",
     "pair",
     "route",
     "schema",

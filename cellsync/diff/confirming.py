@@ -15,6 +15,7 @@ from cellsync.model import (
     Row,
     Status,
     TableDiff,
+    dangles,
     folded,
     shown,
 )
@@ -87,7 +88,7 @@ def _twins(
         }:
             continue
         for twin in colliding(difference.key):
-            if twin.key != difference.key:
+            if twin.key != difference.key and not twin.limbo and not dangles(twin.key):
                 yield _twin(pairing, difference, twin)
                 break
 

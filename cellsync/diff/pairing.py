@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,11 +91,17 @@ class _Sides:
             return self.parent_tables.get(rule.table)
         return self.child_tables.get(rule.child_table)
 
-    def referenced(self, rule: Rule) -> Iterator[tuple[str, Rule]]:
-        for column, rule_id in rule.references.items():
-            target = self.ruleset.rule(rule_id)
-            assert target is not None, rule_id  # rules.load checks it
-            yield column, target
+    def reached(self, rule: Rule) -> list[Rule]:
+        """Return the rules that a rule refers to, and those that they refer to, without itself."""
+        reached: dict[str, Rule] = {}
+        waiting = [*rule.references.values()]
+        while waiting:
+            target = self.ruleset.rule(waiting.pop())
+            assert target is not None  # rules.load checks it
+            if target.id not in (rule.id, *reached):
+                reached[target.id] = target
+                waiting += target.references.values()
+        return [*reached.values()]
 
     def projection(
         self, table: Table, names: tuple[str, ...], *, parent_side: bool, transformed: bool
@@ -194,8 +200,7 @@ def _failure(
 
 
 def _missing_tables(rule: Rule, sides: _Sides) -> Iterator[str]:
-    rules = [rule, *(target for _, target in sides.referenced(rule) if target.id != rule.id)]
-    for needed in rules:
+    for needed in (rule, *sides.reached(rule)):
         for cell, parent_side, name in (
             (sides.parent, True, needed.table),
             (sides.child, False, needed.child_table),
@@ -222,9 +227,18 @@ def _missing_columns(
         needed = used | ({rule.route.column} if rule.route and parent_side else set())
         if table is existing and rule.on_missing.value == "insert":
             needed = needed | set(rule.on_insert)
-        for name in sorted(needed):
-            if table.column(name) is None:
-                yield f"table {table.name} in {cell} has no column {name}"
+        yield from _absent(table, cell, needed)
+        for target in sides.reached(rule):
+            joined = sides.table(parent_side=parent_side, rule=target)
+            if joined is not None:
+                held = {target.soft_delete.column} if target.soft_delete else set()
+                yield from _absent(joined, cell, {*target.key, *target.references, *held})
+
+
+def _absent(table: Table, cell: str, needed: Collection[str]) -> Iterator[str]:
+    for name in sorted(needed):
+        if table.column(name) is None:
+            yield f"table {table.name} in {cell} has no column {name}"
 
 
 def _schema(rule: Rule, desired: Table | None, existing: Table | None) -> Iterator[SchemaDifference]:

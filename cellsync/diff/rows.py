@@ -18,6 +18,7 @@ from cellsync.model import (
     Status,
     Surrogate,
     TableDiff,
+    dangles,
     shown,
 )
 
@@ -83,7 +84,7 @@ def _index(pairing: Pairing, rows: Iterable[Row], cell: str, *, desired: bool) -
             side.findings.append(_limbo(pairing, row, cell))
             continue
         side.count += 1
-        if _dangles(row.key) or (desired and _dangles(row.values)):
+        if dangles(row.key) or (desired and dangles(row.values)):
             side.findings.append(_dangling(pairing, row, cell))
             side.aside.add(row.key)
         elif (first := side.rows.setdefault(row.key, row)) is not row and not _one_row(first, row):
@@ -101,10 +102,6 @@ def _one_row(first: Row, second: Row) -> bool:
     differently); through the transform both become the same row, with nothing to choose.
     """
     return first.route != second.route and first.values == second.values
-
-
-def _dangles(parts: tuple[KeyPart, ...]) -> bool:
-    return any(isinstance(p, Dangling) or (isinstance(p, tuple) and _dangles(p)) for p in parts)
 
 
 def _where(pairing: Pairing, row: Row, cell: str) -> str:
@@ -126,7 +123,7 @@ def _limbo(pairing: Pairing, row: Row, cell: str) -> Finding:
 
 def _dangling(pairing: Pairing, row: Row, cell: str) -> Finding:
     columns = [*zip(pairing.rule.key, row.key, strict=True), *zip(pairing.columns, row.values, strict=True)]
-    broken = "; ".join(f"{name} is {shown(part)}" for name, part in columns if _dangles((part,)))
+    broken = "; ".join(f"{name} is {shown(part)}" for name, part in columns if dangles((part,)))
     message = f"{_where(pairing, row, cell)} refers to a row that is not there or deleted: {broken}"
     return Finding(code="dangling-reference", cell=cell, message=message, key=row.key)
 
@@ -197,9 +194,9 @@ def _differences(
                 columns=tuple(_columns(pairing.columns, desired=row.values)),
             )
         elif row.values != other.values:
-            changed = tuple(_changed(pairing, row, other))
-            if changed:
-                yield Difference(kind=Kind.CHANGED, key=key, desired=row, existing=other, columns=changed)
+            columns = tuple(changed(pairing, row, other))
+            if columns:
+                yield Difference(kind=Kind.CHANGED, key=key, desired=row, existing=other, columns=columns)
     for key, other in held.items():
         if key not in wanted:
             yield Difference(
@@ -225,7 +222,8 @@ def _columns(
         )
 
 
-def _changed(pairing: Pairing, desired: Row, existing: Row) -> Iterator[ColumnDifference]:
+def changed(pairing: Pairing, desired: Row, existing: Row) -> Iterator[ColumnDifference]:
+    """Yield the compared columns that differ between two rows, by more than the rule tolerates."""
     for name, wanted, held in zip(pairing.columns, desired.values, existing.values, strict=True):
         if not _equal(wanted, held, pairing.rule.tolerance.get(name)):
             yield ColumnDifference(column=name, desired=wanted, existing=held)

@@ -15,7 +15,7 @@ Mappings are plain dicts that nobody changes; all values pickle, so that a run m
 threads, processes or machines. Everything is imported from here: ``from cellsync.model import Row``.
 """
 
-from cellsync.model.cells import Cell, Endpoint, Role, Topology
+from cellsync.model.cells import Accepted, Cell, Endpoint, Role, Topology
 from cellsync.model.differences import (
     ColumnDifference,
     Difference,
@@ -51,6 +51,7 @@ from cellsync.model.rules import (
     Notice,
     Pack,
     Position,
+    Removes,
     Requirement,
     Route,
     Rule,
@@ -71,9 +72,10 @@ from cellsync.model.schemas import (
     SchemaVersion,
     Table,
 )
-from cellsync.model.values import Dangling, Identity, Key, KeyPart, Secret, Value, folded, shown
+from cellsync.model.values import Dangling, Identity, Key, KeyPart, Secret, Value, dangles, folded, shown
 
 __all__ = [
+    "Accepted",
     "Action",
     "Bucketing",
     "Cell",
@@ -118,6 +120,7 @@ __all__ = [
     "Projection",
     "Reference",
     "Refusal",
+    "Removes",
     "Report",
     "Requirement",
     "Role",
@@ -142,6 +145,7 @@ __all__ = [
     "TableResult",
     "Topology",
     "Value",
+    "dangles",
     "folded",
     "shown",
 ]

@@ -1,9 +1,10 @@
-"""Who takes part: cells, where their databases are, the topology."""
+"""Who takes part: cells, where their databases are, the topology, and what people accept in it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 from enum import Enum
 
 from cellsync.model.values import Secret
@@ -36,6 +37,20 @@ class Cell:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Accepted:
+    """Differences and findings that people have decided to live with."""
+
+    cell: str
+    """A child, the parent, or "*" for every cell."""
+    rule: str
+    key: Mapping[str, str | None]
+    """Key column -> its value as ``shown`` has it, None for NULL; empty for every row of the rule."""
+    why: str
+    until: date | None = None
+    """The last day, in UTC, on which they do not count; None for ever."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Topology:
     """One parent and its children, in configured order; names are unique."""
 
@@ -45,6 +60,8 @@ class Topology:
     """The packs and rule files that the configuration names, in its order."""
     settle: timedelta = timedelta(seconds=0.5)
     """How long a run waits before differences are read again, where a rule does not say."""
+    accepted: tuple[Accepted, ...] = ()
+    """In the order of the configuration: the first one that applies says why."""
 
     def cell(self, name: str) -> Cell | None:
         """Return the cell of that name, parent included, or None."""

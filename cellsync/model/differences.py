@@ -42,6 +42,11 @@ class Difference:
     action: Action = Action.REPORT
     reason: str = ""
     """What it means, in the users' words."""
+    pushed: bool = False
+    """True when the existing row is one that cellsync wrote, not one of the cell's own."""
+    accepted: str = ""
+    """Why people live with it, "being retired (until 2026-12-31)"; empty when it counts. The action
+    of an accepted difference is IGNORE, but not all that is ignored is accepted: a rule may say so."""
     tombstone: str | None = None
     """For an extra row: when the desired side deleted its row of that key, as text, in UTC."""
 
@@ -56,6 +61,8 @@ class Finding:
     """The cell whose rows are wrong."""
     message: str
     key: Key | None = None
+    accepted: str = ""
+    """Why people live with it, as in a difference; empty when it counts."""
 
 
 class Status(str, Enum):

@@ -28,6 +28,14 @@ class Action(str, Enum):
     IGNORE = "ignore"
 
 
+class Removes(str, Enum):
+    """Which extra rows ``on_extra: delete`` or ``soft_delete`` may remove."""
+
+    ALL = "all"
+    PUSHED = "pushed"
+    """Only rows that cellsync itself wrote, as its journal knows; never a cell's own."""
+
+
 class Surrogate(str, Enum):
     """REMAP: every database numbers its own rows. PRESERVE: the id is the same everywhere."""
 
@@ -222,6 +230,7 @@ class Rule:
     on_missing: Action = Action.INSERT
     on_changed: Action = Action.UPDATE
     on_extra: Action = Action.REPORT
+    removes: Removes = Removes.ALL
     limits: Limits = Limits()
     settle: timedelta | None = None
     """How long to wait before differences are read again; None for the run's own setting."""

@@ -70,6 +70,11 @@ def shown(part: KeyPart) -> str:
     return str(part)
 
 
+def dangles(parts: tuple[KeyPart, ...]) -> bool:
+    """Say whether one of the parts, or a part of one, leads to no live row."""
+    return any(isinstance(p, Dangling) or (isinstance(p, tuple) and dangles(p)) for p in parts)
+
+
 def folded(key: Key) -> tuple[object, ...]:
     """Fold a key roughly as a case-insensitive, accent-insensitive collation does."""
 

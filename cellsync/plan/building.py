@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from cellsync.model import (
     Action,
     Change,
     Gate,
+    Key,
     Plan,
+    Reference,
     Skipped,
+    TableDiff,
     Value,
+    shown,
 )
 from cellsync.plan.changing import changes as changes_of
 from cellsync.plan.guarding import refuse, refuse_all, with_dependents
@@ -39,6 +43,7 @@ def build(
     going = [each for each in ordered if each.pairing.rule.id not in stopped]
     changes: list[Change] = []
     skipped: list[Skipped] = []
+    aside = {each.pairing.rule.id: set(_set_aside(each.table)) for each in ordered}
     for actions, sequence in (
         ({Action.INSERT}, going),
         ({Action.UPDATE}, going),
@@ -49,8 +54,9 @@ def build(
             if actions == {Action.UPDATE}:
                 made, tangled = untangled(made, each.written)
                 left = [*left, *tangled]
+            made, waiting = _placed(made, aside)
             changes += made
-            skipped += left
+            skipped += [*left, *waiting]
     writing = {change.rule for change in changes}
     return Plan(
         child=target.child,
@@ -63,34 +69,75 @@ def build(
     )
 
 
+def _set_aside(table: TableDiff) -> Iterator[Key]:
+    """Yield the keys that nothing may refer to: which row they mean, or whether it comes, is open."""
+    for finding in table.findings:
+        if finding.key is not None and finding.code in ("duplicate-key", "collation-twin", "preserved-id"):
+            yield finding.key
+
+
+def _placed(changes: Sequence[Change], aside: Mapping[str, set[Key]]) -> tuple[list[Change], list[Skipped]]:
+    """Divide changes by whether all rows that they refer to can be told; adds to ``aside``.
+
+    What refers to a row that was set aside would only be a conflict when it is written.
+    """
+    made: list[Change] = []
+    waiting: list[Skipped] = []
+    for change in changes:
+        values = [*(change.before or {}).values(), *(change.after or {}).values()]
+        lost = [v for v in values if isinstance(v, Reference) and v.key in aside.get(v.rule, ())]
+        if not lost:
+            made.append(change)
+            continue
+        reason = f"it refers to {shown(lost[0].key)} of {lost[0].rule}, which was set aside: see the findings"
+        waiting.append(Skipped(rule=change.rule, key=change.key, reason=reason))
+        if change.action is Action.INSERT:
+            aside[change.rule].add(change.key)
+    return made, waiting
+
+
 def _ordered(compared: Sequence[Compared]) -> list[Compared]:
     """Order the rules so that every table comes after the tables that it references.
 
-    References of the rules are acyclic (rules.load checks it); a foreign key that would close a
-    circle orders nothing.
+    References of the rules are acyclic (rules.load checks it) and always hold; a foreign key that
+    would close a circle orders nothing.
     """
     by_rule = {each.pairing.rule.id: each for each in compared}
     by_table: dict[str, list[str]] = {}
     for each in compared:
         by_table.setdefault(each.written.name, []).append(each.pairing.rule.id)
 
-    def needed(each: Compared) -> Iterator[str]:
-        yield from each.pairing.rule.references.values()
-        for key in each.written.foreign_keys:
-            yield from by_table.get(key.table, ())
-
+    needed: dict[str, set[str]] = {
+        rule: set(each.pairing.rule.references.values()) & set(by_rule) - {rule}
+        for rule, each in by_rule.items()
+    }
+    for rule, each in by_rule.items():
+        for other in (other for key in each.written.foreign_keys for other in by_table.get(key.table, ())):
+            if rule not in _reached(other, needed):
+                needed[rule].add(other)
     placed: dict[str, Compared] = {}
 
-    def place(rule_id: str, above: frozenset[str]) -> None:
-        if rule_id in placed or rule_id in above or rule_id not in by_rule:
-            return
-        for other in needed(by_rule[rule_id]):
-            place(other, above | {rule_id})
-        placed[rule_id] = by_rule[rule_id]
+    def place(rule: str) -> None:
+        for other in by_rule:
+            if other in needed[rule] and other not in placed:
+                place(other)
+        placed[rule] = by_rule[rule]
 
-    for rule_id in by_rule:
-        place(rule_id, frozenset())
+    for rule in by_rule:
+        if rule not in placed:
+            place(rule)
     return list(placed.values())
+
+
+def _reached(start: str, needed: Mapping[str, Collection[str]]) -> set[str]:
+    """Return a rule and all that it needs, directly or not."""
+    reached: set[str] = set()
+    waiting = [start]
+    while waiting:
+        rule = waiting.pop()
+        waiting += needed[rule] if rule not in reached else ()
+        reached.add(rule)
+    return reached
 
 
 def _notices(going: Sequence[Compared], writing: Collection[str], target: Target) -> Iterator[str]:

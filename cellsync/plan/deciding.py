@@ -11,6 +11,7 @@ from cellsync.model import (
     KeyPart,
     Kind,
     Pairing,
+    Removes,
     Rule,
     Saying,
     TableDiff,
@@ -34,7 +35,13 @@ def _decided(rule: Rule, difference: Difference, pairing: Pairing, names: Mappin
         difference.kind
     ]
     meaning = _meaning(rule, difference, pairing, names)
-    if action is Action.SOFT_DELETE:
+    if (
+        action in (Action.DELETE, Action.SOFT_DELETE)
+        and not difference.pushed
+        and rule.removes is Removes.PUSHED
+    ):
+        action, meaning = Action.REPORT, f"{meaning}; cellsync did not write it, so it stays"
+    elif action is Action.SOFT_DELETE:
         action, why = _soft_delete(difference, pairing)
         meaning = f"{meaning}; {why}"
     return replace(difference, action=action, reason=meaning)
@@ -45,6 +52,8 @@ def _soft_delete(difference: Difference, pairing: Pairing) -> tuple[Action, str]
     made = difference.existing.since if difference.existing else None
     if difference.tombstone is None:
         return Action.REPORT, f"{pairing.desired_cell} never deleted it"
+    if difference.pushed:
+        return Action.SOFT_DELETE, f"cellsync wrote it, and {pairing.desired_cell} deleted it since"
     if made is None:
         return Action.REPORT, f"nothing says whether it is older than the deletion of {difference.tombstone}"
     if made > difference.tombstone:

@@ -242,6 +242,7 @@ def _rule(raw: Raw, *, pack: str, position: model.Position) -> Rule:
         on_missing=Action(raw.get("on_missing", "insert")),
         on_changed=Action(raw.get("on_changed", "update")),
         on_extra=Action(raw.get("on_extra", "report")),
+        removes=model.Removes(raw.get("removes", "all")),
         limits=_limits(raw.get("limits", {})),
         settle=grammar.duration(raw["settle"]) if "settle" in raw else None,
         tolerance={column: float(number) for column, number in raw.get("tolerance", {}).items()},

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cellsync import transforms
-from cellsync.model import Action, Direction, Surrogate
+from cellsync.model import Action, Direction, Removes, Surrogate
 
 Node = dict[str, Any]
 
@@ -326,6 +326,11 @@ _RULE: dict[str, Node] = {
         [Action.REPORT.value, Action.DELETE.value, Action.SOFT_DELETE.value, Action.IGNORE.value],
         "What to do about a row that only the existing side has. With soft_delete, a delete needs a "
         "tombstone on the desired side. Default: report.",
+    ),
+    "removes": _choice(
+        [Removes.ALL.value, Removes.PUSHED.value],
+        "Which extra rows on_extra may delete: all of them, or pushed, only rows that cellsync wrote "
+        "itself and never a cell's own. Default: all.",
     ),
     "limits": _LIMITS,
     "settle": {

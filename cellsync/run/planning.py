@@ -6,13 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Union
 
-from cellsync import plan
+from cellsync import diff, journal, plan
 from cellsync.model import (
     Action,
     Cell,
     CellFailure,
     CellResult,
     Direction,
+    Identity,
+    Key,
+    Kind,
     Pairing,
     Report,
     Status,
@@ -48,7 +51,7 @@ def planned(state: State, pairs: Mapping[str, Paired], found: Mapping[str, Found
 def _plan_cell(state: State, child: Cell, pairs: Paired, found: Found) -> tuple[CellResult, list[Edge]]:
     names = {"parent": state.parent, "child": child.name}
     decided: dict[str, TableResult] = {}
-    for rule, table in found.items():
+    for rule, table in _followed(state, child, pairs, found).items():
         pairing = pairs[rule]
         both = isinstance(table, TableDiff) and isinstance(pairing, Pairing)
         decided[rule] = _judged(plan.decide(pairing, table, names)) if both else table  # type: ignore[arg-type]
@@ -65,6 +68,34 @@ def _plan_cell(state: State, child: Cell, pairs: Paired, found: Found) -> tuple[
     )
     result = CellResult(cell=child.name, status=worst(tables), tables=tables)
     return with_plans(result, [edge.plan for edge in edges]), edges
+
+
+def _followed(state: State, child: Cell, pairs: Paired, found: Found) -> Found:
+    """Recognise the rows that cellsync pushed under their old keys, rule after rule."""
+    moved = {rule for rule, table in found.items() if isinstance(table, TableDiff) and _moved(table)}
+    if not moved:
+        return found
+    known: dict[str, Mapping[Identity, Identity]] = {}
+    for direction in Direction:
+        rules = [rule for rule in moved if found[rule].direction is direction]
+        down = direction is Direction.DOWN
+        written, origin = (child.name, state.parent) if down else (state.parent, child.name)
+        database, schema = state.databases[written], state.looks[written].identity.schema
+        if rules:
+            known.update(journal.pushed(database, rules, database=schema, origin_cell=origin))
+    followed = dict(found)
+    renames: dict[str, Mapping[Key, Key]] = {}
+    for rule, table in found.items():
+        pairing = pairs[rule]
+        if rule in moved and isinstance(table, TableDiff) and isinstance(pairing, Pairing):
+            result = diff.follow(pairing, table, pushed=known.get(rule, {}), renames=renames)
+            followed[rule], renames[rule] = result.table, result.renames
+    return followed
+
+
+def _moved(table: TableDiff) -> bool:
+    """Say whether a renamed or a pushed row could be among the differences."""
+    return table.count(Kind.EXTRA) > 0 or table.count(Kind.CHANGED) > 0
 
 
 def _judged(table: TableDiff) -> TableDiff:

@@ -18,6 +18,7 @@ from cellsync.model import (
     CellFailure,
     CellResult,
     Counts,
+    Direction,
     Fate,
     JournaledRun,
     Outcome,
@@ -117,6 +118,8 @@ def _carry_out(edge: Edge, database: db.Database, journal: Journal) -> Written:
     denied = list(apply.denied(changes, writer=database))
     if denied:
         return _refused(edge, "privilege", "; ".join(denied))
+    if edge.direction is Direction.UP and not edge.undoes:
+        journal.takes_from(edge.child)
     outcomes = apply.execute(changes, writer=database, recorder=journal, targets=edge.targets)
     with database.snapshot():
         unlike = apply.verify(outcomes, changes, reader=database, targets=edge.targets)

@@ -28,7 +28,8 @@ def login(cells: Deployment, server: Server) -> Iterator[Login]:
         if on_journal:
             sql(server.url(), f"GRANT {on_journal} ON cellsync.* TO 'narrow'@'127.0.0.1'")
         narrow = {
-            cell: sa.make_url(url).set(username="narrow", password=PASSWORD) for cell, url in cells.urls.items()
+            cell: sa.make_url(url).set(username="narrow", password=PASSWORD)
+            for cell, url in cells.urls.items()
         }
         return cells.configure(
             urls={cell: url.render_as_string(hide_password=False) for cell, url in narrow.items()}

@@ -1,0 +1,20 @@
+"""Read cellsync.yaml: which cells there are, and how their databases and brokers are reached.
+
+    cellsync.yaml -> yamlfile.Document -> shape (JSON Schema) -> references (${...}) -> topology
+
+topology     the file as a whole: cells, rules, settle; every problem, once, with its place
+shape        which keys there are, and of what kind their values
+references   what stands for ${NAME} and ${file:PATH}
+endpoints    URLs of databases and brokers: normal for drivers, with stars for people
+optionfiles  nova.conf and client option files, where others keep such URLs
+files        text from a file, or why there is none
+
+All problems of the file are collected and raised once, each with file:line:column. No message
+repeats a value that may hold a password: URLs are shown with stars, and what could not be read
+is not shown at all.
+"""
+
+from cellsync.cells.endpoints import broker_endpoint, endpoint
+from cellsync.cells.topology import example, load
+
+__all__ = ["broker_endpoint", "endpoint", "example", "load"]

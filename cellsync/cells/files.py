@@ -1,0 +1,20 @@
+"""Text from a file, or why there is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cellsync.errors import UsageError
+
+
+def contents(file: Path) -> str:
+    """Return the text of a UTF-8 file; raises UsageError, whose text holds no part of it."""
+    try:
+        return file.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise UsageError(f"cannot read {file}: {error.strerror}") from error
+    except UnicodeDecodeError:  # holds the bytes, and with them a password
+        reason = "it is not UTF-8 text"
+    except ValueError:  # a NUL in the path
+        reason = "this is no path"
+    raise UsageError(f"cannot read {file}: {reason}")

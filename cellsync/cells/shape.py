@@ -1,0 +1,98 @@
+"""Which keys a cell file has and of what kind their values are, with messages of our own."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, cast
+
+import jsonschema
+
+from cellsync import yamlfile
+
+
+def _mapping(required: list[str], **properties: Any) -> dict[str, Any]:
+    return {"type": "object", "required": required, "additionalProperties": False, "properties": properties}
+
+
+_STRING = {"type": "string"}
+_NULLABLE = {"type": ["string", "null"]}
+_TEXT = {"type": "string", "minLength": 1}
+_DATE = {"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}$"}
+# A number with a dot would lose its zeros, a bare yes or no is a boolean: those are quoted.
+_KEY = {
+    "type": ["object", "string"],
+    "minProperties": 1,
+    "additionalProperties": {"type": ["string", "integer", "null"]},
+}
+_CELL = _mapping(
+    ["name"], name=_STRING, database=_STRING, broker=_NULLABLE, nova_conf=_TEXT, defaults_file=_TEXT
+)
+_ACCEPTED = _mapping(
+    ["cell", "rule", "key", "why"], cell=_TEXT, rule=_TEXT, key=_KEY, why=_TEXT, until=_DATE
+)
+
+_SCHEMA = _mapping(
+    ["parent", "children"],
+    parent=_CELL,
+    children={"type": "array", "minItems": 1, "items": _CELL},
+    rules={"type": ["array", "string"], "items": _STRING},
+    settle={"type": ["number", "string"]},
+    accept={"type": "array", "items": _ACCEPTED},
+)
+
+
+def misshapen(data: Any) -> Iterable[tuple[yamlfile.Path, str]]:
+    """Return what JSON Schema finds, in words of our own: jsonschema's repeat the values."""
+    if data is None:
+        return [((), "the file is empty: name a parent and its children")]
+    errors = jsonschema.Draft202012Validator(_SCHEMA).iter_errors(data)
+    return dict.fromkeys(fault for error in errors for fault in _faults(error))
+
+
+def _faults(error: jsonschema.ValidationError) -> Iterator[tuple[yamlfile.Path, str]]:
+    path: yamlfile.Path = tuple(error.absolute_path)
+    value, wanted, schema = cast(Any, (error.instance, error.validator_value, error.schema))
+    if error.validator == "type":
+        yield path, _wrong_type(path, wanted, value)
+    elif error.validator == "required":
+        yield from ((path, f"{key} is missing") for key in wanted if key not in value)
+    elif error.validator == "additionalProperties":
+        known = list(schema["properties"])
+        yield from (((*path, key), _unknown_key(key, known)) for key in value if key not in known)
+    elif error.validator == "pattern":
+        yield path, f"{_title(path)} must be a date: 2026-12-31"
+    else:
+        yield path, f"{_title(path)} is empty"
+
+
+_KINDS = {
+    "object": "a mapping",
+    "array": "a list",
+    "string": "text",
+    "number": "a number",
+    "integer": "a whole number",
+    "null": "null",
+}
+
+
+def _wrong_type(path: yamlfile.Path, wanted: str | list[str], value: Any) -> str:
+    kinds = [wanted] if isinstance(wanted, str) else wanted
+    message = f"{_title(path)} must be {' or '.join(_KINDS[kind] for kind in kinds)}"
+    quotable = "string" in kinds and isinstance(value, (bool, int, float))
+    return f"{message}: put it in quotes" if quotable else message
+
+
+def _title(path: yamlfile.Path) -> str:
+    if not path:
+        return "the file"
+    step = path[-1]
+    return step if isinstance(step, str) else f"item {step + 1} of {_title(path[:-1])}"
+
+
+def _unknown_key(key: str, known: list[str]) -> str:
+    # {name: c1, mysql://u:p@h/nova} makes a key of the URL: only what looks like a key is shown.
+    label = f"the key {key!r}" if re.fullmatch(r"[A-Za-z][\w-]{0,30}", key) else "this key"
+    close = difflib.get_close_matches(key.lower().replace("-", "_"), known, n=1)
+    return f"{label} is unknown: " + (f"did you mean {close[0]}?" if close else f"use {', '.join(known)}")

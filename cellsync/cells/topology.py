@@ -1,0 +1,261 @@
+"""The cell file as a whole: its cells, what they may be named, and where their databases are."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from cellsync import yamlfile
+from cellsync.cells import endpoints
+from cellsync.cells.files import contents
+from cellsync.cells.optionfiles import client_options, nova_conf
+from cellsync.cells.references import References
+from cellsync.cells.shape import misshapen
+from cellsync.errors import ConfigurationError, Problem, UsageError
+from cellsync.model import Cell, Endpoint, Role, Topology
+
+T = TypeVar("T")
+_Places = dict[yamlfile.Path, T]
+
+_BROKEN = object()
+"""Stands for a value whose problem is already known, so that nobody reports it twice."""
+
+_NO_DATABASE = "write one (beside a defaults_file: mysql+pymysql:///SCHEMA), or a nova_conf that has one"
+
+_EXAMPLE = """\
+# cellsync.yaml: one parent and its children.
+#
+# ${NAME} is taken from the environment and ${file:PATH} from a file, in any text; $${ is a plain
+# ${. In the user:password@ part of a database or broker URL the text is percent-encoded for you,
+# so a password may hold any character. Paths are relative to this file.
+
+parent:
+  name: api
+  database: "mysql+pymysql://cellsync:${CELLSYNC_PASSWORD}@10.0.0.1/nova"
+
+children:
+  - name: c1
+    database: "mysql+pymysql://cellsync:${CELLSYNC_PASSWORD}@10.0.1.1/nova"
+    # broker: "rabbit://nova:${RABBIT_PASSWORD}@10.0.1.1:5672/"    # default: the parent's cells row
+  - name: c2
+    database: "mysql+pymysql://cellsync:${CELLSYNC_PASSWORD}@10.0.2.1/nova"
+
+  # Instead of the URLs, a nova.conf with [database] connection and [DEFAULT] transport_url:
+  # - {name: c3, nova_conf: /etc/nova/c3.conf}
+  # Or a MySQL client option file for what the URL does not say (user, password, host, TLS):
+  # - {name: c4, defaults_file: ~/.my.cnf, database: "mysql+pymysql:///nova"}
+
+rules: [nova-cells-v1]
+
+# settle: 0.5s        # how long to wait before differences are read again; 0 does not wait
+"""
+
+
+def load(path: str | os.PathLike[str], *, environ: Mapping[str, str]) -> Topology:
+    """Read the topology from a cellsync.yaml.
+
+    Reads that file and those it names (``nova_conf``, ``defaults_file``, ``${file:PATH}``); opens
+    no connection. Relative paths, those of rule files and SQLite databases too, are taken from
+    the directory of the file. ``environ`` gives ``${NAME}``, and HOME for ``~/``.
+    What stands for ``${...}`` between ``://`` and the last ``@`` of a database URL (of the host,
+    in a broker URL with several) is percent-encoded; elsewhere it is inserted as it is.
+    Raises ConfigurationError with every problem, in file order.
+    """
+    file = os.fspath(path)
+    try:
+        text = contents(Path(file))
+    except UsageError as error:
+        advice = "write a cellsync.yaml that names a parent and its children, or name another file with -c"
+        raise ConfigurationError([Problem(file, 0, 0, f"{error}: {advice}")]) from error
+    document = yamlfile.load(text, file=file)
+    reader = _Reader(document=document, references=References(base=Path(file).parent, environ=environ))
+    topology = reader.topology()
+    if topology is None:
+        raise ConfigurationError(sorted(reader.problems, key=lambda problem: (problem.line, problem.column)))
+    return topology
+
+
+def example() -> str:
+    """Return a commented cellsync.yaml; it loads with CELLSYNC_PASSWORD in the environment."""
+    return _EXAMPLE
+
+
+class _Source(NamedTuple):
+    """A URL as somebody wrote it, where, and how a message names that place."""
+
+    path: yamlfile.Path
+    text: Any
+    origin: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Reader:
+    """One reading of one file; ``problems`` grows while it goes on."""
+
+    document: yamlfile.Document
+    references: References
+    problems: list[Problem] = field(default_factory=list)
+
+    def reject(self, path: yamlfile.Path, message: str) -> None:
+        self.problems.append(self.document.problem(path, message))
+
+    def attempt(self, path: yamlfile.Path, call: Callable[[], T], *, origin: str = "") -> T | None:
+        try:
+            return call()
+        except UsageError as error:
+            self.reject(path, f"{origin}{error}")
+            return None
+
+    def topology(self) -> Topology | None:
+        for path, message in misshapen(self.document.data):
+            self.reject(path, message)
+        data = self.expand(self.document.data, ())
+        if not isinstance(data, dict):
+            return None
+        given = _cells(data)
+        names = {path: self.name((*path, "name"), cell.get("name")) for path, cell in given.items()}
+        cells = {path: self.cell(path, cell, names[path]) for path, cell in given.items()}
+        self.check_twins(names, cells)
+        if data.get("accept"):
+            self.reject(("accept",), "accept is not supported yet: remove it; what it names would be counted")
+        rules, settle = self.rules(data.get("rules", [])), self.settle(data.get("settle", 0.5))
+        if self.problems:
+            return None
+        parent, *children = (cell for cell in cells.values() if cell is not None)
+        return Topology(parent=parent, children=tuple(children), rules=rules, settle=settle)
+
+    def expand(self, value: Any, path: yamlfile.Path) -> Any:
+        """Return the value with every ``${...}`` replaced, or _BROKEN in place of a bad text."""
+        if isinstance(value, dict):
+            return {key: self.expand(item, (*path, key)) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self.expand(item, (*path, index)) for index, item in enumerate(value)]
+        return self.substitute(value, path) if isinstance(value, str) else value
+
+    def substitute(self, text: str, path: yamlfile.Path) -> Any:
+        def reject(message: str) -> None:
+            self.reject(path, message)
+
+        result = self.references.substitute(text, path, reject)
+        return _BROKEN if result is None else result
+
+    def name(self, path: yamlfile.Path, name: Any) -> str | None:
+        fault = _fault_of_name(name) if isinstance(name, str) else None
+        if fault:
+            self.reject(path, f"the name of a cell {fault}: choose another")
+        return name if isinstance(name, str) and not fault else None
+
+    def cell(self, path: yamlfile.Path, given: Mapping[str, Any], name: str | None) -> Cell | None:
+        sources = self.sources(path, given)
+        if "database" not in sources:
+            self.reject(path, f"database is missing: {_NO_DATABASE}")
+        options = self.options((*path, "defaults_file"), given.get("defaults_file", ""))
+        database = self.endpoint(
+            sources.get("database"), lambda url: endpoints.database(url, options, base=self.references.base)
+        )
+        broker = self.endpoint(sources.get("broker"), endpoints.broker_endpoint)
+        if name is None or database is None:
+            return None
+        role = Role.PARENT if path == ("parent",) else Role.CHILD
+        return Cell(name=name, role=role, database=database, broker=broker)
+
+    def sources(self, path: yamlfile.Path, given: Mapping[str, Any]) -> dict[str, _Source]:
+        """Return "database" and "broker": what nova.conf says, unless the cell itself says it."""
+        sources = self.nova_conf((*path, "nova_conf"), given["nova_conf"]) if "nova_conf" in given else {}
+        keys = [key for key in ("database", "broker") if key in given]
+        return {**sources, **{key: _Source((*path, key), given[key], f"{key}: ") for key in keys}}
+
+    def nova_conf(self, path: yamlfile.Path, text: Any) -> dict[str, _Source]:
+        file = self.references.file(text) if isinstance(text, str) else None
+        found = self.attempt(path, lambda: nova_conf(file)) if file else None
+        if found is None:
+            return {key: _Source(path, _BROKEN, "") for key in ("database", "broker")}
+        return {key: _Source(path, url, f"{label} in {file}: ") for key, (label, url) in found.items()}
+
+    def options(self, path: yamlfile.Path, text: Any) -> Mapping[str, str]:
+        """Return the options of a client option file; none without one, or when it is broken."""
+        if not text or not isinstance(text, str):
+            return {}
+        return self.attempt(path, lambda: client_options(contents(self.references.file(text)))) or {}
+
+    def endpoint(self, source: _Source | None, read: Callable[[str], Endpoint]) -> Endpoint | None:
+        if source is None or not isinstance(source.text, str):
+            return None
+        return self.attempt(source.path, lambda: read(source.text), origin=source.origin)
+
+    def check_twins(self, names: _Places[str | None], cells: _Places[Cell | None]) -> None:
+        for first, path in _twins({path: name.casefold() for path, name in names.items() if name}):
+            place = self.document.problem((*first, "name"), f"is {names[first]!r}")
+            self.reject((*path, "name"), f"two cells are named {names[path]!r} ({place}): choose another")
+        known = {path: cell for path, cell in cells.items() if cell}
+        for first, path in _twins({path: endpoints.location(cell.database) for path, cell in known.items()}):
+            twins = f"{known[first].name} and {known[path].name} are the same database"
+            self.reject((*path, "database"), f"{twins}, {known[path].database.shown}: give each its own")
+
+    def rules(self, given: Any) -> tuple[str, ...]:
+        """Return the names of packs as they are, and files as paths from the working directory."""
+        listed = given if isinstance(given, list) else [given]
+        entries = [entry for entry in listed if isinstance(entry, str)]
+        if "" in entries:
+            self.reject(("rules",), "rules has an empty entry: name a pack, or a file of rules")
+        files = {entry for entry in entries if "/" in entry or entry.endswith((".yaml", ".yml"))}
+        return tuple(str(self.references.file(entry)) if entry in files else entry for entry in entries)
+
+    def settle(self, given: Any) -> timedelta:
+        duration = _duration(given)
+        if duration is None and isinstance(given, (int, float, str)):
+            self.reject(("settle",), "settle must be 0 to 1 hour: 500ms, 0.5s, 1m, or seconds as a number")
+        return duration or timedelta()
+
+
+# -- Cells and values --------------------------------------------------------------------------
+
+
+def _cells(data: dict[str, Any]) -> _Places[dict[str, Any]]:
+    """Return the parent and the children by their paths, in that order, as far as they are mappings."""
+    children = data.get("children")
+    listed = enumerate(children if isinstance(children, list) else [])
+    cells: _Places[Any] = {("parent",): data.get("parent")}
+    cells.update({("children", index): cell for index, cell in listed})
+    return {path: cell for path, cell in cells.items() if isinstance(cell, dict)}
+
+
+def _twins(identities: _Places[Any]) -> Iterator[tuple[yamlfile.Path, yamlfile.Path]]:
+    """Yield the paths of two values that are equal, the first one of its kind first."""
+    first: dict[Hashable, yamlfile.Path] = {}
+    for path, identity in identities.items():
+        place = first.setdefault(identity, path)
+        if place != path:
+            yield place, path
+
+
+def _fault_of_name(name: str) -> str | None:
+    """Say what is wrong with a cell's name; never repeats it, as it may be a misplaced URL."""
+    if not name or len(name) > 255:
+        return "must have 1 to 255 characters"
+    if name == "*" or name.startswith("-"):
+        return "cannot be * or begin with -"
+    for character in name:
+        if character in "!@/:":
+            return f"cannot hold {character}"
+        if character.isspace() or unicodedata.category(character).startswith("C"):
+            return "cannot hold blanks or control characters"
+    return None
+
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, None: 1.0}
+
+
+def _duration(given: Any) -> timedelta | None:
+    """Return "500ms", "0.5s", "1m" or a number of seconds as a time, None if it is not one."""
+    if isinstance(given, str):
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m)?\s*", given)
+        given = float(match[1]) * _UNITS[match[2]] if match else None
+    is_number = isinstance(given, (int, float)) and not isinstance(given, bool)
+    return timedelta(seconds=given) if is_number and 0 <= given <= 3600 else None

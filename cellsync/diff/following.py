@@ -1,0 +1,108 @@
+"""A row that cellsync pushed stays the same row when its key changes.
+
+The journal remembers which desired row each pushed row was made from. When the desired row is
+renamed, its old key is extra and its new key is missing; here the two become one changed row.
+Rows that refer to a renamed row have not changed at all: they refer to it by its id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from cellsync.diff.rows import changed
+from cellsync.model import (
+    ColumnDifference,
+    Difference,
+    Identity,
+    Key,
+    KeyPart,
+    Kind,
+    Pairing,
+    Projected,
+    Row,
+    Status,
+    TableDiff,
+)
+
+Renames = Mapping[str, Mapping[Key, Key]]
+"""Rule -> existing key -> desired key, of the rows that are about to be renamed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Followed:
+    """A comparison in which renamed rows are one row each, and their old and new keys."""
+
+    table: TableDiff
+    renames: Mapping[Key, Key]
+
+
+def follow(
+    pairing: Pairing, table: TableDiff, *, pushed: Mapping[Identity, Identity], renames: Renames
+) -> Followed:
+    """Join what is missing with what is extra, where both are one row.
+
+    ``pushed`` maps the primary keys of the existing rows that cellsync pushed to those of the
+    desired rows that they were made from. ``renames`` are those of the rules referenced here.
+    """
+    missing = {d.key: d for d in table.differences if d.kind is Kind.MISSING}
+    origins = {d.desired.identity: d for d in missing.values() if d.desired and d.desired.identity}
+    own: dict[Key, Key] = {}
+    kept: list[Difference] = []
+    for original in table.differences:
+        difference = _substituted(pairing, original, renames)
+        held = difference.existing
+        if difference.kind is Kind.EXTRA and held is not None:
+            same = missing.pop(held.key, None) or origins.get(pushed.get(held.identity, ()))
+            if same is not None and same.desired is not None:
+                missing.pop(same.key, None)
+                kept += _joined(pairing, same.desired, held)
+                if same.key != original.key:
+                    own[original.key] = same.key
+                continue
+            difference = replace(difference, pushed=held.identity in pushed)
+        if difference.kind is not Kind.MISSING:
+            kept += _still(pairing, difference)
+    differences = (*missing.values(), *kept)
+    differ = Status.DIFFERS if differences or table.findings else Status.IN_STEP
+    return Followed(table=replace(table, differences=differences, status=differ), renames=own)
+
+
+def _substituted(pairing: Pairing, difference: Difference, renames: Renames) -> Difference:
+    """Return a difference whose existing row refers to renamed rows by their new keys."""
+    held = difference.existing
+    if held is None or not renames:
+        return difference
+    projection = pairing.existing
+    key = tuple(_renamed(p, part, renames) for p, part in zip(projection.key, held.key, strict=True))
+    values = tuple(
+        _renamed(p, part, renames) for p, part in zip(projection.columns, held.values, strict=True)
+    )
+    return replace(difference, key=key, existing=held._replace(key=key, values=values))
+
+
+def _renamed(projected: Projected, part: KeyPart, renames: Renames) -> KeyPart:
+    if projected.join is None or not isinstance(part, tuple):
+        return part
+    return renames.get(projected.join.rule, {}).get(part, part)
+
+
+def _still(pairing: Pairing, difference: Difference) -> list[Difference]:
+    """Return a difference as it is after the substitution: what only a new name changed is none."""
+    if difference.kind is Kind.EXTRA or difference.desired is None or difference.existing is None:
+        return [difference]
+    columns = tuple(changed(pairing, difference.desired, difference.existing))
+    return [replace(difference, columns=columns)] if columns else []
+
+
+def _joined(pairing: Pairing, desired: Row, held: Row) -> list[Difference]:
+    names = pairing.rule.key
+    renamed = [
+        ColumnDifference(column=name, desired=wanted, existing=was)
+        for name, wanted, was in zip(names, desired.key, held.key, strict=True)
+        if wanted != was
+    ]
+    columns = (*renamed, *changed(pairing, desired, held))
+    if not columns:
+        return []
+    return [Difference(kind=Kind.CHANGED, key=desired.key, desired=desired, existing=held, columns=columns)]
