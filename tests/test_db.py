@@ -337,7 +337,7 @@ CELLS = ITEMS.map(lambda text: text.replace("\0", ""))
 @settings(max_examples=40)
 @given(values=st.lists(ITEMS, min_size=1, max_size=20), parent=CELLS, child=CELLS)
 def test_both_faces_of_a_transform_agree(
-    backend: str, name: str, schema: str, values: list[str], parent: str, child: str
+    backend: str, name: str, schema: str, *, values: list[str], parent: str, child: str
 ) -> None:
     """What SQL makes of a text is what Python makes of it; NULL stays NULL."""
     expected = {n: REGISTRY[name].function(v, parent=parent, child=child) for n, v in enumerate(values)}

@@ -2,8 +2,9 @@
 
     cellsync.yaml -> yamlfile.Document -> shape (JSON Schema) -> references (${...}) -> topology
 
-topology     the file as a whole: cells, rules, settle; every problem, once, with its place
+topology     the file as a whole, and its cells; every problem, once, with its place
 shape        which keys there are, and of what kind their values
+accepted     the differences that people live with
 references   what stands for ${NAME} and ${file:PATH}
 endpoints    URLs of databases and brokers: normal for drivers, with stars for people
 optionfiles  nova.conf and client option files, where others keep such URLs

@@ -11,6 +11,9 @@ import jsonschema
 
 from cellsync import yamlfile
 
+DATE = "a date: 2026-12-31"
+KEY = 'a mapping, {COLUMN: VALUE}, or "*" for every row of the rule'
+
 
 def _mapping(required: list[str], **properties: Any) -> dict[str, Any]:
     return {"type": "object", "required": required, "additionalProperties": False, "properties": properties}
@@ -19,19 +22,13 @@ def _mapping(required: list[str], **properties: Any) -> dict[str, Any]:
 _STRING = {"type": "string"}
 _NULLABLE = {"type": ["string", "null"]}
 _TEXT = {"type": "string", "minLength": 1}
-_DATE = {"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}$"}
-# A number with a dot would lose its zeros, a bare yes or no is a boolean: those are quoted.
-_KEY = {
-    "type": ["object", "string"],
-    "minProperties": 1,
-    "additionalProperties": {"type": ["string", "integer", "null"]},
-}
+# "wanted" is no word of JSON Schema: it says what a value must be, where kinds alone do not.
+_DATE = {"type": "string", "wanted": DATE}
+_KEY = {"type": ["object", "string"], "minProperties": 1, "wanted": KEY}
 _CELL = _mapping(
     ["name"], name=_STRING, database=_STRING, broker=_NULLABLE, nova_conf=_TEXT, defaults_file=_TEXT
 )
-_ACCEPTED = _mapping(
-    ["cell", "rule", "key", "why"], cell=_TEXT, rule=_TEXT, key=_KEY, why=_TEXT, until=_DATE
-)
+_ACCEPTED = _mapping(["cell", "rule", "key", "why"], cell=_TEXT, rule=_TEXT, key=_KEY, why=_TEXT, until=_DATE)
 
 _SCHEMA = _mapping(
     ["parent", "children"],
@@ -54,15 +51,15 @@ def misshapen(data: Any) -> Iterable[tuple[yamlfile.Path, str]]:
 def _faults(error: jsonschema.ValidationError) -> Iterator[tuple[yamlfile.Path, str]]:
     path: yamlfile.Path = tuple(error.absolute_path)
     value, wanted, schema = cast(Any, (error.instance, error.validator_value, error.schema))
-    if error.validator == "type":
+    if "wanted" in schema:
+        yield path, f"{_title(path)} must be {schema['wanted']}"
+    elif error.validator == "type":
         yield path, _wrong_type(path, wanted, value)
     elif error.validator == "required":
         yield from ((path, f"{key} is missing") for key in wanted if key not in value)
     elif error.validator == "additionalProperties":
         known = list(schema["properties"])
         yield from (((*path, key), _unknown_key(key, known)) for key in value if key not in known)
-    elif error.validator == "pattern":
-        yield path, f"{_title(path)} must be a date: 2026-12-31"
     else:
         yield path, f"{_title(path)} is empty"
 
@@ -72,7 +69,6 @@ _KINDS = {
     "array": "a list",
     "string": "text",
     "number": "a number",
-    "integer": "a whole number",
     "null": "null",
 }
 

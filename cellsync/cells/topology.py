@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from cellsync import yamlfile
-from cellsync.cells import endpoints
+from cellsync.cells import accepted, endpoints
 from cellsync.cells.files import contents
 from cellsync.cells.optionfiles import client_options, nova_conf
 from cellsync.cells.references import References
@@ -122,13 +122,14 @@ class _Reader:
         names = {path: self.name((*path, "name"), cell.get("name")) for path, cell in given.items()}
         cells = {path: self.cell(path, cell, names[path]) for path, cell in given.items()}
         self.check_twins(names, cells)
-        if data.get("accept"):
-            self.reject(("accept",), "accept is not supported yet: remove it; what it names would be counted")
+        known = [name for name in names.values() if name]
+        sure = known if len(known) == len(names) and ("parent",) in names else []
+        entries = accepted.read(data.get("accept"), cells=sure, reject=self.reject)
         rules, settle = self.rules(data.get("rules", [])), self.settle(data.get("settle", 0.5))
         if self.problems:
             return None
         parent, *children = (cell for cell in cells.values() if cell is not None)
-        return Topology(parent=parent, children=tuple(children), rules=rules, settle=settle)
+        return Topology(parent=parent, children=tuple(children), rules=rules, settle=settle, accepted=entries)
 
     def expand(self, value: Any, path: yamlfile.Path) -> Any:
         """Return the value with every ``${...}`` replaced, or _BROKEN in place of a bad text."""

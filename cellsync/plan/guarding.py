@@ -25,6 +25,7 @@ def refuse(compared: Compared, waived: Collection[str] = ()) -> Iterator[Refusal
 
 
 def counted(compared: Compared) -> Mapping[str, int]:
+    """Return how many rows a rule would insert, update and delete."""
     actions = [difference.action for difference in compared.table.differences]
     return {
         "inserts": actions.count(Action.INSERT),
@@ -113,6 +114,7 @@ def _unwritable(target: Target) -> Iterator[tuple[str, str]]:
 
 
 def refuse_all(compared: Sequence[Compared], target: Target, waived: Collection[str]) -> Iterator[Refusal]:
+    """Yield the guards about the database as a whole, for every rule that would write to it."""
     for code, message in _unwritable(target):
         for rule in (each.pairing.rule.id for each in compared if any(counted(each).values())):
             if not {code, f"{code}:{rule}"} & set(waived):

@@ -1,0 +1,62 @@
+"""The command line: parse, call run, render, exit. A contract: docs and scripts rely on it.
+
+options     the options, and the command that the others hang on
+preparing   from options to a request, from a report to the output
+writing     diff, plan, repair, undo
+looking     history, schema
+rules       rules list, show, validate, schema
+showing     demo
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from cellsync.cli import looking, rules, showing, writing  # noqa: F401  (they register their commands)
+from cellsync.cli.options import Common, cellsync
+from cellsync.errors import CellsyncError, ConfigurationError, ExitCode
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit; the only place that turns errors into exit codes."""
+    common = Common()
+    try:
+        code = cellsync.main(
+            None if arguments is None else list(arguments),
+            prog_name="cellsync",
+            standalone_mode=False,
+            obj=common,
+        )
+    except click.ClickException as error:
+        error.show()
+        code = ExitCode.USAGE
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("cellsync: interrupted", err=True)
+        code = ExitCode.INTERRUPTED
+    except ConfigurationError as error:
+        for problem in error.problems:
+            click.echo(_redacted(str(problem), common), err=True)
+        code = error.exit_code
+    except CellsyncError as error:
+        click.echo(_redacted(f"cellsync: {error}", common), err=True)
+        code = error.exit_code
+    except BrokenPipeError:
+        # The reader went away (`| head`); what was done is done. Python would complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = ExitCode.IN_STEP
+    except Exception:
+        click.echo(_redacted(traceback.format_exc(), common), err=True)
+        click.echo("cellsync: this is a bug in cellsync; please report it with the lines above", err=True)
+        code = ExitCode.BUG
+    sys.exit(int(code or 0))
+
+
+def _redacted(text: str, common: Common) -> str:
+    for secret, stars in common.secrets:
+        text = text.replace(secret, stars)
+    return text

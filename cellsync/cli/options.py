@@ -1,0 +1,122 @@
+"""The options of the command line, and the command that they all hang on."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from cellsync import __version__
+
+if TYPE_CHECKING:
+    pass
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass
+class Common:
+    """The options that every command takes, before its name or after it."""
+
+    config: str | None = None
+    rules: list[str] = field(default_factory=list)
+    verbose: int = 0
+    jobs: int | None = None
+    quiet: bool = False
+    secrets: list[tuple[str, str]] = field(default_factory=list)
+    """What must not be printed, and what stands for it; filled when the configuration is read."""
+
+    def merge(self, given: dict[str, Any]) -> None:
+        """Take the common options out of a command's parameters."""
+        self.config = given.pop("config") or self.config
+        self.rules += given.pop("rules_")
+        self.verbose += given.pop("verbose")
+        self.jobs = given.pop("jobs") or self.jobs
+        self.quiet = given.pop("quiet") or self.quiet
+
+
+def common_options(function: F) -> F:
+    """Add the options that stand before or after a command's name."""
+    for option in reversed(
+        (
+            click.option("-c", "--config", metavar="FILE", help="The cells. [default: cellsync.yaml]"),
+            click.option("-r", "--rules", "rules_", multiple=True, metavar="PACK|FILE", help="Rules to use."),
+            click.option("-v", "--verbose", count=True, help="Say more; -vvv shows the SQL."),
+            click.option("-j", "--jobs", type=click.IntRange(1, 256), metavar="N", help="Cells at once. [8]"),
+            click.option("--quiet", is_flag=True, help="Print nothing when all is in step."),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def command(group: click.Group, name: str | None = None) -> Callable[[F], click.Command]:
+    """Register a command that takes the common options and a ``Common`` as its first argument."""
+
+    def register(function: F) -> click.Command:
+        def wrapped(**given: Any) -> Any:
+            common = click.get_current_context().ensure_object(Common)
+            common.merge(given)
+            _log(common.verbose)
+            return function(common, **given)
+
+        wrapped.__doc__ = function.__doc__
+        wrapped.__name__ = function.__name__
+        wrapped.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]
+        return group.command(name or function.__name__)(common_options(wrapped))
+
+    return register
+
+
+def scope_options(function: F) -> F:
+    """Add the cells, rules and features that a command is about."""
+    for option in reversed(
+        (
+            click.argument("cells", nargs=-1, metavar="[CELL]..."),
+            click.option(
+                "--rule", "chosen", multiple=True, metavar="ID", help="Only it, and what it refers to."
+            ),
+            click.option("--feature", "features", multiple=True, metavar="NAME", help="Only its rules."),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def output_options(*formats: str) -> Callable[[F], F]:
+    """Add --format and -o."""
+
+    def add(function: F) -> F:
+        function = click.option("-o", "--output", metavar="FILE", help="Write to a file.")(function)
+        return click.option(
+            "--format", "format_", type=click.Choice(formats), default="text", show_default=True
+        )(function)
+
+    return add
+
+
+REPORT_FORMATS = ("text", "json", "jsonl")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="cellsync")
+@common_options
+@click.pass_context
+def cellsync(context: click.Context, /, **given: Any) -> None:
+    """Keep the databases of a parent and its children in step.
+
+    Exit codes: 0 in step or done, 1 differences remain, 2 wrong usage or configuration,
+    3 refused by a guard, 4 incomplete, 5 another run holds the lock, 70 a bug, 130 interrupted.
+    """
+    context.ensure_object(Common).merge(given)
+
+
+def _log(verbose: int) -> None:
+    level = {0: logging.WARNING, 1: logging.WARNING, 2: logging.INFO}.get(verbose, logging.DEBUG)
+    logging.basicConfig(stream=sys.stderr, format="%(levelname).1s %(name)s: %(message)s")
+    # Only cellsync's own: SQLAlchemy and PyMySQL would log the values of parameters.
+    logging.getLogger("cellsync").setLevel(level)

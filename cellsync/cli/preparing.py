@@ -1,0 +1,182 @@
+"""From options to a request, and from a report to the output: what all commands share."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import secrets
+import shlex
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cellsync.cli.options import Common
+from cellsync.errors import ConfigurationError, ExitCode, Problem, UsageError
+
+if TYPE_CHECKING:
+    from cellsync.model import Report, RuleSet, Topology
+    from cellsync.report import Style
+    from cellsync.run import Prepared, Request
+    from cellsync.run.planfile import PlanFile
+
+
+def topology_of(common: Common) -> Topology:
+    from cellsync import cells
+
+    topology = cells.load(common.config or "cellsync.yaml", environ=os.environ)
+    for cell in (topology.parent, *topology.children):
+        for endpoint in (cell.database, cell.broker):
+            if endpoint is not None:
+                common.secrets.append((endpoint.url.reveal(), endpoint.shown))
+    return topology
+
+
+def ruleset_of(common: Common, topology: Topology) -> RuleSet:
+    from cellsync import rules
+
+    sources = common.rules or list(topology.rules)
+    if not sources:
+        raise ConfigurationError(
+            [
+                Problem(
+                    common.config or "cellsync.yaml", 0, 0, "no rules: name a pack under `rules:` or with -r"
+                )
+            ]
+        )
+    return rules.load(sources)
+
+
+def request_for(
+    common: Common,
+    verb: str,
+    *,
+    cells: Sequence[str] = (),
+    chosen: Sequence[str] = (),
+    features: Sequence[str] = (),
+    reason: str = "",
+    waived: Sequence[str] = (),
+    without_rules: bool = False,
+    planned: PlanFile | None = None,
+) -> Request:
+    """Return what the command line and the configuration ask for.
+
+    A plan file brings its own scope, where the command line says nothing else.
+    """
+    from cellsync import model, rules, run
+
+    topology = topology_of(common)
+    ruleset = model.RuleSet(packs=(), rules=(), digest="") if without_rules else ruleset_of(common, topology)
+    if planned is not None:
+        cells = cells or planned.cells
+        chosen = chosen or (() if features else [name for name in planned.rule_ids if ruleset.rule(name)])
+    if chosen or features:
+        ruleset = rules.select(ruleset, rules=chosen, features=features)
+    known = [child.name for child in topology.children]
+    for name in cells:
+        if name not in known:
+            raise UsageError(f"there is no child {name!r}: the children are {', '.join(known)}")
+    started = datetime.now(timezone.utc)
+    return run.Request(
+        run=model.Run(
+            id=f"{started:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}",
+            verb=verb,
+            started=started,
+            topology=topology.parent.name,
+            operator=_operator(),
+            host=socket.gethostname(),
+            command=shlex.join(["cellsync", *sys.argv[1:]]),
+            reason=reason,
+        ),
+        topology=topology,
+        ruleset=ruleset,
+        cells=tuple(cells),
+        jobs=common.jobs or 8,
+        settle=topology.settle,
+        waived=tuple(waived),
+    )
+
+
+def _operator() -> str:
+    try:
+        return os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):
+        # A user id without an entry in the password file, as in a bare container.
+        return str(os.getuid())
+
+
+@contextmanager
+def progress(common: Common, request: Request) -> Iterator[Request]:
+    """Show what is going on, on a terminal only, on stderr."""
+    if common.quiet or not sys.stderr.isatty():
+        yield request
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("starting") as status:
+        yield replace(request, progress=status.update)
+
+
+def compared(common: Common, request: Request) -> Prepared:
+    from cellsync import run
+
+    with progress(common, request) as shown:
+        return run.compare(shown)
+
+
+def style_of(common: Common) -> Style:
+    from cellsync.report import Style
+
+    terminal = sys.stdout.isatty()
+    width = os.get_terminal_size().columns if terminal else 100
+    return Style(terminal=terminal, width=width, verbose=common.verbose)
+
+
+def put(text: str, output: str | None, *, private: bool = False) -> None:
+    """Write to stdout, or to a file that is complete or not there at all."""
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    check_place(output)
+    part = Path(f"{output}.part")
+    try:
+        part.unlink(missing_ok=True)
+        with open(
+            os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o644),
+            "w",
+            encoding="utf-8",
+        ) as file:
+            file.write(text)
+        part.replace(output)
+    except OSError as error:
+        raise UsageError(f"cannot write {output}: {error.strerror}") from None
+
+
+def check_place(output: str | None) -> None:
+    """Raise UsageError where ``_put`` could not write, while nothing has been done yet."""
+    if output is None:
+        return
+    path, folder = Path(output), Path(output).parent
+    if path.is_dir():
+        raise UsageError(f"cannot write {output}: it is a directory")
+    if not folder.is_dir():
+        raise UsageError(f"cannot write {output}: there is no directory {folder}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"cannot write {output}: {folder} is not writable")
+
+
+def finish(common: Common, report: Report, format_: str, output: str | None = None) -> ExitCode:
+    from cellsync.report import FORMATS
+
+    if not (common.quiet and report.exit_code is ExitCode.IN_STEP):
+        style = style_of(common)
+        if output is not None:
+            style = replace(style, terminal=False)
+        put(FORMATS[format_](report, style), output)
+    return report.exit_code

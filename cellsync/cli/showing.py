@@ -1,0 +1,27 @@
+"""`cellsync demo`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from cellsync.cli.options import Common, cellsync, command
+from cellsync.errors import ExitCode
+
+if TYPE_CHECKING:
+    pass
+
+
+@command(cellsync)
+@click.option(
+    "--backend", type=click.Choice(["auto", "mariadb", "sqlite"]), default="auto", show_default=True
+)
+@click.option("--keep", is_flag=True, help="Leave the databases and the configuration in place.")
+def demo(common: Common, backend: str, keep: bool) -> ExitCode:
+    """Show a parent and two cells out of step, repaired, verified and taken back."""
+    from cellsync import demo as show
+
+    code = show.run(backend=backend, keep=keep, echo=click.echo, cellsync=[sys.executable, "-m", "cellsync"])
+    return ExitCode(code)

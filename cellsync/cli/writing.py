@@ -1,0 +1,168 @@
+"""The verbs that compare and write: diff, plan, repair, undo."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cellsync.cli.options import REPORT_FORMATS, Common, cellsync, command, output_options, scope_options
+from cellsync.cli.preparing import (
+    check_place,
+    compared,
+    finish,
+    progress,
+    put,
+    request_for,
+    style_of,
+)
+from cellsync.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from cellsync.run import Prepared, Request
+
+
+@command(cellsync)
+@scope_options
+@output_options(*REPORT_FORMATS)
+def diff(
+    common: Common,
+    *,
+    cells: tuple[str, ...],
+    chosen: tuple[str, ...],
+    features: tuple[str, ...],
+    format_: str,
+    output: str | None,
+) -> ExitCode:
+    """Say what differs between the parent and its children, and what it breaks."""
+    check_place(output)
+    request = request_for(common, "diff", cells=cells, chosen=chosen, features=features)
+    return finish(common, compared(common, request).report, format_, output)
+
+
+@command(cellsync)
+@scope_options
+@click.option("--waive", "waived", multiple=True, metavar="CODE[:RULE]", help="Lift one guard.")
+@output_options(*REPORT_FORMATS)
+def plan(
+    common: Common,
+    *,
+    cells: tuple[str, ...],
+    chosen: tuple[str, ...],
+    features: tuple[str, ...],
+    waived: tuple[str, ...],
+    format_: str,
+    output: str | None,
+) -> ExitCode:
+    """Show what a repair would write; -o keeps it in a file for `repair --plan`."""
+    from cellsync.run import planfile
+
+    check_place(output)
+    request = request_for(common, "plan", cells=cells, chosen=chosen, features=features, waived=waived)
+    prepared = compared(common, request)
+    if output is not None:
+        put(planfile.to_text(request, prepared), output, private=True)
+    return finish(common, prepared.report, format_)
+
+
+@command(cellsync)
+@scope_options
+@click.option("--plan", "plan_", metavar="FILE", help="Carry out exactly this plan.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Show what would be written, and write nothing.")
+@click.option("--waive", "waived", multiple=True, metavar="CODE[:RULE]", help="Lift one guard.")
+@click.option("--reason", default="", metavar="TEXT", help="Kept in the journal.")
+@output_options(*REPORT_FORMATS)
+def repair(
+    common: Common,
+    *,
+    cells: tuple[str, ...],
+    chosen: tuple[str, ...],
+    features: tuple[str, ...],
+    plan_: str | None,
+    yes: bool,
+    dry_run: bool,
+    waived: tuple[str, ...],
+    reason: str,
+    format_: str,
+    output: str | None,
+) -> ExitCode:
+    """Write what is missing and update what changed, after showing it and asking."""
+    from cellsync.run import planfile
+
+    _need_consent(yes, dry_run)
+    check_place(output)
+    planned = None if plan_ is None else planfile.from_text(_read(plan_), file=plan_)
+    request = request_for(
+        common,
+        "repair",
+        cells=cells,
+        chosen=chosen,
+        features=features,
+        waived=waived,
+        reason=reason,
+        planned=planned,
+    )
+    prepared = compared(common, request)
+    if planned is not None:
+        prepared = planfile.adopt(request, prepared, planned)
+    return _carry_out(common, request, prepared, yes=yes, dry_run=dry_run, format_=format_, output=output)
+
+
+@command(cellsync)
+@click.argument("run_id", metavar="RUN")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Show what would be taken back, and write nothing.")
+@click.option("--reason", default="", metavar="TEXT", help="Kept in the journal.")
+@output_options(*REPORT_FORMATS)
+def undo(
+    common: Common, *, run_id: str, yes: bool, dry_run: bool, reason: str, format_: str, output: str | None
+) -> ExitCode:
+    """Take back what a run wrote, where its rows are still as it left them."""
+    from cellsync import run
+
+    _need_consent(yes, dry_run)
+    check_place(output)
+    request = request_for(common, "undo", reason=reason, without_rules=True)
+    prepared = run.prepare_undo(request, run_id)
+    return _carry_out(common, request, prepared, yes=yes, dry_run=dry_run, format_=format_, output=output)
+
+
+def _need_consent(yes: bool, dry_run: bool) -> None:
+    if not (yes or dry_run or sys.stdin.isatty()):
+        raise UsageError("there is no terminal to ask on: give --yes to write, or --dry-run to look")
+
+
+def _carry_out(
+    common: Common,
+    request: Request,
+    prepared: Prepared,
+    *,
+    yes: bool,
+    dry_run: bool,
+    format_: str,
+    output: str | None,
+) -> ExitCode:
+    from cellsync import run
+    from cellsync.report import text
+
+    due = any(edge.plan.changes for edge in prepared.edges)
+    if dry_run or not due:
+        return finish(common, prepared.report, format_, output)
+    if not yes:
+        click.echo(text.plan(prepared.report, style_of(common)), err=True, nl=False)
+        if not click.confirm("Write this?", err=True):
+            click.echo("nothing was written", err=True)
+            return prepared.report.exit_code
+    with progress(common, request) as shown:
+        report = run.write(shown, prepared)
+    return finish(common, report, format_, output)
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {path}: {getattr(error, 'strerror', error)}") from None
