@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 
 def topology_of(common: Common) -> Topology:
+    """Read the cells, and remember what must not be printed."""
     from cellsync import cells
 
     topology = cells.load(common.config or "cellsync.yaml", environ=os.environ)
@@ -39,6 +40,7 @@ def topology_of(common: Common) -> Topology:
 
 
 def ruleset_of(common: Common, topology: Topology) -> RuleSet:
+    """Read the rules: those of -r, or those that the configuration names."""
     from cellsync import rules
 
     sources = common.rules or list(topology.rules)
@@ -124,6 +126,7 @@ def progress(common: Common, request: Request) -> Iterator[Request]:
 
 
 def compared(common: Common, request: Request) -> Prepared:
+    """Compare and plan, showing on a terminal what is going on."""
     from cellsync import run
 
     with progress(common, request) as shown:
@@ -131,6 +134,7 @@ def compared(common: Common, request: Request) -> Prepared:
 
 
 def style_of(common: Common) -> Style:
+    """Return how text is to be shown where stdout goes."""
     from cellsync.report import Style
 
     terminal = sys.stdout.isatty()
@@ -172,6 +176,7 @@ def check_place(output: str | None) -> None:
 
 
 def finish(common: Common, report: Report, format_: str, output: str | None = None) -> ExitCode:
+    """Write the report, unless it is quiet and all is in step, and return its exit code."""
     from cellsync.report import FORMATS
 
     if not (common.quiet and report.exit_code is ExitCode.IN_STEP):
