@@ -276,13 +276,18 @@ class _Batch:
         return self._writer.lock(first.table, self._identity, identities) if identities else {}
 
     def _look_for_taken(self) -> Mapping[Key, Row]:
-        """Return for each key to be inserted the row that holds it already, in any spelling."""
-        if self._changes[0].action is not Action.INSERT:
+        """Return for each key to be taken the row that holds it already, in any spelling."""
+        taking = [change for change in self._changes if _takes_a_key(change)]
+        if not taking:
             return {}
-        target = self._target or _raw_target(self._table, self._changes[0])
-        keys = {change.key if self._target else _raw_key(change): change.key for change in self._changes}
+        target = self._target or _raw_target(self._table, taking[0])
+        keys = {change.key if self._target else _raw_key(change): change.key for change in taking}
+        # Rows of this batch give up their own keys; unique values have put them in order.
+        leaving = {change.identity for change in taking if change.action is Action.UPDATE}
         found: dict[Key, Row] = {}
         for row in self._holders(target, list(keys)):
+            if row.identity in leaving:
+                continue
             if row.key in keys:
                 found[keys[row.key]] = row
             else:
@@ -317,11 +322,11 @@ class _Batch:
                 name = "/".join(shown(part) for part in reference.key)
                 how = "is not there" if not ids else f"is there {len(ids)} times"
                 return f"the {reference.rule} row {name} that it refers to {how}"
+        holder = self._taken.get(change.key)
+        if holder is not None and holder.identity != change.identity:
+            return f"the key is taken by {_named(self._identity, holder.identity)}"
         if change.action is Action.INSERT:
-            holder = self._taken.get(change.key)
-            return (
-                None if holder is None else f"the key is taken by {_named(self._identity, holder.identity)}"
-            )
+            return None
         held = self._locked.get(change.identity)
         return "the row is gone" if held is None else self._moved(change, held)
 
@@ -436,6 +441,12 @@ def _joins(target: Projection | None) -> Iterator[Join]:
     for part in (*target.key, *target.columns) if target else ():
         if part.join is not None:
             yield part.join
+
+
+def _takes_a_key(change: Change) -> bool:
+    """Say whether a change makes a key: of a new row, or of one that is renamed."""
+    renames = change.action is Action.UPDATE and set(change.after or {}) & set(change.key_columns)
+    return change.action is Action.INSERT or bool(renames)
 
 
 def _raw_target(table: Table | None, change: Change) -> Projection:

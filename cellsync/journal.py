@@ -437,6 +437,25 @@ def _change(row: sa.RowMapping) -> Change:
     )
 
 
+def prune(session: Session, *, database: str, before: datetime) -> int:
+    """Forget the finished runs of one database that started before a time; return how many."""
+    if _version(session) is None:
+        return 0
+    old = sa.and_(
+        _RUNS.c.database_name == database,
+        _RUNS.c.finished.is_not(None),
+        _RUNS.c.started < timestamp(before),
+    )
+    found = [row[0] for row in session.execute(sa.select(_RUNS.c.run).where(old)).all()]
+    for run in found:
+        # Changes first: a run without its changes could still be listed, but not the reverse.
+        theirs = sa.and_(_CHANGES.c.run == run, _CHANGES.c.database_name == database)
+        session.execute(_CHANGES.delete().where(theirs))
+        mine = sa.and_(_RUNS.c.run == run, _RUNS.c.database_name == database)
+        session.execute(_RUNS.delete().where(mine))
+    return len(found)
+
+
 def inverses(made: Sequence[JournaledChange]) -> Iterator[Change]:
     """Yield the changes that take a run back, the last one first."""
     for each in sorted(made, key=lambda each: each.sequence, reverse=True):

@@ -23,6 +23,8 @@ html_theme = "alabaster"
 html_theme_options = {"description": "Keep the databases of a parent and its children in step"}
 exclude_patterns = ["_build"]
 nitpicky = True
+# The quotes and dots of the examples are syntax.
+smartquotes = False
 
 
 class RuleKeys(Directive):

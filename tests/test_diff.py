@@ -9,11 +9,10 @@ import pytest
 from edges import ruleset
 from hypothesis import given
 from hypothesis import strategies as st
+from plain import row, table
 
 from cellsync import diff
-from cellsync.db.schema import family
 from cellsync.model import (
-    Column,
     Dangling,
     ForeignKey,
     Index,
@@ -28,25 +27,6 @@ from cellsync.model import (
     TableDiff,
     TableFailure,
 )
-
-
-def table(name: str, *columns: str, **more: Any) -> Table:
-    """Return a table of columns like "id int auto_increment" and "name varchar(9)"."""
-    made = []
-    for text in columns:
-        column, kind, *flags = text.split(" ")
-        made.append(
-            Column(
-                name=column,
-                type=kind,
-                family=family(kind),
-                auto_increment="auto_increment" in flags,
-                generated="generated" in flags,
-                nullable="required" not in flags,
-            )
-        )
-    return Table(name=name, columns=tuple(made), **{"primary_key": ("id",), "engine": "InnoDB", **more})
-
 
 THINGS = table(
     "things", "id int auto_increment", "name varchar(9)", "size int", "ratio double", "deleted int"
@@ -75,12 +55,6 @@ def pair(keys: str = "", desired: Table = THINGS, existing: Table | None = None)
 
 
 SIZED = pair("columns: {include: [size]}")
-
-
-def row(key: KeyPart | Key, *values: KeyPart, number: int = 1, **more: Any) -> Row:
-    """Return a row; a key that is no tuple is its only part."""
-    whole = key if isinstance(key, tuple) else (key,)
-    return Row(key=whole, values=values, identity=(number,), **more)
 
 
 def compare(

@@ -381,11 +381,46 @@ REPORTS = {
             tables=(
                 table(
                     "aggregates",
-                    extra(("lab",), Action.IGNORE, "accepted until 2027-01-01: the lab is c1's own"),
+                    replace(
+                        extra(("lab",), Action.IGNORE, "c1 has an aggregate of its own."),
+                        accepted="the lab is c1's own (until 2027-01-01)",
+                    ),
+                    status=Status.IN_STEP,
+                ),
+                table(
+                    "aggregate-hosts",
+                    key=("aggregate_id", "host"),
+                    findings=(replace(ORPHAN, accepted="cmp-9 is being rebuilt"),),
+                ),
+                table(
+                    "flavors",
+                    extra(("c1.small",), Action.IGNORE, "c1 has a flavor of its own."),
+                    status=Status.IN_STEP,
                 ),
             ),
         ),
         code=0,
+    ),
+    "accepted-in-part": replace(
+        report(
+            CellResult(
+                cell="c1",
+                status=Status.DIFFERS,
+                tables=(
+                    table(
+                        "aggregates",
+                        replace(
+                            missing(("attic",), name="attic"),
+                            action=Action.IGNORE,
+                            accepted="c1 gets no attic",
+                        ),
+                        replace(EAST, reason=f"{EAST.reason}; accepted until 2026-10-31, which has passed (new)"),
+                        findings=(LIMBO, replace(LIMBO, key=("older",), accepted="goes with the upgrade")),
+                    ),
+                ),
+            ),
+        ),
+        notes=("accept names the rule agregates, which the rules in use lack: it accepts nothing",),
     ),
     "odd-values": report(
         CellResult(
@@ -522,9 +557,38 @@ def test_only_so_many_differences_are_shown() -> None:
 def test_accepted_differences_are_shown_and_not_counted() -> None:
     """What people have decided to live with stays visible and adds up to nothing."""
     rendered = text.render(REPORTS["accepted"], PLAIN)
-    assert "extra name=lab (accepted, not counted)" in rendered
-    assert rendered.startswith("c1 is in step with api; 1 difference is accepted\n")
-    assert stdlib_json.loads(json.render(REPORTS["accepted"]))["cells"][0]["tables"][0]["extra"] == 0
+    assert rendered.startswith("c1 is in step with api; 1 difference and 1 finding are accepted\n")
+    assert "extra name=lab, accepted: the lab is c1's own (until 2027-01-01)" in rendered
+    assert rendered.index("accepted findings (not counted):") < rendered.index("cmp-9 is being rebuilt")
+    lab, orphan, _ = stdlib_json.loads(json.render(REPORTS["accepted"]))["cells"][0]["tables"]
+    assert (lab["extra"], lab["accepted"], lab["ignored"]) == (0, 1, 0)
+    assert lab["differences"][0]["accepted"] == "the lab is c1's own (until 2027-01-01)"
+    assert orphan["findings"][0]["accepted"] == "cmp-9 is being rebuilt"
+
+
+def test_what_a_rule_ignores_is_not_called_accepted() -> None:
+    """It is counted apart, and listed only when more is asked for."""
+    rendered = text.render(REPORTS["accepted"], PLAIN)
+    assert "flavors: no difference that counts; 1 ignored by the rule" in rendered
+    assert "c1.small" not in rendered
+    verbose = text.render(REPORTS["accepted"], VERBOSE)
+    assert "extra name=c1.small (ignored by the rule)" in verbose
+    flavors = stdlib_json.loads(json.render(REPORTS["accepted"]))["cells"][0]["tables"][2]
+    assert (flavors["extra"], flavors["accepted"], flavors["ignored"]) == (0, 0, 1)
+
+
+def test_accepted_differences_do_not_crowd_out_those_that_count() -> None:
+    """A list that is cut short shows what counts first, and says nothing is broken by the rest."""
+    accepted = [replace(missing((f"a{n}",)), action=Action.IGNORE, accepted="old") for n in range(30)]
+    cell = CellResult(
+        cell="c1", status=Status.DIFFERS, tables=(table("quotas", *accepted, missing(("z",))),)
+    )
+    lines = text.render(report(cell), PLAIN).splitlines()
+    assert "quotas: 1 row missing in c1; 30 accepted" in lines[3]
+    assert next(line for line in lines if "name=" in line).strip() == "missing name=z (insert)"
+    extras = (*accepted, extra(("lab",)))
+    cell = CellResult(cell="c1", status=Status.DIFFERS, tables=(table("quotas", *extras),))
+    assert "breaks" not in text.render(report(cell), PLAIN)
 
 
 def test_values_that_differ_look_different() -> None:

@@ -2,35 +2,49 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from datetime import timedelta
 
 import click
 
 from cellsync.cli.options import Common, cellsync, command, output_options, scope_options
-from cellsync.cli.preparing import progress, put, request_for, style_of
+from cellsync.cli.preparing import need_consent, progress, put, request_for, style_of
 from cellsync.errors import ExitCode, UsageError
-
-if TYPE_CHECKING:
-    pass
 
 
 @command(cellsync)
 @click.argument("run_id", metavar="[RUN]", required=False)
 @click.option("--init", is_flag=True, help="About the journal's own tables; with --print-sql.")
 @click.option("--print-sql", is_flag=True, help="Print what an administrator runs to make the journal.")
+@click.option("--prune", is_flag=True, help="Forget old runs; with --keep. They can no longer be undone.")
+@click.option("--keep", metavar="AGE", help='How old the runs may be that are kept: "90d", "12w", "36h".')
+@click.option("--yes", is_flag=True, help="Do not ask.")
 @output_options("text", "json")
 def history(
-    common: Common, *, run_id: str | None, init: bool, print_sql: bool, format_: str, output: str | None
+    common: Common,
+    *,
+    run_id: str | None,
+    init: bool,
+    print_sql: bool,
+    prune: bool,
+    keep: str | None,
+    yes: bool,
+    format_: str,
+    output: str | None,
 ) -> ExitCode:
     """List the runs that wrote, newest first, or show one of them with its changes."""
     from cellsync import journal, run
     from cellsync.report import json, text
 
-    if print_sql or init:
-        if not (print_sql and init):
-            raise UsageError("--init and --print-sql go together")
+    if init != print_sql:
+        raise UsageError("--init and --print-sql go together")
+    if prune != (keep is not None):
+        raise UsageError("--prune and --keep go together: --prune --keep 90d")
+    if init:
         put(journal.sql(), output)
         return ExitCode.IN_STEP
+    if keep is not None:
+        return _prune(common, _age(keep), yes=yes)
     request = request_for(common, "history", without_rules=True)
     found = run.history(request, run_id)
     for failure in found.failures:
@@ -41,6 +55,33 @@ def history(
         shown += text.changes(run.changes(request, run_id), style)
     put(shown, output)
     return found.exit_code
+
+
+def _prune(common: Common, keep: timedelta, *, yes: bool) -> ExitCode:
+    from cellsync import run
+    from cellsync.model import CellFailure
+
+    need_consent(yes)
+    request = request_for(common, "history", without_rules=True)
+    question = f"Forget the runs that are older than {keep.days} days and {keep.seconds // 3600} hours?"
+    if not yes and not click.confirm(question, err=True):
+        return ExitCode.IN_STEP
+    code = ExitCode.IN_STEP
+    for name, result in run.prune(request, keep=keep).items():
+        if isinstance(result, CellFailure):
+            code = ExitCode.INCOMPLETE
+            click.echo(f"{name}: {result.status.value}: {result.error}", err=True)
+        elif not common.quiet:
+            click.echo(f"{name}: {result} runs forgotten")
+    return code
+
+
+def _age(text: str) -> timedelta:
+    found = re.fullmatch(r"(\d{1,5})([hdw])", text)
+    if found is None:
+        raise UsageError(f"--keep {text}: write a number and h, d or w: 90d")
+    unit = {"h": "hours", "d": "days", "w": "weeks"}[found.group(2)]
+    return timedelta(**{unit: int(found.group(1))})
 
 
 @command(cellsync)

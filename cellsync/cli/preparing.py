@@ -113,6 +113,12 @@ def _operator() -> str:
         return str(os.getuid())
 
 
+def need_consent(given: bool) -> None:
+    """Raise UsageError when nobody agreed to the writing and nobody can be asked."""
+    if not (given or sys.stdin.isatty()):
+        raise UsageError("there is no terminal to ask on: give --yes to write, or --dry-run to look")
+
+
 @contextmanager
 def progress(common: Common, request: Request) -> Iterator[Request]:
     """Show what is going on, on a terminal only, on stderr."""

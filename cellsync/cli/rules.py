@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from cellsync.cli.options import Common, cellsync, command
 from cellsync.cli.preparing import put, topology_of
 from cellsync.errors import ExitCode, UsageError
-
-if TYPE_CHECKING:
-    pass
 
 
 @cellsync.group("rules")

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 import click
 
 from cellsync.cli.options import Common, cellsync, command
 from cellsync.errors import ExitCode
-
-if TYPE_CHECKING:
-    pass
 
 
 @command(cellsync)

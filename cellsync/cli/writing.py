@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from cellsync.cli.preparing import (
     check_place,
     compared,
     finish,
+    need_consent,
     progress,
     put,
     request_for,
@@ -92,7 +92,7 @@ def repair(
     """Write what is missing and update what changed, after showing it and asking."""
     from cellsync.run import planfile
 
-    _need_consent(yes, dry_run)
+    need_consent(yes or dry_run)
     check_place(output)
     planned = None if plan_ is None else planfile.from_text(_read(plan_), file=plan_)
     request = request_for(
@@ -123,16 +123,11 @@ def undo(
     """Take back what a run wrote, where its rows are still as it left them."""
     from cellsync import run
 
-    _need_consent(yes, dry_run)
+    need_consent(yes or dry_run)
     check_place(output)
     request = request_for(common, "undo", reason=reason, without_rules=True)
     prepared = run.prepare_undo(request, run_id)
     return _carry_out(common, request, prepared, yes=yes, dry_run=dry_run, format_=format_, output=output)
-
-
-def _need_consent(yes: bool, dry_run: bool) -> None:
-    if not (yes or dry_run or sys.stdin.isatty()):
-        raise UsageError("there is no terminal to ask on: give --yes to write, or --dry-run to look")
 
 
 def _carry_out(

@@ -169,9 +169,7 @@ class Select:
         alternatives = []
         for key in keys:
             terms = []
-            for projected, expressions, part in zip(
-                self._projection.key, self._comparable, key, strict=True
-            ):
+            for projected, expressions, part in zip(self._projection.key, self._comparable, key, strict=True):
                 for expression, value in zip(expressions, _scalars(part, projected), strict=True):
                     name = f"k{len(parameters)}"
                     parameters[name] = value

@@ -282,6 +282,8 @@ class RuleSet:
     rules: tuple[Rule, ...]
     digest: str
     """SHA-256 of the rules' meaning, in hex: a plan made with other rules is told by it."""
+    left_out: frozenset[str] = frozenset()
+    """The ids of the files' rules that a selection left out."""
 
     def rule(self, rule_id: str) -> Rule | None:
         """Return the rule of that id, or None."""

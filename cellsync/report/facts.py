@@ -51,7 +51,7 @@ class Stage(str, Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Tally:
-    """How many differences of each kind; accepted ones are not counted."""
+    """How many differences of each kind count: not those that are accepted or that the rule ignores."""
 
     missing: int = 0
     changed: int = 0
@@ -118,11 +118,27 @@ def tables(cells: Iterable[CellResult]) -> Iterator[TableDiff]:
 
 
 def tally(of: Iterable[TableDiff]) -> Tally:
-    """Count the differences of the tables by kind, without the accepted ones."""
-    kinds = [d.kind for table in of for d in table.differences if d.action is not Action.IGNORE]
+    """Count the differences of the tables by kind, those that count."""
+    kinds = [difference.kind for table in of for difference in table.differences if counting(difference)]
     return Tally(
         missing=kinds.count(Kind.MISSING), changed=kinds.count(Kind.CHANGED), extra=kinds.count(Kind.EXTRA)
     )
+
+
+def counting(difference: Difference) -> bool:
+    """Return whether a difference counts: nobody accepted it and the rule does not ignore it."""
+    return difference.action is not Action.IGNORE and not difference.accepted
+
+
+def accepted(of: Iterable[TableDiff]) -> int:
+    """Count the differences that people have decided to live with."""
+    return sum(bool(difference.accepted) for table in of for difference in table.differences)
+
+
+def ignored(of: Iterable[TableDiff]) -> int:
+    """Count the differences that their rule ignores."""
+    differences = (difference for table in of for difference in table.differences)
+    return sum(not counting(difference) and not difference.accepted for difference in differences)
 
 
 def acting(of: Iterable[TableDiff], *actions: Action) -> int:
@@ -161,15 +177,17 @@ def notices(cell: CellResult) -> tuple[str, ...]:
     return unique(cell.notices)
 
 
-def found(report: Report) -> Mapping[str, Sequence[Found]]:
+def found(report: Report, *, accepted: bool = False) -> Mapping[str, Sequence[Found]]:
     """Group the findings by the cell whose rows are wrong, in order of appearance.
 
-    What is wrong in the parent is found again on the edge of every child; it stands here once.
+    Those that count, or those that are accepted. What is wrong in the parent is found again on
+    the edge of every child; it stands here once.
     """
     every = unique(
         Found(rule=table.rule, finding=finding, key=named(table.key, finding.key or ()))
         for table in tables(results(report))
         for finding in ordered_findings(table)
+        if bool(finding.accepted) is accepted
     )
     cells = unique(each.finding.cell for each in every)
     return {cell: [each for each in every if each.finding.cell == cell] for cell in cells}
@@ -253,10 +271,14 @@ def _rank(part: KeyPart) -> tuple[Any, ...]:
 
 
 def kinds(table: TableDiff) -> Iterator[tuple[Kind, list[Difference]]]:
-    """Yield the differences of the table by kind, in order, those kinds that it has."""
+    """Yield the differences of the table by kind, in order, those kinds that it has.
+
+    Within a kind, those that count come first: a list that is cut short must not hide them.
+    """
     every = ordered(table)
     for kind in unique(difference.kind for difference in every):
-        yield kind, [difference for difference in every if difference.kind is kind]
+        of_kind = [difference for difference in every if difference.kind is kind]
+        yield kind, sorted(of_kind, key=lambda each: not counting(each))
 
 
 def unplanned(table: TableDiff, cell: CellResult) -> TableDiff:

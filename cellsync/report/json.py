@@ -119,20 +119,22 @@ def columns(difference: Difference) -> Object:
 
 
 def difference(found: Difference, table: TableDiff) -> Object:
-    """Return one difference of a table."""
+    """Return one difference of a table; ``accepted`` says why people live with it, else null."""
     return {
         "kind": found.kind.value,
         "key": key(facts.named(table.key, found.key)),
         "columns": columns(found),
         "action": found.action.value,
         "reason": found.reason,
+        "accepted": found.accepted or None,
     }
 
 
 def finding(found: Finding, table: TableDiff) -> Object:
     """Return one finding of a table; its cell is the one whose rows are wrong."""
     named = key(facts.named(table.key, found.key or ()))
-    return {"code": found.code, "message": found.message, "key": named, "cell": found.cell}
+    said = {"code": found.code, "message": found.message, "key": named, "cell": found.cell}
+    return {**said, "accepted": found.accepted or None}
 
 
 def refusal(refused: Refusal) -> Object:
@@ -161,7 +163,8 @@ def _head(report: Report) -> Object:
 
 
 def _foot(report: Report) -> Object:
-    return {"finished": words.instant(report.finished), "exit_code": int(report.exit_code)}
+    finished = words.instant(report.finished)
+    return {"notes": list(report.notes), "finished": finished, "exit_code": int(report.exit_code)}
 
 
 def _cell(cell: CellResult | CellFailure, *, plans: bool) -> Object:
@@ -229,7 +232,8 @@ def _compared(table: TableDiff) -> Object:
         "missing": tally.missing,
         "changed": tally.changed,
         "extra": tally.extra,
-        "accepted": facts.acting([table], Action.IGNORE),
+        "accepted": facts.accepted([table]),
+        "ignored": facts.ignored([table]),
         "differences": [difference(each, table) for each in facts.ordered(table)],
         "findings": [finding(each, table) for each in facts.ordered_findings(table)],
         "unknown": list(table.unknown),
@@ -237,7 +241,7 @@ def _compared(table: TableDiff) -> Object:
 
 
 def _failed() -> Object:
-    counts = dict.fromkeys(("rows", "missing", "changed", "extra", "accepted"))
+    counts = dict.fromkeys(("rows", "missing", "changed", "extra", "accepted", "ignored"))
     return {**counts, "differences": [], "findings": [], "unknown": []}
 
 

@@ -2,7 +2,9 @@
 
 ``kind`` says what a line is: missing, changed or extra (a difference), finding, unknown (rows that
 could not be judged), refusal, skipped, problem (a change that conflicted or failed), or error (a
-cell, or with a ``rule`` a table, that could not be compared). Nothing at all means in step.
+cell, or with a ``rule`` a table, that could not be compared). What people accepted says so in
+``accepted`` and does not count, nor does a difference whose ``action`` is ignore; but for those,
+nothing at all means in step.
 """
 
 from __future__ import annotations

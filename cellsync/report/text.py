@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from cellsync.errors import ExitCode
@@ -111,6 +112,7 @@ def _cells(report: Report, style: Style) -> Iterator[Line]:
 
 def _sections(report: Report, style: Style) -> Iterator[tuple[str, Sequence[Line]]]:
     yield "findings (no repair mends these by itself):", list(_findings(report, style))
+    yield "accepted findings (not counted):", list(_findings(report, style, accepted=True))
     yield "schema differences:", list(_schema_section(report, style))
     yield "refused (these rules, and those that refer to them, write nothing):", list(_refusals(report))
     yield "skipped:", list(_skipped(report, style))
@@ -175,8 +177,11 @@ def _state(cell: CellResult, report: Report) -> Iterator[str]:
     tally = facts.tally(facts.compared(cell))
     found = drift(tally)
     yield f"found {found}" if found and facts.stage(report) is Stage.WRITTEN else found
-    findings = facts.unique(finding for table in facts.compared(cell) for finding in table.findings)
+    every = facts.unique(finding for table in facts.compared(cell) for finding in table.findings)
+    findings = [finding for finding in every if not finding.accepted]
     yield counted(len(findings), "finding") if findings else ""
+    accepted = facts.accepted(facts.compared(cell)) + len(every) - len(findings)
+    yield f"{accepted} accepted" if accepted else ""
     broken = facts.broken(cell)
     yield f"{counted(len(broken), 'rule')} could not be compared" if broken else ""
     unknown = facts.unknown(cell)
@@ -222,7 +227,7 @@ def _table(
     yield from _features(table, report, said)
     for reason in table.unknown:
         yield Line(f"unknown: {words.shorten(reason, style.prose)}", 2, Tone.BAD)
-    for kind, differences in facts.kinds(_shown(table, cell, report)):
+    for kind, differences in facts.kinds(_shown(table, cell, report, style)):
         yield from _some(differences, style, f"{kind.value} in {table.rule}", _difference_of(table, style))
 
 
@@ -232,8 +237,14 @@ def _table_summary(table: TableDiff, cell: CellResult, report: Report) -> str:
     found = drift(facts.tally([table]))
     none = "no difference that counts" if table.differences else "no differences"
     parts = [f"{found} in {place}" if found else none]
+    if accepted := facts.accepted([table]):
+        parts.append(f"{accepted} accepted")
+    if ignored := facts.ignored([table]):
+        parts.append(f"{ignored} ignored by the rule")
     if table.findings:
-        parts.append(f"{counted(len(table.findings), 'finding')} (below)")
+        lived_with = sum(bool(finding.accepted) for finding in table.findings)
+        marked = f", {lived_with} accepted" if lived_with else ""
+        parts.append(f"{counted(len(table.findings), 'finding')}{marked} (below)")
     if table.status in (Status.REPAIRED, Status.REFUSED, Status.INCOMPLETE):
         parts.append(words.STATUS[table.status])
     return "; ".join(parts)
@@ -244,7 +255,7 @@ def _features(table: TableDiff, report: Report, said: set[str]) -> Iterator[Line
 
     A row that is only extra breaks nothing that anybody misses.
     """
-    lacking = any(difference.kind is not Kind.EXTRA for difference in table.differences)
+    lacking = any(facts.counting(d) and d.kind is not Kind.EXTRA for d in table.differences)
     broken = facts.tally([table]).total and lacking and report.rule_features.get(table.rule, ())
     for name in broken or ():
         if name not in said:
@@ -254,11 +265,15 @@ def _features(table: TableDiff, report: Report, said: set[str]) -> Iterator[Line
             yield Line(f"{verb} {name}" + (f": {lost}" if lost else ""), 2, Tone.STRONG)
 
 
-def _shown(table: TableDiff, cell: CellResult, report: Report) -> TableDiff:
-    """Return the table with the differences to be listed: those that no list of changes has."""
-    if facts.stage(report) is not Stage.PLANNED:
-        return table
-    return facts.unplanned(table, cell)
+def _shown(table: TableDiff, cell: CellResult, report: Report, style: Style) -> TableDiff:
+    """Return the table with the differences to be listed.
+
+    Not those that a list of changes has, nor, unless more is asked for, what the rule ignores.
+    """
+    if facts.stage(report) is Stage.PLANNED:
+        table = facts.unplanned(table, cell)
+    listed = (d for d in table.differences if style.verbose or facts.counting(d) or d.accepted)
+    return replace(table, differences=tuple(listed))
 
 
 def _difference_of(table: TableDiff, style: Style) -> Callable[[Difference], Iterator[Line]]:
@@ -275,10 +290,12 @@ def _difference_of(table: TableDiff, style: Style) -> Callable[[Difference], Ite
 
 
 def _fact(difference: Difference, table: TableDiff, style: Style) -> str:
-    """Return "changed aggregate_id=west key=ratio, value: 2.0 -> 4.0 (update)"."""
+    """Return "changed aggregate_id=west key=ratio, value: 2.0 -> 4.0 (update)", or why it is accepted."""
     key = words.key(facts.named(table.key, difference.key), style.short)
     steps = _steps(difference, style) if difference.kind is Kind.CHANGED else []
     fact = ", ".join([f"{difference.kind.value} {key}", *steps])
+    if difference.accepted:
+        return f"{fact}, accepted: {words.shorten(difference.accepted, style.prose)}"
     return f"{fact} ({_action(difference.action, table.status)})"
 
 
@@ -364,8 +381,8 @@ def _written(change: Change) -> Iterator[str]:
 # -- The sections after the cells ----------------------------------------------------------------
 
 
-def _findings(report: Report, style: Style) -> Iterator[Line]:
-    for cell, found in facts.found(report).items():
+def _findings(report: Report, style: Style, *, accepted: bool = False) -> Iterator[Line]:
+    for cell, found in facts.found(report, accepted=accepted).items():
         yield Line(f"in {cell}:", 1)
         for sort, of_sort in _by(found, lambda each: f"{each.finding.code} in {each.rule}").items():
             yield from _some(of_sort, style, sort, lambda each: [_finding(each, style)])
@@ -374,7 +391,10 @@ def _findings(report: Report, style: Style) -> Iterator[Line]:
 def _finding(found: facts.Found, style: Style) -> Line:
     key = words.key(found.key, style.short)
     head = " ".join(filter(None, [found.rule, found.finding.code, key]))
-    return Line(f"{head}: {words.shorten(found.finding.message, style.prose)}", 2, Tone.STRONG)
+    accepted = found.finding.accepted
+    why = f", accepted: {words.shorten(accepted, style.prose)}" if accepted else ""
+    tone = Tone.QUIET if accepted else Tone.STRONG
+    return Line(f"{head}: {words.shorten(found.finding.message, style.prose)}{why}", 2, tone)
 
 
 def _by(items: Iterable[T], sort: Callable[[T], str]) -> Mapping[str, list[T]]:
@@ -470,6 +490,7 @@ def _next(report: Report) -> Iterator[Line]:
         yield Line(f"{does} does it")
     if stage is Stage.WRITTEN and facts.totals(report).applied:
         yield Line(f"cellsync undo {run.id} takes this run back")
+    yield from (Line(note) for note in report.notes)
     yield Line(f"exit code {int(report.exit_code)}: {words.EXIT[report.exit_code]}", tone=Tone.QUIET)
 
 
@@ -481,7 +502,7 @@ def _question(report: Report, style: Style) -> Iterator[Line]:
     for cell in report.cells:
         yield from _question_cell(cell)
     for title, lines in _sections(report, style):
-        if lines and not title.startswith(("findings", "schema")):
+        if lines and not title.startswith(("findings", "accepted", "schema")):
             yield from (Line(title, tone=Tone.TITLE), *lines)
 
 

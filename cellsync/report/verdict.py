@@ -146,8 +146,15 @@ def _obstacles(report: Report) -> Iterator[str]:
 
 
 def _accepted(report: Report) -> Iterator[str]:
-    if accepted := facts.acting(facts.tables(facts.results(report)), Action.IGNORE):
-        yield f"{counted(accepted, 'difference is', 'differences are')} accepted"
+    """Say how much people have decided to live with."""
+    differences = facts.accepted(facts.tables(facts.results(report)))
+    findings = sum(map(len, facts.found(report, accepted=True).values()))
+    parts = [
+        counted(differences, "difference") if differences else "",
+        counted(findings, "finding") if findings else "",
+    ]
+    if subject := words.listed([part for part in parts if part]):
+        yield f"{subject} {'is' if differences + findings == 1 else 'are'} accepted"
 
 
 def _names(cells: list[CellResult]) -> str:

@@ -32,7 +32,7 @@ ACTION = {
     Action.DELETE: "delete",
     Action.SOFT_DELETE: "soft delete",
     Action.REPORT: "reported only",
-    Action.IGNORE: "accepted, not counted",
+    Action.IGNORE: "ignored by the rule",
 }
 
 DONE = {

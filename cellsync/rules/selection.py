@@ -42,7 +42,9 @@ def select(ruleset: RuleSet, *, rules: Sequence[str], features: Sequence[str]) -
     for rule in reversed(ruleset.rules):
         if rule.id in wanted:
             wanted |= set(rule.references.values())
-    return assemble(pack for pack in (_part(pack, wanted) for pack in ruleset.packs) if pack.rules)
+    selected = assemble(pack for pack in (_part(pack, wanted) for pack in ruleset.packs) if pack.rules)
+    left_out = ruleset.left_out | {rule.id for rule in ruleset.rules} - wanted
+    return dataclasses.replace(selected, left_out=left_out)
 
 
 def _part(pack: Pack, wanted: Iterable[str]) -> Pack:

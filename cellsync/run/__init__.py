@@ -2,12 +2,13 @@
 
 request   what a verb is asked, and what one stage hands to the next
 compare   everything up to the first write: look, pair, read, compare, plan
+accepting what people live with: it is neither counted nor repaired
 write     everything from there: lock, journal, apply, verify
 past      the journals: history, and the plan of an undo
 """
 
 from cellsync.run.compare import compare, schemas
-from cellsync.run.past import History, changes, history, prepare_undo
+from cellsync.run.past import History, changes, history, prepare_undo, prune
 from cellsync.run.request import Edge, Prepared, Request
 from cellsync.run.write import write
 
@@ -20,6 +21,7 @@ __all__ = [
     "compare",
     "history",
     "prepare_undo",
+    "prune",
     "schemas",
     "write",
 ]

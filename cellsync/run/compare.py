@@ -113,12 +113,9 @@ def _pair(
     error = unfit(state, pack, child)
     if admitted is None and rule.when is not None:
         error = f"whether {rule.when.text!r} holds cannot be told from {state.looks[state.parent].version!r}"
-    lost = sorted({other for other in rule.references.values() if isinstance(pairs.get(other), TableFailure)})
-    if error is None and lost:
-        error = f"refers to {', '.join(lost)}, which could not be compared"
     if error is not None:
         return _failed(rule, error)
-    return diff.pair(
+    paired = diff.pair(
         rule,
         state.request.ruleset,
         parent_tables=state.looks[state.parent].tables,
@@ -126,6 +123,10 @@ def _pair(
         parent=state.parent,
         child=child,
     )
+    lost = [other for other in rule.references.values() if isinstance(pairs.get(other), TableFailure)]
+    if lost and isinstance(paired, Pairing):
+        return _failed(rule, f"refers to {', '.join(sorted(set(lost)))}, which could not be compared")
+    return paired
 
 
 def _failed(rule: Rule, error: str) -> TableFailure:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from cellsync import db, journal
 from cellsync.errors import ExitCode, UsageError
 from cellsync.model import (
+    Action,
     Cell,
     CellFailure,
     CellResult,
     Counts,
     DatabaseIdentity,
     Direction,
+    Identity,
     JournaledChange,
     JournaledRun,
     Plan,
@@ -65,6 +69,23 @@ def changes(request: Request, run_id: str) -> Mapping[str, tuple[JournaledChange
     return {name: each.changes for name, each in past.items() if each.changes}
 
 
+def prune(request: Request, *, keep: timedelta) -> Mapping[str, int | CellFailure]:
+    """Forget the runs that started longer ago than ``keep``, and say how many for each cell.
+
+    Writes to every journal. Which rows cellsync pushed is not forgotten; runs that were forgotten
+    can no longer be taken back.
+    """
+    before = request.clock() - keep
+
+    def task(cell: Cell) -> int:
+        with db.connect(cell, request.timeouts) as database:
+            return journal.prune(database, database=database.identity().schema, before=before)
+
+    cells = [request.topology.parent, *request.topology.children]
+    with executor(request.jobs) as pool:
+        return each_cell(pool, task, cells)
+
+
 def prepare_undo(request: Request, run_id: str) -> Prepared:
     """Plan the inverse of a run, on every database that it wrote.
 
@@ -73,8 +94,14 @@ def prepare_undo(request: Request, run_id: str) -> Prepared:
     """
     past, failures = _read(request, run_id)
     runs = journal.merged(run for each in past.values() for run in each.runs)
-    _check(run_id, runs, complete=not failures)
+    undone_by = _check(run_id, runs, complete=not failures)
+    for earlier in undone_by:
+        past = _without(past, _read(request, earlier)[0])
     edges = tuple(_edge(_cell(request, name), each, run_id) for name, each in past.items() if each.changes)
+    if undone_by and not edges and not failures:
+        raise UsageError(
+            f"run {run_id} was taken back already, by {', '.join(undone_by)}: undo that run to have it again"
+        )
     cells: list[CellResult | CellFailure] = [*failures.values(), *(_planned(edge) for edge in edges)]
     report = Report(
         run=request.run,
@@ -104,15 +131,34 @@ def _unknown(run_id: str) -> UsageError:
     return UsageError(f"no journal knows a run {run_id}: `cellsync history` lists the runs")
 
 
-def _check(run_id: str, runs: Iterable[JournaledRun], *, complete: bool) -> None:
+def _check(run_id: str, runs: Iterable[JournaledRun], *, complete: bool) -> tuple[str, ...]:
+    """Return the runs that took this one back before, in part or as a whole."""
     known = next((each for each in runs if each.run.id == run_id), None)
     if known is None and complete:
         raise _unknown(run_id)
-    if known is not None and known.undone_by:
-        raise UsageError(
-            f"run {run_id} was taken back already, by {', '.join(known.undone_by)}: undo that run to have "
-            f"it again"
-        )
+    return known.undone_by if known else ()
+
+
+def _without(past: dict[str, _Past], undone: Mapping[str, _Past]) -> dict[str, _Past]:
+    """Leave out what an earlier undo has taken back: it may have been cut off, or have met conflicts."""
+    left = {}
+    for name, each in past.items():
+        done = Counter(map(_inverted, undone[name].changes)) if name in undone else Counter()
+        kept = []
+        for made in reversed(each.changes):
+            change = made.change
+            mark = (change.table, change.action, change.identity)
+            if done[mark]:
+                done[mark] -= 1
+            else:
+                kept.append(made)
+        left[name] = replace(each, changes=tuple(reversed(kept)))
+    return left
+
+
+def _inverted(made: JournaledChange) -> tuple[str, Action, Identity]:
+    back = made.change.inverse()
+    return back.table, back.action, back.identity
 
 
 def _cell(request: Request, name: str) -> Cell:

@@ -23,6 +23,7 @@ from cellsync.model import (
     TableFailure,
     TableResult,
 )
+from cellsync.run import accepting
 from cellsync.run.look import State
 from cellsync.run.request import Edge, Prepared, Request, exit_code, with_plans
 
@@ -41,11 +42,13 @@ def planned(state: State, pairs: Mapping[str, Paired], found: Mapping[str, Found
         if child.name in state.failures:
             cells.append(state.failures[child.name])
             continue
-        result, made = _plan_cell(state, child, pairs[child.name], found[child.name])
+        result, of_cell = _plan_cell(state, child, pairs[child.name], found[child.name])
         cells.append(result)
-        edges += made
+        edges += of_cell
     remaining = any(_counts(table) for cell in cells if isinstance(cell, CellResult) for table in cell.tables)
-    return Prepared(report=report(state.request, cells, remaining=remaining), edges=tuple(edges))
+    notes = accepting.notes(state.request.topology.accepted, state.request.ruleset)
+    made = replace(report(state.request, cells, remaining=remaining), notes=notes)
+    return Prepared(report=made, edges=tuple(edges))
 
 
 def _plan_cell(state: State, child: Cell, pairs: Paired, found: Found) -> tuple[CellResult, list[Edge]]:
@@ -54,7 +57,8 @@ def _plan_cell(state: State, child: Cell, pairs: Paired, found: Found) -> tuple[
     for rule, table in _followed(state, child, pairs, found).items():
         pairing = pairs[rule]
         both = isinstance(table, TableDiff) and isinstance(pairing, Pairing)
-        decided[rule] = _judged(plan.decide(pairing, table, names)) if both else table  # type: ignore[arg-type]
+        decided[rule] = plan.decide(pairing, table, names) if both else table  # type: ignore[arg-type]
+    decided = _accepted(state, child, pairs, decided)
     edges = [
         edge
         for direction in Direction
@@ -68,6 +72,13 @@ def _plan_cell(state: State, child: Cell, pairs: Paired, found: Found) -> tuple[
     )
     result = CellResult(cell=child.name, status=worst(tables), tables=tables)
     return with_plans(result, [edge.plan for edge in edges]), edges
+
+
+def _accepted(state: State, child: Cell, pairs: Paired, decided: Found) -> dict[str, TableResult]:
+    """Set aside what people live with, and set the status of every table by what counts."""
+    entries, today = state.request.topology.accepted, accepting.day(state.request.clock())
+    marked = accepting.accept(decided, pairs, entries, child=child.name, today=today)
+    return {rule: _judged(table) for rule, table in marked.items()}
 
 
 def _followed(state: State, child: Cell, pairs: Paired, found: Found) -> Found:
@@ -98,15 +109,18 @@ def _moved(table: TableDiff) -> bool:
     return table.count(Kind.EXTRA) > 0 or table.count(Kind.CHANGED) > 0
 
 
-def _judged(table: TableDiff) -> TableDiff:
-    """Set the status of a table by what counts: an ignored difference does not."""
+def _judged(table: TableResult) -> TableResult:
+    """Set the status of a table by what counts: what is ignored or accepted does not."""
+    if isinstance(table, TableFailure):
+        return table
     return replace(table, status=Status.DIFFERS if _counts(table) else Status.IN_STEP)
 
 
 def _counts(table: TableResult) -> bool:
     if isinstance(table, TableFailure):
         return False
-    return bool(table.findings) or any(d.action is not Action.IGNORE for d in table.differences)
+    findings = any(not finding.accepted for finding in table.findings)
+    return findings or any(d.action is not Action.IGNORE for d in table.differences)
 
 
 _RANK = (

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from cellsync import apply, db
 from cellsync.errors import JournalUnavailable, Locked, WriteFailed
-from cellsync.journal import Journal, prepare
+from cellsync.journal import Journal, prepare, runs
 from cellsync.model import (
     Action,
     CellFailure,
@@ -83,7 +83,8 @@ def _write(request: Request, edges: Sequence[Edge]) -> list[Written]:
             lock.acquire()
             prepare(database, cell=cell.name)
         except Locked as error:
-            return [Written(edge=edge, problems=(str(error),), locked=True) for edge in edges]
+            held = f"{error}{_holder(database, identity.schema, cell.name)}"
+            return [Written(edge=edge, problems=(held,), locked=True) for edge in edges]
         except JournalUnavailable as error:
             return [_refused(edge, "journal", str(error)) for edge in edges]
         journal = Journal(database, request.run, cell=cell.name, database=identity.schema)
@@ -97,6 +98,16 @@ def _write(request: Request, edges: Sequence[Edge]) -> list[Written]:
         clean = not any(each.problems or each.refusals for each in written)
         journal.finish(status="done" if clean else "incomplete", at=request.clock())
         return written
+
+
+def _holder(database: db.Database, schema: str, cell: str) -> str:
+    """Return which run has begun here and not ended: the one that holds the lock."""
+    running = next(
+        (each.run for each in runs(database, database=schema, cell=cell) if not each.finished), None
+    )
+    if running is None:
+        return ""
+    return f"; run {running.id}, {running.verb} by {running.operator} on {running.host}"
 
 
 def _note(cut_off: JournaledRun) -> str:
@@ -220,7 +231,8 @@ def _left(cell: CellResult) -> bool:
     """Say whether something remains that counts: what is only reported, or was not written."""
     stuck = cell.counts.planned != cell.counts.applied
     reported = any(
-        table.findings or any(d.action is Action.REPORT for d in table.differences)
+        any(not finding.accepted for finding in table.findings)
+        or any(d.action is Action.REPORT for d in table.differences)
         for table in cell.tables
         if isinstance(table, TableDiff)
     )

@@ -310,8 +310,10 @@ def test_two_rows_with_one_key_are_named_and_the_others_go_on(cells: Deployment)
     assert any("id 91 and id 92" in message for message in in_c2)
     names = sorted(cells.sql("c1", "SELECT name FROM aggregates"))
     assert names == [("empty-az",), ("gold",), ("plain",), ("ssd",), ("west",)]
-    # Rows that refer to either of them cannot be placed: none was written, none was dropped.
-    assert cells.sql("c2", "SELECT COUNT(*) FROM aggregate_metadata WHERE aggregate_id > 90") == [(0,)]
+    # Rows that refer to either of them cannot be placed: not written, and not silently dropped.
+    assert cells.sql("c2", "SELECT * FROM aggregate_metadata WHERE aggregate_id IN (91, 92)") == []
+    skipped = [(each["rule"], each["key"]) for each in done.cell("c2")["skipped"]]
+    assert ("aggregate-metadata", {"aggregate_id": "plain", "key": "pinned"}) in skipped
     again = cells.repair()
     assert [cell["changes"]["applied"] for cell in again.report["cells"]] == [0, 0]
 

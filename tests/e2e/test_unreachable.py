@@ -1,0 +1,134 @@
+"""One database does not answer: the others are compared and repaired, and nobody waits for long."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import nova
+import pytest
+import sqlalchemy as sa
+from conftest import Deploy
+from deployment import Deployment
+from servers import PrivateServer
+
+
+@contextmanager
+def _silent() -> Iterator[int]:
+    """Give a port that accepts connections and never says a word."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(8)
+        yield int(listener.getsockname()[1])
+
+
+@contextmanager
+def _closed() -> Iterator[int]:
+    """Give a port on which nobody listens: bound, so that nobody else takes it meanwhile."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        yield int(holder.getsockname()[1])
+
+
+def _at_port(cells: Deployment, cell: str, port: int) -> Deployment:
+    url = sa.make_url(cells.urls[cell]).set(port=port).render_as_string(hide_password=False)
+    return cells.configure(urls={**cells.urls, cell: url})
+
+
+@pytest.mark.parametrize("cause", [_closed, _silent])
+def test_a_child_that_does_not_answer_holds_nobody_up(cause, cells: Deployment) -> None:  # type: ignore[no-untyped-def]
+    """Exit 4, which and why; the other child is repaired, but for hosts that might be the lost one's."""
+    cells.sql("parent", nova.insert("aggregate_hosts", {"aggregate_id": 4, "host": "compute-2-4"}))
+    before = cells.checksums()
+    with cause() as port:
+        broken = _at_port(cells, "c1", port)
+        started = time.monotonic()
+        done = broken.json("diff")
+        assert time.monotonic() - started < 15
+        repaired = broken.repair()
+        text = broken.run("diff")
+    assert done.code == 4
+    lost = done.cell("c1")
+    assert (lost["status"], lost["tables"], lost["changes"]) == ("unreachable", [], None)
+    assert f"127.0.0.1:{port}" in lost["error"]
+    assert "***" in lost["error"]
+    assert done.table("c2", "aggregates")["missing"] == 5
+    assert done.cell("c2")["status"] == "incomplete"
+    # Plain hosts may be the lost child's too: they are unknown, neither missing nor orphans.
+    assert done.counts("aggregate-hosts") == {"c1": {}, "c2": {"aggregate-hosts": (3, 0, 1)}}
+    (unknown,) = done.table("c2", "aggregate-hosts")["unknown"]
+    assert "c1" in unknown
+    assert done.findings() == []
+
+    assert repaired.code == 4
+    assert repaired.cell("c2")["changes"] == {"planned": 24, "applied": 24, "conflicts": 0, "failed": 0}
+    assert cells.sql("c2", "SELECT * FROM aggregate_hosts WHERE host = 'compute-2-4'") == []
+    assert cells.checksums()["c1"] == before["c1"]
+
+    assert text.code == 4
+    assert "could not be reached" in text.out
+    assert f"127.0.0.1:{port}" in text.out
+    assert "unknown" in text.out
+
+
+def test_a_parent_that_does_not_answer_stops_everything(cells: Deployment) -> None:
+    """Nothing is known to be desired, so nothing is extra and nothing is written: exit 4."""
+    before = cells.checksums()
+    with _closed() as port:
+        broken = _at_port(cells, "parent", port)
+        done = broken.repair()
+        text = broken.run("diff")
+    assert done.code == 4
+    for cell in done.report["cells"]:
+        assert (cell["status"], cell["tables"]) == ("incomplete", [])
+        assert "the parent could not be read" in cell["error"]
+        assert f"127.0.0.1:{port}" in cell["error"]
+    assert cells.checksums() == before
+    assert cells.journals() == {"parent": {}, "c1": {}, "c2": {}}
+    assert text.code == 4
+    assert "in step with" not in text.out
+
+
+def test_a_cell_that_is_not_in_scope_need_not_answer(cells: Deployment) -> None:
+    """Rules without look-ups do not ask it; those with a look-up say what they could not know."""
+    with _closed() as port:
+        broken = _at_port(cells, "c1", port)
+        flavors = broken.repair("c2", "--feature", "flavors")
+        hosts = broken.json("diff", "c2", "--rule", "aggregate-hosts")
+    assert flavors.code == 0
+    assert [cell["cell"] for cell in flavors.report["cells"]] == ["c2"]
+    assert hosts.code == 4
+    assert len(hosts.table("c2", "aggregate-hosts")["unknown"]) == 1
+
+
+def test_an_undo_goes_on_where_it_can(deploy: Deploy, throwaway_server: PrivateServer, server) -> None:  # type: ignore[no-untyped-def]
+    """One server is gone: the other child is taken back, exit 4; later the rest is, once more asked."""
+    cells = deploy(servers={"parent": server, "c1": server, "c2": throwaway_server})
+    before = cells.checksums()
+    run = cells.repair().report["run"]
+    throwaway_server.stop()
+    done = cells.json("undo", run, "--yes")
+    assert done.code == 4
+    assert done.cell("c2")["status"] == "unreachable"
+    throwaway_server.start()
+    assert cells.checksums()["c1"] == before["c1"]
+    assert cells.checksums()["c2"] != before["c2"]
+    rest = cells.json("undo", run, "--yes")
+    assert rest.code == 0, rest.said
+    assert cells.checksums() == before
+
+
+def test_history_and_undo_say_which_journal_they_could_not_read(cells: Deployment) -> None:
+    """A run that is not found may be in the journal of the lost child: exit 4, not 'no such run'."""
+    run = cells.repair().report["run"]
+    with _closed() as port:
+        broken = _at_port(cells, "c1", port)
+        history = broken.run("history")
+        undo = broken.run("undo", "20200101-000000-abcd", "--yes")
+    assert history.code == 4
+    assert run in history.out
+    assert "c1" in history.err and f"127.0.0.1:{port}" in history.err
+    assert undo.code == 4
+    assert "c1" in undo.said
