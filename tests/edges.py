@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -33,6 +33,9 @@ from cellsync.model import (
     TableDiff,
     Topology,
 )
+
+MakeDatabase = Callable[..., str]
+"""The fixture ``database``."""
 
 TIMEOUTS = db.Timeouts(connect=5, statement=60, lock=1)
 
@@ -159,3 +162,21 @@ def table(report: Report, cell_name: str, rule_id: str) -> TableDiff:
     found = next(each for each in result(report, cell_name).tables if each.rule == rule_id)
     assert isinstance(found, TableDiff), found
     return found
+
+
+def stand_of(
+    database: MakeDatabase, rules_text: str, *tables: str, cells: Sequence[str] = ("api", "c1")
+) -> Stand:
+    """Return a topology of fresh schemas on one server, each with these tables."""
+    urls = {name: database() for name in cells}
+    for url in urls.values():
+        execute(url, *tables)
+    return Stand(urls, ruleset(rules_text))
+
+
+def converged(stand: Stand) -> bool:
+    """Say whether a diff finds nothing, and a repair writes nothing."""
+    found, repaired = stand.diff(), stand.repair("again")
+    cells = [each for each in repaired.cells if isinstance(each, CellResult)]
+    quiet = len(cells) == len(repaired.cells) and not any(each.counts.planned for each in cells)
+    return quiet and found.exit_code == 0 and repaired.exit_code == 0

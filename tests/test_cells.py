@@ -6,7 +6,7 @@ import json
 import pickle
 import re
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from sqlalchemy.engine import URL, make_url
 
 from cellsync import cells
 from cellsync.errors import ConfigurationError, UsageError
-from cellsync.model import Cell, Role, Topology
+from cellsync.model import Accepted, Cell, Role, Topology
 
 MISTAKES = sorted((Path(__file__).parent / "mistakes" / "cells").glob("*.yaml"))
 
@@ -153,7 +153,43 @@ def test_settle_rules_and_accept_may_be_left_out(tmp_path: Path) -> None:
     assert read(tmp_path, f"{text}rules: nova-cells-v1").rules == ("nova-cells-v1",)
 
 
-KEYS = ["name", "database", "broker", "nova_conf", "defaults_file"]
+ACCEPT = """
+accept:
+  - {cell: c1, rule: aggregates, key: {name: lab, nr: 7, zone: null}, why: " its own ", until: 2026-12-31}
+  - {cell: a, rule: hosts, key: "*", why: being rebuilt}
+  - {cell: "*", rule: hosts, key: {host: 10.0.0.1, at: 12:30, day: 2026-11-23, id: "007"}, why: "${WHY}"}
+"""
+
+
+def test_accept_lists_what_people_live_with(tmp_path: Path) -> None:
+    """Values of a key are text as people write it; NULL stays NULL; a key of "*" is every row."""
+    text = f'parent: {{name: a, database: "mysql://h/n"}}\n{CHILD}{ACCEPT}'
+    lab, rebuilt, ticket = read(tmp_path, text, {"WHY": "ticket 4711"}).accepted
+    key = {"name": "lab", "nr": "7", "zone": None}
+    assert lab == Accepted(cell="c1", rule="aggregates", key=key, why="its own", until=date(2026, 12, 31))
+    assert (rebuilt.cell, rebuilt.key, rebuilt.until) == ("a", {}, None)
+    assert (ticket.cell, ticket.why) == ("*", "ticket 4711")
+    assert ticket.key == {"host": "10.0.0.1", "at": "12:30", "day": "2026-11-23", "id": "007"}
+
+
+@pytest.mark.parametrize(
+    "until", ["2026-12-31\n", "20261231", "2026-W53-4", " 2026-12-31", "2026-12-31T00:00", ""]
+)
+def test_a_date_that_is_none_is_never_taken_for_no_date(tmp_path: Path, until: str) -> None:
+    """An entry without a date holds for ever; a mistyped one must not."""
+    entry = json.dumps({"cell": "*", "rule": "r", "key": "*", "why": "w", "until": until})
+    text = f'parent: {{name: a, database: "mysql://h/n"}}\n{CHILD}accept: [{entry}]'
+    assert "3:61: until must be a date: 2026-12-31" in problems(tmp_path, text)
+
+
+def test_a_key_of_accept_that_is_a_url_is_not_shown(tmp_path: Path) -> None:
+    """A slip of YAML makes a key of a URL with its password."""
+    entry = "{cell: c1, rule: r, key: {mysql://u:hunter2@h/n: 1.5}, why: w}"
+    text = f'parent: {{name: a, database: "mysql://h/n"}}\n{CHILD}accept: [{entry}]'
+    assert "hunter2" not in problems(tmp_path, text)
+
+
+KEYS = ["name", "database", "broker", "nova_conf", "defaults_file", "cell", "rule", "key", "why"]
 TOP = ["parent", "children", "rules", "settle", "accept", "until"]
 TEXTS = [
     "${A}",

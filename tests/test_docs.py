@@ -293,6 +293,26 @@ def test_every_cell_file_loads(block: Block, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "known"),
+    [
+        ("parent: {name: api}\nqqq: 1", "the file"),
+        ("parent: {name: api, qqq: 1}\nchildren: []", "a cell"),
+    ],
+)
+def test_first_use_explains_every_key_of_the_cell_file(text: str, known: str, tmp_path: Path) -> None:
+    """What may stand in cellsync.yaml, the message about an unknown key lists; the page has all of it."""
+    file = tmp_path / "cellsync.yaml"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigurationError) as caught:
+        cells.load(file, environ={})
+    match = re.search(r"the key 'qqq' is unknown: use ([a-z_, ]+)", str(caught.value))
+    assert match is not None, known
+    page = (ROOT / "docs" / "first-use.rst").read_text(encoding="utf-8")
+    named = set(re.findall(r"\b(\w+):", page)) | _words(page)
+    assert set(match[1].split(", ")) - named == set()
+
+
+@pytest.mark.parametrize(
     "block", [b for b in _every("yaml") if not _is_topology(b)], ids=lambda b: b.page.name
 )
 def test_every_rule_file_loads(block: Block, tmp_path: Path) -> None:

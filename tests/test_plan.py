@@ -382,7 +382,9 @@ def test_foreign_keys_in_a_circle_order_what_they_can() -> None:
     assert sorted(order(known, tables, "abc")) == sorted((a, t) for a in ("insert", "delete") for t in "abc")
 
 
-SELF = "rules: [{table: t, key: [name], columns: {include: [own_id]}, references: {own_id: t}, on_extra: delete}]"
+SELF = """
+rules: [{table: t, key: [name], columns: {include: [own_id]}, references: {own_id: t}, on_extra: delete}]
+"""
 
 
 def test_a_row_that_refers_to_its_own_table_comes_after_its_target() -> None:
@@ -511,10 +513,10 @@ def test_the_inverse_of_an_inverse_is_the_change(action: Action, before: Any, af
 VALUES = st.one_of(st.none(), st.integers(0, 4))
 PARENTS = st.dictionaries(st.sampled_from("abcdef"), VALUES, max_size=6)
 FAMILY = """
+defaults: {columns: {include: [size]}, on_extra: delete, limits: {updates: 100%, deletes: 100%}}
 rules:
-  - {table: p, key: [name], columns: {include: [size]}, on_extra: delete, limits: {updates: 100%, deletes: 100%}}
-  - {table: q, key: [name, own_id], columns: {include: [size]}, references: {own_id: p}, on_extra: delete,
-     limits: {updates: 100%, deletes: 100%}}
+  - {table: p, key: [name]}
+  - {table: q, key: [name, own_id], references: {own_id: p}}
 """
 
 

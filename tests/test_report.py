@@ -414,7 +414,7 @@ REPORTS = {
                             action=Action.IGNORE,
                             accepted="c1 gets no attic",
                         ),
-                        replace(EAST, reason=f"{EAST.reason}; accepted until 2026-10-31, which has passed (new)"),
+                        replace(EAST, reason=f"{EAST.reason}; accepted until 2026-10-31, which has passed"),
                         findings=(LIMBO, replace(LIMBO, key=("older",), accepted="goes with the upgrade")),
                     ),
                 ),
@@ -580,9 +580,7 @@ def test_what_a_rule_ignores_is_not_called_accepted() -> None:
 def test_accepted_differences_do_not_crowd_out_those_that_count() -> None:
     """A list that is cut short shows what counts first, and says nothing is broken by the rest."""
     accepted = [replace(missing((f"a{n}",)), action=Action.IGNORE, accepted="old") for n in range(30)]
-    cell = CellResult(
-        cell="c1", status=Status.DIFFERS, tables=(table("quotas", *accepted, missing(("z",))),)
-    )
+    cell = CellResult(cell="c1", status=Status.DIFFERS, tables=(table("quotas", *accepted, missing(("z",))),))
     lines = text.render(report(cell), PLAIN).splitlines()
     assert "quotas: 1 row missing in c1; 30 accepted" in lines[3]
     assert next(line for line in lines if "name=" in line).strip() == "missing name=z (insert)"

@@ -392,7 +392,7 @@ def _finding(found: facts.Found, style: Style) -> Line:
     key = words.key(found.key, style.short)
     head = " ".join(filter(None, [found.rule, found.finding.code, key]))
     accepted = found.finding.accepted
-    why = f", accepted: {words.shorten(accepted, style.prose)}" if accepted else ""
+    why = f"; accepted: {words.shorten(accepted, style.prose)}" if accepted else ""
     tone = Tone.QUIET if accepted else Tone.STRONG
     return Line(f"{head}: {words.shorten(found.finding.message, style.prose)}{why}", 2, tone)
 
