@@ -89,23 +89,36 @@ class Recorder(Protocol):
         """Say for each change whether the journal has it: a commit may have come through unseen."""
 
 
-def denied(changes: Sequence[Change], *, writer: Writer) -> Iterator[str]:
-    """Yield what the server would not let us do, found out before anything is written.
+def denied(changes: Sequence[Change], *, writer: Writer) -> Mapping[str, str]:
+    """Return what the server would not let us do, by rule, found out before anything is written.
 
     One statement for every sort of change, which touches no row.
     """
-    sorts: dict[tuple[str, Action], dict[str, None]] = {}
+    sorts: dict[tuple[str, str, Action], dict[str, None]] = {}
     for change in changes:
-        columns = sorts.setdefault((change.table, change.action), {})
+        columns = sorts.setdefault((change.rule, change.table, change.action), {})
         columns.update(dict.fromkeys(change.after or {}))
-    known = writer.tables([table for table, _ in sorts])
-    for (table, action), columns in sorts.items():
+    known = writer.tables([table for _, table, _ in sorts])
+    found: dict[str, list[str]] = {}
+    for (rule, table, action), columns in sorts.items():
         if table not in known:
             continue  # the changes themselves will say so
         try:
             writer.probe(table, action, list(columns))
         except WriteFailed as error:
-            yield str(error)
+            found.setdefault(rule, []).append(str(error))
+    return {rule: "; ".join(said) for rule, said in found.items()}
+
+
+def reached(rule: str, targets: Mapping[str, Projection]) -> frozenset[str]:
+    """Return the rules that a rule refers to, and those that they refer to."""
+    found: set[str] = set()
+    waiting = list(_joins(targets.get(rule)))
+    while waiting:
+        join = waiting.pop()
+        found.add(join.rule)
+        waiting += [part.join for part in join.key if part.join is not None]
+    return frozenset(found)
 
 
 def execute(
@@ -120,19 +133,53 @@ def execute(
 
     ``targets`` holds, by rule, the projection through which the written side is read: it says
     what a key is there and where references lead. A rule without one (in an undo) is guarded by
-    the raw values of its key columns. Stops at a failure that is not one row's own: the rest
-    comes back as FAILED, with its cause.
+    the raw values of its key columns. A failure that is not one row's own stops its rule and those
+    that refer to it, and everything where the server is gone: they come back as FAILED, with the cause.
     """
     outcomes: list[Outcome] = []
+    stopped: dict[str, str] = {}
     for batch in _batches(changes):
         try:
-            outcomes += _attempt(batch, writer, recorder, targets)
+            cause = _waits_for(batch[0], stopped, targets)
+            outcomes += _failed(batch, cause) if cause else _attempt(batch, writer, recorder, targets)
         except (WriteFailed, Unreachable) as error:
-            rest = changes[len(outcomes) :]
-            outcomes += [Outcome(change=change, fate=Fate.FAILED, message=str(error)) for change in rest]
-            break
+            outcomes += _failed(batch, str(error))
+            if not _goes_on(writer, targets):
+                outcomes += _failed(changes[len(outcomes) :], str(error))
+                break
+            stopped[batch[0].rule] = str(error)
         progress(len(outcomes))
     return tuple(outcomes)
+
+
+def _failed(changes: Sequence[Change], message: str) -> list[Outcome]:
+    return [Outcome(change=change, fate=Fate.FAILED, message=message) for change in changes]
+
+
+def _goes_on(writer: Writer, targets: Mapping[str, Projection]) -> bool:
+    """Say whether other rules can still be written; an undo does not know what belongs together."""
+    try:
+        writer.reconnect()
+    except Unreachable:
+        return False
+    return bool(targets)
+
+
+def _waits_for(change: Change, stopped: Mapping[str, str], targets: Mapping[str, Projection]) -> str | None:
+    """Return why the rule of a change is not written any more, or None.
+
+    Its own failure, or that of a rule that it refers to. Rows are not removed either where those
+    that refer to them could not be.
+    """
+    target = targets.get(change.rule)
+    removes = change.action is Action.DELETE or (target is not None and _deletes(change, target))
+    for rule, cause in stopped.items():
+        if rule == change.rule:
+            return cause
+        one, other = (rule, change.rule) if removes else (change.rule, rule)
+        if other in reached(one, targets):
+            return f"{rule} could not be written: {cause}"
+    return None
 
 
 def _batches(changes: Sequence[Change]) -> Iterator[list[Change]]:
@@ -426,7 +473,9 @@ class _Batch:
         was = self._found[id(change)]
         left = now if now is not None and last == id(change) else self._left[id(change)]
         # More may have changed than was written: ON UPDATE CURRENT_TIMESTAMP does that.
-        names = [name for name in left if name in (change.after or {}) or not _same(was[name], left[name])]
+        # What was guarded is kept too, so that an undo guards it: the key, and that the row is live.
+        named = {*(change.before or {}), *(change.after or {})}
+        names = [name for name in left if name in named or not _same(was[name], left[name])]
         before, after = {name: was[name] for name in names}, {name: left[name] for name in names}
         return replace(outcome, change=replace(change, before=before, after=after))
 

@@ -150,6 +150,8 @@ def prepare(session: Session, *, cell: str) -> None:
         version = _version(session)
         if version is None:
             _make(session)
+        for statement in _PROBES:
+            session.execute(statement)
     except CellsyncError as error:
         raise JournalUnavailable(
             f"the journal cannot be made or read, and nothing is written without it: {error}. "
@@ -160,6 +162,19 @@ def prepare(session: Session, *, cell: str) -> None:
             f"the journal of {cell} was written by a newer cellsync (version {version}; this one knows "
             f"{VERSION}): use that one"
         )
+
+
+# What a run does to the journal, done to no row: what this login may not is known before a write.
+_PROBES = (
+    _RUNS.update().values(status=_RUNS.c.status).where(sa.false()),
+    *(
+        table.insert().from_select(
+            [column.name for column in table.columns], sa.select(*table.columns).where(sa.false())
+        )
+        for table in (_RUNS, _CHANGES, _PUSHED)
+    ),
+    _PUSHED.delete().where(sa.false()),
+)
 
 
 def _make(session: Session) -> None:

@@ -86,6 +86,14 @@ def test_the_example_loads_and_explains_itself(tmp_path: Path) -> None:
     assert [child.name for child in topology.children] == ["c1", "c2"]
     assert topology.rules == ("nova-cells-v1",)
     assert url(topology.parent).password == PASSWORD
+    accepting = re.sub(r"^# (?=accept:|  - \{cell)", "", cells.example(), flags=re.MULTILINE)
+    [lab] = read(tmp_path, accepting, {"CELLSYNC_PASSWORD": PASSWORD}).accepted
+    assert (lab.cell, lab.rule, lab.key, lab.why) == (
+        "c1",
+        "aggregates",
+        {"name": "lab"},
+        "the lab is c1's own",
+    )
 
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda file: file.stem)

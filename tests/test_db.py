@@ -4,26 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 import servers
 import sqlalchemy as sa
-from edges import add, execute, opened
+from edges import TIMEOUTS, add, cell, execute, opened, rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from servers import PrivateServer, Server
 
-from cellsync import codec
+from cellsync import codec, db
 from cellsync.db.schema import family
 from cellsync.demo.database import connected
-from cellsync.errors import ReadFailed
+from cellsync.errors import Locked, ReadFailed, Rejected, TransactionLost, Unreachable, WriteFailed
 from cellsync.model import (
+    Dangling,
     Family,
+    Join,
     LookUp,
     Projected,
     Projection,
     Row,
+    ServerTime,
+    SoftDelete,
     Value,
 )
 from cellsync.transforms import REGISTRY
@@ -362,3 +367,252 @@ def test_both_faces_of_a_transform_agree(
         assert found == {**expected, -1: None}
         for number, value in expected.items():
             assert number in {row.identity[0] for row in database.rows(read, keys=[(value,)])}
+
+
+# -- References ----------------------------------------------------------------------------------
+
+
+def test_a_key_may_lead_through_references_and_end_in_nothing(schema: str) -> None:
+    """A NULL on the way, a row whose own key is NULL, and no row at all are told apart."""
+    execute(
+        schema,
+        "CREATE TABLE top (id int PRIMARY KEY, x int, y int)",
+        "CREATE TABLE middle (id int PRIMARY KEY, top_id int, name varchar(9))",
+        "CREATE TABLE low (id int PRIMARY KEY, middle_id int, label varchar(9))",
+        "INSERT INTO top VALUES (1, 5, 6), (2, NULL, NULL)",
+        "INSERT INTO middle VALUES (1, 1, 'm'), (2, 2, 'm'), (3, NULL, 'm'), (4, 99, 'm')",
+        "INSERT INTO low VALUES (1, 1, 'l'), (2, 2, 'l'), (3, 3, 'l'), (4, 4, 'l'), (5, NULL, 'l'), (6, 99, 'l')",
+    )
+
+    def number(column: str, join: Join | None = None) -> Projected:
+        return Projected(column=column, family=Family.INTEGER, join=join)
+
+    def text(column: str) -> Projected:
+        return Projected(column=column, family=Family.TEXT)
+
+    top = Join(rule="top", table="top", column="id", key=(number("x"), number("y")), soft_delete=None)
+    middle = Join(
+        rule="middle",
+        table="middle",
+        column="id",
+        key=(number("top_id", top), text("name")),
+        soft_delete=None,
+    )
+    read = Projection(
+        rule="low", table="low", key=(number("middle_id", middle), text("label")), columns=(),
+        identity=("id",), identity_families=(Family.INTEGER,), parent="", child="",
+    )  # fmt: skip
+    expected = {
+        1: (((5, 6), "m"), "l"),
+        2: (((None, None), "m"), "l"),
+        3: ((None, "m"), "l"),
+        4: ((Dangling(raw=99, deleted=False), "m"), "l"),
+        5: (None, "l"),
+        6: (Dangling(raw=99, deleted=False), "l"),
+    }
+    with opened(schema) as database:
+        assert {row.identity[0]: row.key for row in database.rows(read)} == expected
+        for identity in (1, 2, 3, 5):
+            found = {row.identity[0] for row in database.rows(read, keys=[expected[identity]])}
+            assert identity in found
+            assert 5 not in found - {identity} and 6 not in found
+        with database.transaction():
+            assert database.resolve(top, [(5, 6), (None, None), (7, 7)]) == {(5, 6): (1,), (None, None): (2,)}
+
+
+def test_tombstones_limbo_and_live_rows_are_read_apart(schema: str) -> None:
+    """A reference to a deleted row leads nowhere, except for the tombstones themselves."""
+    soft = SoftDelete(column="deleted", live=0, tombstone="id", at="deleted_at")
+    execute(
+        schema,
+        "CREATE TABLE soft (id int PRIMARY KEY, name varchar(9), deleted int, deleted_at datetime)",
+        "INSERT INTO soft VALUES (1, 'live', 0, NULL), (2, 'dead', 2, '2026-01-02 03:04:05'), (3, 'limbo', NULL, NULL)",
+    )
+    with opened(schema) as database:
+        read = projection("soft", "name", types={"name": "varchar"}, soft_delete=soft)
+        assert {(row.key[0], row.limbo) for row in database.rows(read)} == {("live", False), ("limbo", True)}
+        (dead,) = database.rows(read, tombstones=True)
+        assert (dead.key, dead.since, dead.limbo) == (("dead",), "2026-01-02 03:04:05", False)
+
+
+# -- Errors --------------------------------------------------------------------------------------
+
+
+def test_what_the_server_refuses_comes_out_as_cellsyncs_own_error(schema: str) -> None:
+    """With the server's words, after which cell, without statement or parameters."""
+    execute(schema, "CREATE OR REPLACE TABLE strict (id int PRIMARY KEY, name varchar(3) NOT NULL)")
+    with opened(schema) as database, database.transaction():
+        database.insert("strict", {"id": 1, "name": "a"})
+        for values in (
+            {"id": 1, "name": "b"},
+            {"id": 2, "name": "secret"},
+            {"id": 3, "name": None},
+            {"id": 4},
+        ):
+            with pytest.raises(Rejected, match=r"^c1: .* \(error \d+\)$") as rejected:
+                database.insert("strict", values)  # type: ignore[arg-type]
+            assert "INSERT" not in str(rejected.value) and "secret" not in str(rejected.value)
+        database.insert("strict", {"id": 5, "name": "c"})
+    assert [row["id"] for row in rows(schema, "SELECT id FROM strict")] == [1, 5]
+    with opened(schema) as database:
+        with pytest.raises(WriteFailed) as failed:
+            database.insert("nowhere", {"id": 1})
+        assert not isinstance(failed.value, (Rejected, TransactionLost))
+        with pytest.raises(ReadFailed):
+            list(database.rows(projection("nowhere", "name", types={"name": "varchar"})))
+
+
+def test_a_read_that_is_cut_off_is_an_error_and_not_the_end_of_the_rows(schema: str) -> None:
+    """Two well-known tools delete good rows when the source dies in the middle of a scan."""
+    execute(
+        schema,
+        "CREATE OR REPLACE TABLE large (id int PRIMARY KEY, name varchar(255))",
+        "INSERT INTO large SELECT seq, REPEAT('x', 255) FROM seq_1_to_60000",
+    )
+    with opened(schema) as database:
+        number = database.connection.exec_driver_sql("SELECT CONNECTION_ID()").scalar()
+        reading = database.rows(projection("large", "id", "name", types={"id": "int", "name": "varchar"}))
+        next(reading)
+        execute(schema, f"KILL {number}")
+        with pytest.raises(ReadFailed):
+            for _ in reading:
+                pass
+
+
+def test_a_lost_connection_is_told_and_opened_again(schema: str) -> None:
+    """Killed by the server, it costs the transaction and nothing else."""
+    execute(schema, "CREATE OR REPLACE TABLE again (id int PRIMARY KEY)")
+    with opened(schema) as database:
+        number = database.connection.exec_driver_sql("SELECT CONNECTION_ID()").scalar()
+        with pytest.raises(TransactionLost), database.transaction():  # noqa: PT012
+            database.insert("again", {"id": 1})
+            execute(schema, f"KILL {number}")
+            database.insert("again", {"id": 2})
+        database.reconnect()
+        with database.transaction():
+            database.insert("again", {"id": 3})
+    assert [row["id"] for row in rows(schema, "SELECT id FROM again")] == [3]
+
+
+def test_a_login_that_fails_never_shows_the_password(server: Server) -> None:
+    """Whatever was wrong: the password, the port, the schema."""
+    for url in (
+        server.url("test_db").set(password="top-secret"),
+        server.url("test_db").set(password="top-secret", port=1),
+        server.url("no_such_schema"),
+    ):
+        text = url.render_as_string(hide_password=False)
+        with pytest.raises(Unreachable, match="cannot connect to c1") as refused:
+            db.connect(cell("c1", text), TIMEOUTS)
+        assert "top-secret" not in str(refused.value) and server.password not in str(refused.value)
+
+
+def test_every_session_has_the_same_settings(odd: str) -> None:
+    """Whatever the server's defaults are."""
+    with opened(odd) as database:
+        (found,) = database.connection.exec_driver_sql(
+            "SELECT @@time_zone, @@sql_mode, @@character_set_client, @@tx_isolation, @@lock_wait_timeout"
+        ).all()
+    assert found[0] == "+00:00"
+    assert "STRICT_ALL_TABLES" in found[1] and "ANSI" not in found[1] and "BACKSLASH" not in found[1]
+    assert found[2:] == ("utf8mb4", "REPEATABLE-READ", TIMEOUTS.lock)
+
+
+# -- Locks ---------------------------------------------------------------------------------------
+
+
+def test_a_taken_key_is_kept_from_others_until_the_end(schema: str) -> None:
+    """Also where the rule has a ``where``: nobody adds a row with that key in between."""
+    execute(
+        schema,
+        "CREATE OR REPLACE TABLE kept (id int PRIMARY KEY AUTO_INCREMENT, name varchar(9), KEY (name))",
+    )
+    read = projection("kept", "name", types={"name": "varchar"}, where="name <> 'other'")
+    with opened(schema) as database, opened(schema, "c2") as other:
+        with database.transaction():
+            assert list(database.taken(read, [("a",)])) == []
+            with pytest.raises(TransactionLost), other.transaction():
+                other.insert("kept", {"name": "a"})
+            database.insert("kept", {"name": "a"})
+        assert [row.key for row in database.rows(read)] == [("a",)]
+
+
+def test_a_second_writer_is_told_who_holds_the_lock(schema: str) -> None:
+    """At once; another database of the same server has a lock of its own."""
+    with opened(schema) as first, opened(schema) as second, opened(schema) as third:
+        held = db.NamedLock(first, "nova")
+        held.acquire()
+        with pytest.raises(Locked, match=r"c1: another cellsync run writes to this database: cellsync@"):
+            db.NamedLock(second, "nova").acquire()
+        db.NamedLock(third, "nova2").acquire()
+        held.release()
+        db.NamedLock(second, "nova").acquire()
+
+
+def test_long_names_do_not_share_a_lock(schema: str) -> None:
+    """The name of a lock has 64 characters at most, and so has that of a schema."""
+    with opened(schema) as first, opened(schema) as second:
+        db.NamedLock(first, "x" * 63 + "1").acquire()
+        db.NamedLock(second, "x" * 63 + "2").acquire()
+
+
+def test_two_names_for_one_database_are_found_out(schema: str, odd: str, tmp_path: Path) -> None:
+    """The same server and schema, however it is reached."""
+
+    def same(one: str, other: str) -> bool:
+        with opened(one) as first, opened(other) as second:
+            return db.same_database(first, second, first.identity(), second.identity())
+
+    assert (
+        same(schema, schema.replace("127.0.0.1", "localhost"))
+        if "localhost" in schema
+        else same(schema, schema)
+    )
+    assert not same(schema, odd)
+    assert not same(schema, schema.replace("/test_db", "/mysql"))
+    one, other = f"sqlite:///{tmp_path}/one", f"sqlite:///{tmp_path}/other"
+    assert same(one, one.replace("/one", "/./one")) and not same(one, other)
+
+
+# -- Schemas -------------------------------------------------------------------------------------
+
+
+def test_a_table_is_described_with_its_keys(schema: str) -> None:
+    """Columns, primary key, indexes, foreign keys both ways, triggers, engine."""
+    execute(
+        schema,
+        "CREATE TABLE up (id int PRIMARY KEY AUTO_INCREMENT, name varchar(9) CHARACTER SET utf8mb3 NOT NULL, "
+        "low int AS (id + 1), UNIQUE both_idx (name, id), KEY plain_idx (name(3)))",
+        "CREATE TABLE down (id int PRIMARY KEY, up_id int DEFAULT 5, "
+        "CONSTRAINT of_up FOREIGN KEY (up_id) REFERENCES up (id) ON DELETE CASCADE)",
+        "CREATE TRIGGER up_audit AFTER INSERT ON up FOR EACH ROW SET @x = 1",
+    )
+    with opened(schema) as database:
+        found = database.tables(["up", "down", "no such table"])
+    assert set(found) == {"up", "down"}
+    up, down = found["up"], found["down"]
+    assert up.primary_key == ("id",)
+    assert {(i.name, i.columns, i.unique) for i in up.indexes} == {
+        ("both_idx", ("name", "id"), True),
+        ("plain_idx", ("name",), False),
+    }
+    assert (up.triggers, up.cascades, up.engine) == (("up_audit",), ("down.of_up",), "InnoDB")
+    columns = {column.name: column for column in up.columns}
+    assert columns["id"].auto_increment and columns["low"].generated and not columns["name"].nullable
+    assert (columns["name"].charset, str(columns["name"].collation)[:8]) == ("utf8mb3", "utf8mb3_")
+    assert [(k.columns, k.table, k.references, k.on_delete) for k in down.foreign_keys] == [
+        (("up_id",), "up", ("id",), "CASCADE")
+    ]
+    column = down.column("UP_ID")
+    assert column is not None and column.default == "5"
+
+
+def test_the_server_time_is_utc(odd: str) -> None:
+    """On a server in India too, and without a fraction."""
+    execute(odd, "CREATE TABLE clock (id int PRIMARY KEY, at datetime(6), was datetime)")
+    with opened(odd) as database, database.transaction():
+        database.insert("clock", {"id": 1, "at": ServerTime.NOW})
+    (found,) = rows(
+        odd, "SELECT ABS(TIMESTAMPDIFF(SECOND, at, UTC_TIMESTAMP())) AS off, MICROSECOND(at) AS f FROM clock"
+    )
+    assert found["off"] < 60 and found["f"] == 0

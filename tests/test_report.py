@@ -75,6 +75,7 @@ def run(verb: str = "diff", command: str = "") -> Run:
         operator="root",
         host="ops1",
         command=command or f"cellsync {verb}",
+        dry_run="--dry-run" in command,
     )
 
 

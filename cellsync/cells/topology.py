@@ -54,6 +54,11 @@ children:
 rules: [nova-cells-v1]
 
 # settle: 0.5s        # how long to wait before differences are read again; 0 does not wait
+
+# What people live with is shown and not counted, to the end of its date (UTC), or for good without
+# one. A part of the key means every row that has it, and key: "*" every row of the rule.
+# accept:
+#   - {cell: c1, rule: aggregates, key: {name: lab}, why: the lab is c1's own, until: 2026-12-31}
 """
 
 

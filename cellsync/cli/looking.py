@@ -103,5 +103,7 @@ def schema(
     request = request_for(common, "schema", cells=cells, chosen=chosen, features=features)
     with progress(common, request) as shown:
         report = run.schemas(shown)
+    if common.quiet and report.exit_code is ExitCode.IN_STEP:
+        return report.exit_code
     put(json.schema(report) if format_ == "json" else text.schema(report, style_of(common)), output)
     return report.exit_code

@@ -66,6 +66,7 @@ def request_for(
     waived: Sequence[str] = (),
     without_rules: bool = False,
     planned: PlanFile | None = None,
+    dry_run: bool = False,
 ) -> Request:
     """Return what the command line and the configuration ask for.
 
@@ -95,6 +96,7 @@ def request_for(
             host=socket.gethostname(),
             command=shlex.join(["cellsync", *sys.argv[1:]]),
             reason=reason,
+            dry_run=dry_run,
         ),
         topology=topology,
         ruleset=ruleset,
@@ -182,10 +184,13 @@ def check_place(output: str | None) -> None:
 
 
 def finish(common: Common, report: Report, format_: str, output: str | None = None) -> ExitCode:
-    """Write the report, unless it is quiet and all is in step, and return its exit code."""
+    """Write the report, unless it is quiet and there is nothing to do, and return its exit code."""
+    from cellsync.model import CellResult
     from cellsync.report import FORMATS
 
-    if not (common.quiet and report.exit_code is ExitCode.IN_STEP):
+    # A repair that went well may still ask for a restart.
+    due = report.notes or any(isinstance(cell, CellResult) and cell.notices for cell in report.cells)
+    if not (common.quiet and report.exit_code is ExitCode.IN_STEP and not due):
         style = style_of(common)
         if output is not None:
             style = replace(style, terminal=False)

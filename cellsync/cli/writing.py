@@ -104,6 +104,7 @@ def repair(
         waived=waived,
         reason=reason,
         planned=planned,
+        dry_run=dry_run,
     )
     prepared = compared(common, request)
     if planned is not None:
@@ -125,7 +126,7 @@ def undo(
 
     need_consent(yes or dry_run)
     check_place(output)
-    request = request_for(common, "undo", reason=reason, without_rules=True)
+    request = request_for(common, "undo", reason=reason, without_rules=True, dry_run=dry_run)
     prepared = run.prepare_undo(request, run_id)
     return _carry_out(common, request, prepared, yes=yes, dry_run=dry_run, format_=format_, output=output)
 

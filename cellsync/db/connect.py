@@ -33,6 +33,8 @@ class Timeouts:
     """Time limits of a session, in whole seconds."""
 
     connect: int = 5
+    login: int = 10
+    """How long the server may take for its part of the login: it may ask a slow name server who we are."""
     statement: int = 600
     lock: int = 5
     """How long to wait for a row lock or a metadata lock."""
@@ -55,7 +57,11 @@ def engine(cell: Cell, timeouts: Timeouts) -> sqlalchemy.Engine:
             poolclass=pool.NullPool,
             isolation_level="AUTOCOMMIT",
             hide_parameters=True,
-            connect_args={"connect_timeout": timeouts.connect, "read_timeout": timeouts.statement + 30},
+            connect_args={
+                "connect_timeout": timeouts.connect,
+                "read_timeout": timeouts.login,
+                **_password(url.password),
+            },
         )
         # First of all: SQLAlchemy looks at the session's sql_mode and quotes names by what it finds,
         # so it must not see the ANSI_QUOTES of a server whose sessions we then set otherwise.
@@ -64,10 +70,16 @@ def engine(cell: Cell, timeouts: Timeouts) -> sqlalchemy.Engine:
     return made
 
 
+def _password(password: str | None) -> dict[str, bytes]:
+    """Return the password as MariaDB's own client sends it; PyMySQL would send Latin-1, or fail."""
+    return {} if password is None else {"password": password.encode("utf-8", "surrogateescape")}
+
+
 class _Prepare:
     """Set the session variables of one new MariaDB connection."""
 
     def __init__(self, timeouts: Timeouts) -> None:
+        self._patience = timeouts.statement + 30
         self._settings = {
             "time_zone": "'+00:00'",
             "sql_mode": f"'{SQL_MODE}'",
@@ -83,6 +95,9 @@ class _Prepare:
         with connection.cursor() as cursor:
             cursor.execute(f"SET {assigned}")
             cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        # PyMySQL has one time limit for the login, in which a server that is stuck says nothing, and
+        # for all later reading, which waits for statements; it offers no way to change it.
+        connection._read_timeout = self._patience
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, record: Any) -> None:

@@ -174,6 +174,10 @@ class Select:
                     name = f"k{len(parameters)}"
                     parameters[name] = value
                     terms.append(f"{expression} {self._dialect.same} :{name}")
+                if projected.join is not None and not isinstance(part, Dangling):
+                    # No reference, and one to a row whose key is NULL, join to the same NULLs.
+                    negation = "" if part is None else "NOT "
+                    terms.append(f"t.{self._dialect.quote(projected.column)} IS {negation}NULL")
             alternatives.append("(" + " AND ".join(terms) + ")")
         return ("(" + " OR ".join(alternatives) + ")" if alternatives else "1 = 0"), parameters
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from cellsync import transforms
 from cellsync.diff.schemas import schema
@@ -24,6 +24,8 @@ from cellsync.model import (
     TableFailure,
 )
 
+T = TypeVar("T")
+
 
 def pair(
     rule: Rule,
@@ -42,12 +44,14 @@ def pair(
     down = rule.direction is Direction.DOWN
     sides = _Sides(rule, ruleset, parent_tables, child_tables, parent, child)
     desired, existing = sides.table(parent_side=down), sides.table(parent_side=not down)
+    rule = _spelled(rule, existing or desired)
+    sides = replace(sides, rule=rule)
     schema = tuple(_schema(rule, desired, existing))
     failure = _failure(rule, sides, desired, existing, schema)
     if failure is not None:
         return failure
     assert desired is not None and existing is not None
-    names = compared(rule, desired)
+    names = tuple(_spelling(existing)(name) for name in compared(rule, desired))
     return Pairing(
         rule=rule,
         desired=sides.projection(desired, names, parent_side=down, transformed=True),
@@ -60,6 +64,7 @@ def pair(
 
 def compared(rule: Rule, desired: Table) -> tuple[str, ...]:
     """Return the names of the columns that a rule compares besides the key, in table order."""
+    rule = _spelled(rule, desired)
     skipped = set(rule.key) | set(rule.on_insert) | set(rule.exclude)
     if rule.soft_delete:
         skipped |= {rule.soft_delete.column, rule.soft_delete.at or ""}
@@ -72,6 +77,45 @@ def compared(rule: Rule, desired: Table) -> tuple[str, ...]:
         if preserved or (named and column.name not in rule.key) or (ordinary and not column.generated):
             chosen.append(column.name)
     return tuple(chosen)
+
+
+def _spelling(table: Table) -> Callable[[str], str]:
+    """Return how a table spells a name; the case of column names means nothing to a server."""
+
+    def spelled(name: str) -> str:
+        column = table.column(name)
+        return column.name if column else name
+
+    return spelled
+
+
+def _spelled(rule: Rule, table: Table | None) -> Rule:
+    """Return a rule in which the columns have the names that they have in a table."""
+    if table is None:
+        return rule
+    spelled = _spelling(table)
+
+    def keyed(mapping: Mapping[str, T]) -> dict[str, T]:
+        return {spelled(name): value for name, value in mapping.items()}
+
+    soft = rule.soft_delete
+    if soft is not None:
+        at = spelled(soft.at) if soft.at else None
+        soft = replace(soft, column=spelled(soft.column), tombstone=spelled(soft.tombstone), at=at)
+    return replace(
+        rule,
+        key=tuple(map(spelled, rule.key)),
+        references=keyed(rule.references),
+        surrogate=keyed(rule.surrogate),
+        include=None if rule.include is None else tuple(map(spelled, rule.include)),
+        exclude=tuple(map(spelled, rule.exclude)),
+        transforms=keyed(rule.transforms),
+        soft_delete=soft,
+        on_insert=keyed(rule.on_insert),
+        overrides={cell: keyed(columns) for cell, columns in rule.overrides.items()},
+        tolerance=keyed(rule.tolerance),
+        says=tuple(replace(saying, rows=keyed(saying.rows)) for saying in rule.says),
+    )
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ class Run:
     host: str
     command: str
     reason: str = ""
+    dry_run: bool = False
+    """True when it was to show what it would write, and to write nothing."""
 
 
 class Fate(str, Enum):

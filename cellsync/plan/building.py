@@ -51,6 +51,9 @@ def build(
     ):
         for each in sequence:
             made, left = changes_of(each, actions, target, failed)
+            if sequence is not going:
+                made, kept = _kept(made, each, ordered, stopped)
+                left = [*left, *kept]
             if actions == {Action.UPDATE}:
                 made, tangled = untangled(made, each.written)
                 left = [*left, *tangled]
@@ -67,6 +70,24 @@ def build(
         refusals=tuple(refusals),
         notices=tuple(_notices(going, writing, target)),
     )
+
+
+def _kept(
+    removals: list[Change], each: Compared, ordered: Sequence[Compared], stopped: Collection[str]
+) -> tuple[list[Change], list[Skipped]]:
+    """Keep all rows of a rule where rows that refer to them stay, as their own rule was refused."""
+    rule = each.pairing.rule.id
+    staying = [
+        other.pairing.rule.id
+        for other in ordered
+        if other.pairing.rule.id in stopped
+        and rule in other.pairing.rule.references.values()
+        and any(d.action in (Action.DELETE, Action.SOFT_DELETE) for d in other.table.differences)
+    ]
+    if not staying:
+        return removals, []
+    reason = f"rows of {', '.join(staying)} may refer to it, and that rule was refused"
+    return [], [Skipped(rule=rule, key=change.key, reason=reason) for change in removals]
 
 
 def _set_aside(table: TableDiff) -> Iterator[Key]:

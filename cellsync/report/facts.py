@@ -73,22 +73,10 @@ class Found:
 
 
 def stage(report: Report) -> Stage:
-    """Tell a comparison from a plan or dry run, and that from a run that was meant to write.
-
-    A dry run is told by its command line; called from Python, by plans of which nothing became
-    anything, with no lock or problem that would explain it.
-    """
-    if report.run.verb == "plan":
-        return Stage.PLANNED
-    if report.run.verb not in ("repair", "undo"):
+    """Tell a comparison from a plan or dry run, and that from a run that was meant to write."""
+    if report.run.verb not in ("plan", "repair", "undo"):
         return Stage.COMPARED
-    return Stage.PLANNED if "--dry-run" in report.run.command.split() or _idle(report) else Stage.WRITTEN
-
-
-def _idle(report: Report) -> bool:
-    counts = totals(report)
-    stopped = any(cell.locked or cell.problems for cell in results(report))
-    return counts.planned > 0 and not (counts.applied or counts.conflicts or counts.failed or stopped)
+    return Stage.PLANNED if report.run.verb == "plan" or report.run.dry_run else Stage.WRITTEN
 
 
 def results(report: Report) -> tuple[CellResult, ...]:

@@ -73,10 +73,10 @@ def instant(time: datetime) -> str:
 def waiver(refusal: Refusal) -> str | None:
     """Return what ``--waive`` takes to lift this refusal and no other: "limit:aggregates".
 
-    None where there is nothing to waive: a refusal that is not about a rule (no journal), or one
-    that only follows from the refusal of another rule.
+    None where there is nothing to waive: a refusal that is not about a rule (no journal), one that
+    only follows from the refusal of another rule, or one by the server itself.
     """
-    waivable = refusal.rule and refusal.code != "depends"
+    waivable = refusal.rule and refusal.code not in ("depends", "privilege")
     return f"{refusal.code}:{refusal.rule}" if waivable else None
 
 

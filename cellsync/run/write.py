@@ -6,7 +6,7 @@ in where their plans come from.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -125,10 +125,13 @@ def _refused(edge: Edge, code: str, message: str) -> Written:
 
 
 def _carry_out(edge: Edge, database: db.Database, journal: Journal) -> Written:
-    changes = edge.plan.changes
-    denied = list(apply.denied(changes, writer=database))
-    if denied:
-        return _refused(edge, "privilege", "; ".join(denied))
+    denied = apply.denied(edge.plan.changes, writer=database)
+    if denied and edge.undoes:
+        # A run that is half taken back is worse than one that still stands.
+        return _refused(edge, "privilege", "; ".join(denied.values()))
+    refusals = tuple(_without_rights(edge, denied))
+    stopped = {refusal.rule for refusal in refusals}
+    changes = [change for change in edge.plan.changes if change.rule not in stopped]
     if edge.direction is Direction.UP and not edge.undoes:
         journal.takes_from(edge.child)
     outcomes = apply.execute(changes, writer=database, recorder=journal, targets=edge.targets)
@@ -139,7 +142,19 @@ def _carry_out(edge: Edge, database: db.Database, journal: Journal) -> Written:
         for outcome in outcomes
         if outcome.fate is not Fate.APPLIED
     ]
-    return Written(edge=edge, outcomes=outcomes, problems=(*lines, *unlike))
+    return Written(edge=edge, outcomes=outcomes, problems=(*lines, *unlike), refusals=refusals)
+
+
+def _without_rights(edge: Edge, denied: Mapping[str, str]) -> Iterator[Refusal]:
+    """Yield the rules that this login may not write, and those whose rows would refer to theirs."""
+    for rule in dict.fromkeys(change.rule for change in edge.plan.changes):
+        causes = sorted(apply.reached(rule, edge.targets) & denied.keys())
+        if rule in denied:
+            message = f"{denied[rule]}; grant it, nothing was tried"
+            yield Refusal(code="privilege", rule=rule, message=message)
+        elif causes:
+            message = f"refers to rows of {', '.join(causes)}, which was refused"
+            yield Refusal(code="depends", rule=rule, message=message)
 
 
 def _named(outcome: Outcome) -> str:
@@ -183,7 +198,8 @@ def _cell(
     fates = [outcome.fate for each in written for outcome in each.outcomes]
     refusals = (*cell.refusals, *(refusal for each in written for refusal in each.refusals))
     refused = {refusal.rule for refusal in refusals}
-    refused |= {change.rule for each in written if each.refusals for change in each.edge.plan.changes}
+    whole = [each for each in written if any(not refusal.rule for refusal in each.refusals)]
+    refused |= {change.rule for each in whole for change in each.edge.plan.changes}
     result = replace(
         cell,
         counts=Counts(

@@ -193,7 +193,40 @@ def test_the_case_of_column_and_index_names_does_not_matter(database: MakeDataba
     add(stand.urls["api"], "t", {"AccountId": 999, "ID2": 999})
     assert counts(stand.diff(), "t") == (1, 0, 0)
     assert stand.repair("r1").exit_code == 0
-    assert values(stand, "SELECT AccountId, ID2, Note FROM t ORDER BY 1") == [(1, 1, "own"), (999, 999, None)]
+    expected = [(1, 1, "own"), (999, 999, None)]
+    assert values(stand, "SELECT AccountId, ID2, Note FROM t ORDER BY 1") == expected
+    assert converged(stand)
+
+
+def test_the_sides_may_spell_their_columns_differently(database: MakeDatabase) -> None:
+    """Case 11: references, soft deletes, overrides and what is filled in too, on both sides."""
+    soft = "soft_delete: {column: deleted, live: 0, tombstone: id}"
+    stand = stand_of(
+        database,
+        f"""
+        rules:
+          - {{table: t, key: [name], {soft}, on_insert: {{made: now}}, overrides: {{c1: {{size: 7}}}}}}
+          - {{table: u, key: [t_id, host], references: {{t_id: t}}}}
+        """,
+    )
+    for cell, spelled in {"api": str, "c1": str.upper}.items():
+        names = "(id int PRIMARY KEY AUTO_INCREMENT, name varchar(9), size int, deleted int, made datetime)"
+        execute(
+            stand.urls[cell],
+            f"CREATE TABLE t {spelled(names)}",
+            f"CREATE TABLE u {spelled('(id int PRIMARY KEY AUTO_INCREMENT, t_id int, host char(9), w int)')}",
+        )
+    for number, name in enumerate("ab", 1):
+        add(stand.urls["api"], "t", {"id": number, "name": name, "size": number, "deleted": 0})
+        add(stand.urls["api"], "u", {"t_id": number, "host": "h", "w": 5})
+    add(stand.urls["c1"], "t", {"id": 9, "name": "b", "size": 1, "deleted": 0})
+    add(stand.urls["c1"], "u", {"t_id": 9, "host": "h", "w": 4})
+    assert result(stand.repair("r1"), "c1").problems == ()
+    assert values(stand, "SELECT id, name, size, deleted FROM t ORDER BY id") == [
+        (9, "b", 7, 0),
+        (10, "a", 7, 0),
+    ]
+    assert values(stand, "SELECT t_id, host, w FROM u ORDER BY id") == [(9, "h", 5), (10, "h", 5)]
     assert converged(stand)
 
 
@@ -459,9 +492,9 @@ def test_keys_that_are_equal_only_below_are_never_inserted(database: MakeDatabas
     assert values(stand, "SELECT k FROM t ORDER BY k") == [("A",), ("b",), ("c",), ("D",)]
 
 
-@pytest.mark.parametrize(("collation", "one_key"), [("unicode_ci", True), ("general_ci", False)])
+@pytest.mark.parametrize(("collation", "one_key"), [("unicode_520_ci", True), ("general_ci", False)])
 def test_the_server_says_which_letters_are_one(collation: str, one_key: bool, database: MakeDatabase) -> None:
-    """Case 33: to unicode_ci 'æ' is 'ae' and stays out, to general_ci it is another key and comes in."""
+    """Case 33: to unicode_520_ci 'æ' is 'ae' and stays out, to general_ci it is a key of its own."""
     stand = stand_of(
         database,
         "rules: [{table: t, key: [k]}]",
@@ -470,8 +503,7 @@ def test_the_server_says_which_letters_are_one(collation: str, one_key: bool, da
     add(stand.urls["api"], "t", {"k": "æ"})
     add(stand.urls["c1"], "t", {"k": "ae"})
     done = stand.repair("r1")
-    expected = [("ae",)] if one_key else [("ae",), ("æ",)]
-    assert sorted(values(stand, "SELECT k FROM t")) == expected
+    assert sorted(values(stand, "SELECT k FROM t")) == ([("ae",)] if one_key else [("ae",), ("æ",)])
     assert done.exit_code == (4 if one_key else 1)
 
 
@@ -480,7 +512,7 @@ def test_random_drift_converges_whatever_the_names(database: MakeDatabase) -> No
     names = "`a``b` date NOT NULL, `table` varchar(30), b int, c double, d decimal(12,4), e bigint"
     stand = stand_of(
         database,
-        "rules: [{table: t, key: ['a`b'], on_extra: delete, limits: {updates: unlimited, deletes: unlimited}}]",
+        "rules: [{table: t, key: ['a`b'], on_extra: delete, limits: {updates: unlimited}}]",
         f"CREATE TABLE t ({names}, PRIMARY KEY (`a``b`))",
     )
     chance = random.Random(34)
@@ -506,7 +538,8 @@ def test_random_drift_converges_whatever_the_names(database: MakeDatabase) -> No
     )
     assert counts(stand.diff(), "t") == (72, 72, 2)
     assert stand.repair("r1").exit_code == 0
-    assert checksums(stand.urls["c1"]) == checksums(stand.urls["api"])
+    query = "SELECT * FROM t ORDER BY `a``b`"
+    assert values(stand, query) == values(stand, query, "api")
     assert converged(stand)
 
 
@@ -603,7 +636,7 @@ def test_a_row_is_the_same_by_its_name_whatever_its_id(database: MakeDatabase) -
         "rules: [{table: user, key: [name, domain_id]}]",
         "CREATE TABLE user (id int PRIMARY KEY AUTO_INCREMENT, name varchar(9), domain_id varchar(9), "
         "enabled bool, UNIQUE (name, domain_id))",
-        "CREATE TABLE assignment (actor_id int, FOREIGN KEY (actor_id) REFERENCES user (id) ON DELETE CASCADE)",
+        "CREATE TABLE assignment (actor_id int, FOREIGN KEY (actor_id) REFERENCES user (id))",
     )
     add(stand.urls["api"], "user", {"id": 1, "name": "admin", "domain_id": "default", "enabled": True})
     add(stand.urls["c1"], "user", {"id": 42, "name": "admin", "domain_id": "default", "enabled": False})

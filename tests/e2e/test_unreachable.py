@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import nova
 import pytest
@@ -16,12 +18,23 @@ from servers import PrivateServer
 
 
 @contextmanager
-def _silent() -> Iterator[int]:
-    """Give a port that accepts connections and never says a word."""
-    with socket.socket() as listener:
+def _listening(answer: bytes = b"") -> Iterator[int]:
+    """Give a port that accepts connections and says this much, and never a word more."""
+    with socket.socket() as listener, ExitStack() as accepted:
         listener.bind(("127.0.0.1", 0))
         listener.listen(8)
+
+        def accept() -> None:
+            with contextlib.suppress(OSError):  # it was shut
+                while True:
+                    connection = accepted.enter_context(listener.accept()[0])
+                    connection.sendall(answer)
+
+        thread = threading.Thread(target=accept)
+        thread.start()
         yield int(listener.getsockname()[1])
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
 
 
 @contextmanager
@@ -37,16 +50,13 @@ def _at_port(cells: Deployment, cell: str, port: int) -> Deployment:
     return cells.configure(urls={**cells.urls, cell: url})
 
 
-@pytest.mark.parametrize("cause", [_closed, _silent])
-def test_a_child_that_does_not_answer_holds_nobody_up(cause, cells: Deployment) -> None:  # type: ignore[no-untyped-def]
+def test_a_child_that_is_gone_holds_nobody_up(cells: Deployment) -> None:
     """Exit 4, which and why; the other child is repaired, but for hosts that might be the lost one's."""
     cells.sql("parent", nova.insert("aggregate_hosts", {"aggregate_id": 4, "host": "compute-2-4"}))
     before = cells.checksums()
-    with cause() as port:
+    with _closed() as port:
         broken = _at_port(cells, "c1", port)
-        started = time.monotonic()
         done = broken.json("diff")
-        assert time.monotonic() - started < 15
         repaired = broken.repair()
         text = broken.run("diff")
     assert done.code == 4
@@ -71,6 +81,24 @@ def test_a_child_that_does_not_answer_holds_nobody_up(cause, cells: Deployment) 
     assert "could not be reached" in text.out
     assert f"127.0.0.1:{port}" in text.out
     assert "unknown" in text.out
+
+
+@pytest.mark.parametrize(
+    "greeting",
+    [b"", b"SSH-2.0-OpenSSH_9.2\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x01\x00\x00\x00\x0a"],
+)
+def test_a_child_that_accepts_and_says_nothing_sensible_is_given_up(
+    greeting: bytes, cells: Deployment
+) -> None:
+    """A stuck server, or a port that is no database's: unreachable within seconds, the other goes on."""
+    with _listening(greeting) as port:
+        started = time.monotonic()
+        done = _at_port(cells, "c1", port).repair("--rule", "aggregates")
+        assert time.monotonic() - started < 20
+    assert done.code == 4
+    assert done.cell("c1")["status"] == "unreachable", done.cell("c1")["error"]
+    assert f"127.0.0.1:{port}" in done.cell("c1")["error"]
+    assert done.cell("c2")["changes"]["applied"] == 5
 
 
 def test_a_parent_that_does_not_answer_stops_everything(cells: Deployment) -> None:

@@ -12,6 +12,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+import time
+T0 = time.monotonic()
 import pytest
 import sqlalchemy as sa
 from agreement import Contents, contents, disagreements, journaled, quiet
@@ -176,6 +178,7 @@ def test_a_repair_that_is_disturbed_at_any_command_is_finished_by_the_next(
         code, report = bench.repair("r1")
         bench.quiet()
         struck = bench.proxies[side].struck
+        print(n, most, code, time.monotonic() - T0, struck[:80], flush=True)
         codes[code.name] += 1
         lines = [*untrue(bench, code, report, normal), *story(bench, before)]
         for each in bench.proxies.values():

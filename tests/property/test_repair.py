@@ -23,14 +23,14 @@ TABLES = (
         at datetime(3), raw varbinary(8), up_id int, scope varchar(9) NOT NULL, deleted int, deleted_at datetime,
         created_at datetime, touched timestamp(6) NOT NULL DEFAULT '2000-01-01' ON UPDATE current_timestamp(6),
         FOREIGN KEY (up_id) REFERENCES nodes (id)
-    ) COLLATE utf8mb4_bin
+    ) COLLATE utf8mb4_nopad_bin
     """,
     """
     CREATE TABLE leaves (
         id int PRIMARY KEY AUTO_INCREMENT, node_id int, label varchar(20), value varchar(20),
         deleted int, deleted_at datetime, created_at datetime,
         FOREIGN KEY (node_id) REFERENCES nodes (id), UNIQUE (node_id, label, deleted)
-    ) COLLATE utf8mb4_bin
+    ) COLLATE utf8mb4_nopad_bin
     """,
 )
 HARD = "on_extra: delete"
