@@ -19,6 +19,7 @@ from oslo_db import api as oslo_api
 from cellsync.errors import Rejected, TransactionLost, Unreachable, WriteFailed
 from cellsync.model import (
     Action,
+    Cascade,
     Change,
     Fate,
     Identity,
@@ -58,6 +59,7 @@ class Writer(Protocol):
     def resolve(self, join: Join, keys: Sequence[Key]) -> Mapping[Key, tuple[Value, ...]]: ...
     def insert(self, table: str, values: Mapping[str, Value | ServerTime]) -> int: ...
     def delete(self, table: str, identity: RawRow) -> int: ...
+    def follows(self, cascade: Cascade, row: RawRow) -> bool: ...
     def probe(self, table: str, action: Action, columns: Sequence[str]) -> None: ...
 
     def lock(
@@ -127,21 +129,26 @@ def execute(
     writer: Writer,
     recorder: Recorder,
     targets: Mapping[str, Projection],
+    sparing: Collection[str] = (),
     progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[Outcome, ...]:
     """Make the changes in their order and return what became of each, in the same order.
 
     ``targets`` holds, by rule, the projection through which the written side is read: it says
     what a key is there and where references lead. A rule without one (in an undo) is guarded by
-    the raw values of its key columns. A failure that is not one row's own stops its rule and those
-    that refer to it, and everything where the server is gone: they come back as FAILED, with the cause.
+    the raw values of its key columns. Rules in ``sparing`` leave a row alone to which others refer
+    through a foreign key that would delete or change them. A failure that is not one row's own stops
+    its rule and those that refer to it, and everything where the server is gone: they come back as
+    FAILED, with the cause.
     """
     outcomes: list[Outcome] = []
     stopped: dict[str, str] = {}
     for batch in _batches(changes):
         try:
             cause = _waits_for(batch[0], stopped, targets)
-            outcomes += _failed(batch, cause) if cause else _attempt(batch, writer, recorder, targets)
+            outcomes += (
+                _failed(batch, cause) if cause else _attempt(batch, writer, recorder, targets, sparing)
+            )
         except (WriteFailed, Unreachable) as error:
             outcomes += _failed(batch, str(error))
             if not _goes_on(writer, targets):
@@ -220,7 +227,11 @@ def _refers(change: Change, batch: Sequence[Change]) -> bool:
 
 
 def _attempt(
-    batch: Sequence[Change], writer: Writer, recorder: Recorder, targets: Mapping[str, Projection]
+    batch: Sequence[Change],
+    writer: Writer,
+    recorder: Recorder,
+    targets: Mapping[str, Projection],
+    sparing: Collection[str],
 ) -> list[Outcome]:
     tried = 0
 
@@ -243,7 +254,7 @@ def _attempt(
         outcomes = {id(change): Outcome(change=change, fate=Fate.APPLIED) for change in batch}
         while todo:
             try:
-                made_now = _transaction(todo, writer, recorder, targets)
+                made_now = _transaction(writer, recorder, _Batch(todo, writer, targets, sparing))
                 outcomes.update(zip(map(id, todo), made_now, strict=True))
                 break
             except _Torn as torn:
@@ -270,11 +281,9 @@ class _Torn(Exception):
         return Outcome(change=change, fate=self._failed.fate, message=self._failed.message)
 
 
-def _transaction(
-    batch: Sequence[Change], writer: Writer, recorder: Recorder, targets: Mapping[str, Projection]
-) -> list[Outcome]:
+def _transaction(writer: Writer, recorder: Recorder, work: _Batch) -> list[Outcome]:
     with writer.transaction():
-        outcomes = _Batch(batch, writer, targets).run()
+        outcomes = work.run()
         for outcome in outcomes:
             if outcome.change.together and outcome.fate is not Fate.APPLIED:
                 raise _Torn(outcome)
@@ -285,12 +294,19 @@ def _transaction(
 class _Batch:
     """One transaction's worth of changes to one table, all of one action."""
 
-    def __init__(self, changes: Sequence[Change], writer: Writer, targets: Mapping[str, Projection]) -> None:
+    def __init__(
+        self,
+        changes: Sequence[Change],
+        writer: Writer,
+        targets: Mapping[str, Projection],
+        sparing: Collection[str],
+    ) -> None:
         self._changes = changes
         self._writer = writer
         first = changes[0]
         self._table = writer.tables([first.table]).get(first.table)
         self._target = targets.get(first.rule)
+        self._spares = first.rule in sparing
         self._identity = first.identity_columns or (self._table.identity if self._table else ())
 
     def run(self) -> list[Outcome]:
@@ -375,7 +391,26 @@ class _Batch:
         if change.action is Action.INSERT:
             return None
         held = self._locked.get(change.identity)
-        return "the row is gone" if held is None else self._moved(change, held)
+        if held is None:
+            return "the row is gone"
+        return self._moved(change, held) or (self._followed(change, held) if self._spares else None)
+
+    def _followed(self, change: Change, held: RawRow) -> str | None:
+        """Say which foreign keys would change or delete rows that nobody planned to write."""
+        assert self._table is not None
+        written = _lower(change.after or {})
+        acting = [
+            str(key)
+            for key in self._table.cascades
+            if (key.on_delete if change.after is None else key.on_update and written & _lower(key.references))
+            and self._writer.follows(key, held)
+        ]
+        if not acting:
+            return None
+        return (
+            f"rows refer to it through {', '.join(acting)}, and would be changed or deleted with it "
+            f"(--waive cascade:{change.rule})"
+        )
 
     def _moved(self, change: Change, held: RawRow) -> str | None:
         moved = [
@@ -494,8 +529,11 @@ def _joins(target: Projection | None) -> Iterator[Join]:
 
 def _takes_a_key(change: Change) -> bool:
     """Say whether a change makes a key: of a new row, or of one that is renamed."""
-    renames = change.action is Action.UPDATE and set(change.after or {}) & set(change.key_columns)
-    return change.action is Action.INSERT or bool(renames)
+    if change.action is not Action.UPDATE:
+        return change.action is Action.INSERT
+    before, after = change.before or {}, change.after or {}
+    # A journaled update names its key whether it wrote it or not.
+    return any(name in after and after[name] != before.get(name) for name in change.key_columns)
 
 
 def _raw_target(table: Table | None, change: Change) -> Projection:
@@ -527,6 +565,10 @@ def _value(stored: Stored) -> Value:
 def _same(one: Stored, other: Stored) -> bool:
     """Say whether two canonical values are the same to the byte: 1 and '1' are not."""
     return one == other and isinstance(one, str) == isinstance(other, str)
+
+
+def _lower(names: Iterable[str]) -> set[str]:
+    return {name.lower() for name in names}
 
 
 def _named(names: Sequence[str], identity: Identity) -> str:

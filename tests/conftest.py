@@ -17,13 +17,12 @@ import pwd
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Protocol
 
 import pytest
 from hypothesis import settings
 from pytest_mysql.executor import MySQLExecutor
 from pytest_mysql.factories import mysql_proc
-from servers import AnyServer, PrivateServer, Server
+from servers import AnyServer, DatabaseFactory, PrivateServer, Server
 from servers import database as make_database
 
 from cellsync.demo.server import executable, find
@@ -33,7 +32,7 @@ from cellsync.demo.server import executable, find
 os.environ["SSL_CERT_FILE"] = os.devnull
 
 # A database on a busy machine is slow at times, which is no fault of the property under test.
-settings.register_profile("cellsync", deadline=None)
+settings.register_profile("cellsync", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("cellsync")
 
 _ME = pwd.getpwuid(os.geteuid()).pw_name
@@ -107,14 +106,6 @@ def throwaway_server(tmp_path: Path) -> Iterator[PrivateServer]:
     """Give a server of the test's own: ``.process.kill()``, ``.stop()``, ``.start()``."""
     with PrivateServer(tmp_path / "server") as server:
         yield server
-
-
-class DatabaseFactory(Protocol):
-    """What the fixture ``database`` gives."""
-
-    def __call__(
-        self, server: AnyServer | None = None, *, name: str = "", charset: str = "utf8mb4", collate: str = ""
-    ) -> str: ...
 
 
 _numbers = itertools.count(1)

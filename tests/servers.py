@@ -89,3 +89,11 @@ def database(server: AnyServer, *, name: str, charset: str, collate: str = "") -
     yield server.url(name).render_as_string(hide_password=False)
     for schema in (name, JOURNAL):
         sql(server.url(), f"DROP DATABASE IF EXISTS `{schema}`")
+
+
+class DatabaseFactory(Protocol):
+    """What the fixture ``database`` gives."""
+
+    def __call__(
+        self, server: AnyServer | None = None, *, name: str = "", charset: str = "utf8mb4", collate: str = ""
+    ) -> str: ...

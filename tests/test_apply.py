@@ -10,9 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from conftest import DatabaseFactory
 from edges import Stand, add, execute, opened, result, rows, ruleset
-from servers import checksums
+from servers import DatabaseFactory, checksums
 
 from cellsync import apply, db, run
 from cellsync.errors import TransactionLost, WriteFailed
@@ -175,6 +174,37 @@ def test_a_row_that_refers_to_a_deleted_row_takes_no_key(database: DatabaseFacto
     stand = Stand(urls, known)
     assert result(stand.repair("r1"), "c1").problems == ()
     assert [row["t_id"] for row in rows(urls["c1"], "SELECT * FROM h ORDER BY id")] == [8, 9]
+
+
+def test_an_undo_is_not_stopped_by_a_tombstone_of_the_same_key(database: DatabaseFactory) -> None:
+    """A re-created aggregate stands beside its tombstone; neither an update nor a delete of it is new."""
+    urls = {"api": database(), "c1": database()}
+    for url in urls.values():
+        execute(
+            url,
+            "CREATE TABLE t (id int PRIMARY KEY AUTO_INCREMENT, name varchar(9), size int, deleted int, "
+            "deleted_at datetime, created_at datetime)",
+        )
+        add(url, "t", {"id": 1, "name": "a", "deleted": 1}, {"id": 2, "name": "b", "deleted": 2})
+    add(urls["api"], "t", {"id": 3, "name": "a", "size": 1, "deleted": 0})
+    execute(urls["api"], "UPDATE t SET deleted_at = '2026-01-01' WHERE deleted > 0")
+    add(urls["c1"], "t", {"id": 4, "name": "a", "size": 7, "deleted": 0})
+    add(urls["c1"], "t", {"id": 5, "name": "b", "deleted": 0, "created_at": "2025-01-01 00:00:00"})
+    known = ruleset(
+        """
+        rules:
+          - table: t
+            key: [name]
+            soft_delete: {column: deleted, live: 0, tombstone: id, at: deleted_at}
+            on_insert: {created_at: now}
+            on_extra: soft_delete
+        """
+    )
+    stand = Stand(urls, known)
+    before = checksums(urls["c1"])
+    assert result(stand.repair("r1"), "c1").counts.applied == 2
+    assert result(stand.undo("r1", "u1"), "c1").problems == ()
+    assert checksums(urls["c1"]) == before
 
 
 # -- Rows that the server does not take ----------------------------------------------------------

@@ -381,7 +381,8 @@ def test_a_key_may_lead_through_references_and_end_in_nothing(schema: str) -> No
         "CREATE TABLE low (id int PRIMARY KEY, middle_id int, label varchar(9))",
         "INSERT INTO top VALUES (1, 5, 6), (2, NULL, NULL)",
         "INSERT INTO middle VALUES (1, 1, 'm'), (2, 2, 'm'), (3, NULL, 'm'), (4, 99, 'm')",
-        "INSERT INTO low VALUES (1, 1, 'l'), (2, 2, 'l'), (3, 3, 'l'), (4, 4, 'l'), (5, NULL, 'l'), (6, 99, 'l')",
+        "INSERT INTO low VALUES (1, 1, 'l'), (2, 2, 'l'), (3, 3, 'l'), (4, 4, 'l')",
+        "INSERT INTO low VALUES (5, NULL, 'l'), (6, 99, 'l')",
     )
 
     def number(column: str, join: Join | None = None) -> Projected:
@@ -426,7 +427,8 @@ def test_tombstones_limbo_and_live_rows_are_read_apart(schema: str) -> None:
     execute(
         schema,
         "CREATE TABLE soft (id int PRIMARY KEY, name varchar(9), deleted int, deleted_at datetime)",
-        "INSERT INTO soft VALUES (1, 'live', 0, NULL), (2, 'dead', 2, '2026-01-02 03:04:05'), (3, 'limbo', NULL, NULL)",
+        "INSERT INTO soft VALUES (1, 'live', 0, NULL), (2, 'dead', 2, '2026-01-02 03:04:05')",
+        "INSERT INTO soft VALUES (3, 'limbo', NULL, NULL)",
     )
     with opened(schema) as database:
         read = projection("soft", "name", types={"name": "varchar"}, soft_delete=soft)
@@ -462,6 +464,8 @@ def test_what_the_server_refuses_comes_out_as_cellsyncs_own_error(schema: str) -
             list(database.rows(projection("nowhere", "name", types={"name": "varchar"})))
 
 
+# PyMySQL trips over itself when it throws a cut-off cursor away.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_read_that_is_cut_off_is_an_error_and_not_the_end_of_the_rows(schema: str) -> None:
     """Two well-known tools delete good rows when the source dies in the middle of a scan."""
     execute(

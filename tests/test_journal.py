@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from conftest import DatabaseFactory
 from edges import execute, opened, rows
-from servers import Server, load
+from servers import DatabaseFactory, Server, load
 
 from cellsync import db, journal
 from cellsync.errors import JournalUnavailable, WriteFailed

@@ -15,6 +15,7 @@ from plain import row, table
 from cellsync import diff, plan
 from cellsync.model import (
     Action,
+    Cascade,
     Change,
     DatabaseIdentity,
     Difference,
@@ -263,9 +264,14 @@ def test_a_table_that_cannot_be_written_safely_is_refused(more: Any, code: str) 
     assert codes(one("on_missing: report", many(1, 1), tables=tables)[0]) == []
 
 
+OF_T = Cascade(
+    name="of_t", table="o", columns=("t_id",), references=("size",), on_delete=True, on_update=True
+)
+
+
 def test_a_cascade_is_refused_where_rows_are_deleted() -> None:
     """An insert sets none off."""
-    tables = {"t": replace(T, cascades=("o.of_t",))}
+    tables = {"t": replace(T, cascades=(OF_T,))}
     assert codes(one("on_extra: delete", many(1, 1), many(2, 1), tables=tables)[0]) == ["cascade"]
     assert codes(one("on_extra: delete", many(2, 1), many(1, 1), tables=tables)[0]) == []
 

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import click
 
 from cellsync.cli import looking, rules, showing, writing  # noqa: F401  (they register their commands)
-from cellsync.cli.options import Common, cellsync
+from cellsync.cli.options import Common, cellsync, without_userinfo
 from cellsync.errors import CellsyncError, ConfigurationError, ExitCode
 
 
@@ -50,13 +50,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = ExitCode.IN_STEP
     except Exception:
-        click.echo(_redacted(traceback.format_exc(), common), err=True)
+        click.echo(common.scrub(traceback.format_exc()), err=True)
         click.echo("cellsync: this is a bug in cellsync; please report it with the lines above", err=True)
         code = ExitCode.BUG
     sys.exit(int(code or 0))
 
 
 def _redacted(text: str, common: Common) -> str:
-    for secret, stars in common.secrets:
-        text = text.replace(secret, stars)
-    return text
+    """Return an error's own text, which is ours and holds no password but in a whole URL."""
+    for endpoint in common.endpoints:
+        text = text.replace(endpoint.url.reveal(), endpoint.shown)
+    return without_userinfo(text)

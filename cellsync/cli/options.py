@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from cellsync import __version__
+
+if TYPE_CHECKING:
+    from cellsync.model import Endpoint
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -24,8 +28,14 @@ class Common:
     verbose: int = 0
     jobs: int | None = None
     quiet: bool = False
-    secrets: list[tuple[str, str]] = field(default_factory=list)
-    """What must not be printed, and what stands for it; filled when the configuration is read."""
+    endpoints: list[Endpoint] = field(default_factory=list)
+    """Whose passwords must not be printed; filled when the configuration is read."""
+
+    def scrub(self, text: str) -> str:
+        """Return a text that somebody else wrote (a traceback, a log line) without any password."""
+        for endpoint in self.endpoints:
+            text = endpoint.scrub(text)
+        return without_userinfo(text)
 
     def merge(self, given: dict[str, Any]) -> None:
         """Take the common options out of a command's parameters."""
@@ -34,6 +44,14 @@ class Common:
         self.verbose += given.pop("verbose")
         self.jobs = given.pop("jobs") or self.jobs
         self.quiet = given.pop("quiet") or self.quiet
+
+
+def without_userinfo(text: str) -> str:
+    """Return a text with stars for the password of every URL in it, known or not.
+
+    A cell file that is being read has none that are known, and people write URLs where none belong.
+    """
+    return re.sub(r"(://[^:/\s]*):\S*@", r"\1:***@", text)
 
 
 def common_options(function: F) -> F:
@@ -58,7 +76,7 @@ def command(group: click.Group, name: str | None = None) -> Callable[[F], click.
         def wrapped(**given: Any) -> Any:
             common = click.get_current_context().ensure_object(Common)
             common.merge(given)
-            _log(common.verbose)
+            _log(common)
             return function(common, **given)
 
         wrapped.__doc__ = function.__doc__
@@ -112,8 +130,21 @@ def cellsync(context: click.Context, /, **given: Any) -> None:
     context.ensure_object(Common).merge(given)
 
 
-def _log(verbose: int) -> None:
-    level = {0: logging.WARNING, 1: logging.WARNING, 2: logging.INFO}.get(verbose, logging.DEBUG)
-    logging.basicConfig(stream=sys.stderr, format="%(levelname).1s %(name)s: %(message)s")
+class _Scrubbed(logging.Formatter):
+    """Format log lines, and the tracebacks that belong to them, without any password."""
+
+    def __init__(self, common: Common) -> None:
+        super().__init__("%(levelname).1s %(name)s: %(message)s")
+        self._common = common
+
+    def format(self, record: logging.LogRecord) -> str:
+        return self._common.scrub(super().format(record))
+
+
+def _log(common: Common) -> None:
+    level = {0: logging.WARNING, 1: logging.WARNING, 2: logging.INFO}.get(common.verbose, logging.DEBUG)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Scrubbed(common))
+    logging.basicConfig(handlers=[handler])
     # Only cellsync's own: SQLAlchemy and PyMySQL would log the values of parameters.
     logging.getLogger("cellsync").setLevel(level)

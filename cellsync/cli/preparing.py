@@ -35,7 +35,7 @@ def topology_of(common: Common) -> Topology:
     for cell in (topology.parent, *topology.children):
         for endpoint in (cell.database, cell.broker):
             if endpoint is not None:
-                common.secrets.append((endpoint.url.reveal(), endpoint.shown))
+                common.endpoints.append(endpoint)
     return topology
 
 

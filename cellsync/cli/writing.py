@@ -116,10 +116,19 @@ def repair(
 @click.argument("run_id", metavar="RUN")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--dry-run", is_flag=True, help="Show what would be taken back, and write nothing.")
+@click.option("--waive", "waived", multiple=True, metavar="CODE[:RULE]", help="Lift one guard.")
 @click.option("--reason", default="", metavar="TEXT", help="Kept in the journal.")
 @output_options(*REPORT_FORMATS)
 def undo(
-    common: Common, *, run_id: str, yes: bool, dry_run: bool, reason: str, format_: str, output: str | None
+    common: Common,
+    *,
+    run_id: str,
+    yes: bool,
+    dry_run: bool,
+    waived: tuple[str, ...],
+    reason: str,
+    format_: str,
+    output: str | None,
 ) -> ExitCode:
     """Take back what a run wrote, where its rows are still as it left them."""
     from cellsync import run

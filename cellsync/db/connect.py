@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,10 @@ from cellsync.model import Cell, Value
 SQL_MODE = "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES"
 """Strict, so that nothing is cut or mangled; lenient where a row that exists must be copied as it
 is (an id of 0, a date of 0000-00-00)."""
+
+
+NOT_A_SERVER = (struct.error, IndexError, ValueError, AssertionError)
+"""What PyMySQL raises where the other side of a connection does not speak MariaDB's protocol."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +132,9 @@ def translated(cell: str, *, writing: bool = False) -> Iterator[None]:
 
 def unreachable(cell: Cell, error: Exception) -> Unreachable:
     """Return the error of a connection that could not be made."""
-    return Unreachable(f"cannot connect to {cell.name} at {cell.database.shown}: {_message(error)}")
+    garbled = isinstance(error, NOT_A_SERVER) and not isinstance(error, UnicodeError)
+    message = "what answers there is no MariaDB server" if garbled else _message(error)
+    return Unreachable(f"cannot connect to {cell.name} at {cell.database.shown}: {message}")
 
 
 _LOST = (oslo_errors.DBDeadlock, oslo_errors.DBConnectionError)
@@ -174,4 +181,4 @@ def _message(error: Exception) -> str:
         text = f"{arguments[1]} (error {arguments[0]})"
     else:
         text = str(driver) or type(driver).__name__
-    return re.sub(r"(://[^:/@\s]*):[^@\s]*@", r"\1:***@", text.splitlines()[0])
+    return re.sub(r"(://[^:/\s]*):\S*@", r"\1:***@", text.splitlines()[0])

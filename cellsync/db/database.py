@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import secrets
@@ -14,12 +15,13 @@ import sqlalchemy
 from oslo_db import exception as oslo_errors
 
 from cellsync.db import schema
-from cellsync.db.connect import Timeouts, engine, translated, unreachable
+from cellsync.db.connect import NOT_A_SERVER, Timeouts, engine, translated, unreachable
 from cellsync.db.dialects import Dialect, MariaDB, SQLite, escaped
 from cellsync.db.select import Select, Statement, canonical
 from cellsync.errors import Locked, ReadFailed, Rejected
 from cellsync.model import (
     Action,
+    Cascade,
     Cell,
     DatabaseIdentity,
     Health,
@@ -53,7 +55,7 @@ def connect(cell: Cell, timeouts: Timeouts) -> Database:
     made = engine(cell, timeouts)
     try:
         connection = made.connect()
-    except (oslo_errors.DBError, sqlalchemy.exc.SQLAlchemyError, OSError, UnicodeError) as error:
+    except (oslo_errors.DBError, sqlalchemy.exc.SQLAlchemyError, OSError, *NOT_A_SERVER) as error:
         made.dispose()
         raise unreachable(cell, error) from None
     return Database(cell, made, connection)
@@ -81,8 +83,9 @@ class Database:
 
     def close(self) -> None:
         """Close the connection; what was not committed is rolled back."""
-        self.connection.invalidate()
-        self.connection.close()
+        if not self.connection.closed:
+            self.connection.invalidate()
+            self.connection.close()
         self._engine.dispose()
 
     # -- What it is ------------------------------------------------------------------------
@@ -202,6 +205,9 @@ class Database:
             try:
                 for partition in result.partitions(ROWS_PER_FETCH):
                     yield from partition
+            except (oslo_errors.DBError, sqlalchemy.exc.SQLAlchemyError):
+                _abandon(result)
+                raise
             finally:
                 result.close()
 
@@ -343,6 +349,15 @@ class Database:
         sql = f"DELETE FROM {self._dialect.quote(table)} WHERE {where}"
         return int(self._write(Statement(sql, parameters)).rowcount)
 
+    def follows(self, cascade: Cascade, row: Mapping[str, Value]) -> bool:
+        """Say whether any row refers to a row through a foreign key; none is added until the end."""
+        quote = self._dialect.quote
+        held = {name.lower(): value for name, value in row.items()}
+        pairs = zip(cascade.columns, cascade.references, strict=True)
+        where, parameters = self._located({column: held[name.lower()] for column, name in pairs})
+        sql = f"SELECT 1 FROM {quote(cascade.table)} WHERE {where} LIMIT 1{self._dialect.lock_rows}"
+        return bool(self._write_query(Statement(sql, parameters)))
+
     def _assigned(self, values: Mapping[str, Value | ServerTime]) -> tuple[list[str], dict[str, Value]]:
         expressions, parameters = [], {}
         for index, value in enumerate(values.values()):
@@ -428,6 +443,18 @@ class Database:
             self.connection.invalidate()
 
 
+def _abandon(result: sqlalchemy.CursorResult[Any]) -> None:
+    """Let PyMySQL forget the rest of a result that failed.
+
+    It would read on when the cursor is closed or collected, from a socket that is gone, and print
+    an AttributeError to stderr.
+    """
+    unfinished = getattr(result.cursor, "_result", None)
+    if unfinished is not None:
+        unfinished.unbuffered_active = False
+        unfinished.connection = None
+
+
 def known_name(table: Table, name: str) -> str:
     """Return a column's name as the table spells it."""
     column = table.column(name)
@@ -483,8 +510,10 @@ class NamedLock:
 
     def __init__(self, database: Database, schema_name: str) -> None:
         self._database = database
-        # Lock names end at 64 characters.
-        self._name = f"cellsync:{schema_name}"[:64]
+        # Lock names end at 64 characters, and so do those of schemas.
+        digest = hashlib.sha256(schema_name.encode()).hexdigest()[:16]
+        short = schema_name if len(schema_name) <= 48 else f"{schema_name[:31]}-{digest}"
+        self._name = f"cellsync:{short}"
 
     def acquire(self) -> None:
         """Take the lock at once. Raises Locked, naming the connection that holds it."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from cellsync.model import Column, Family, ForeignKey, Index, Table
+from cellsync.model import Cascade, Column, Family, ForeignKey, Index, Table
 
 Query = Callable[..., Sequence[Sequence[Any]]]
 """Run SQL with named parameters and return all rows."""
@@ -112,10 +112,20 @@ def _table(
     )
 
 
-def _cascades(name: str, keys: Sequence[Sequence[Any]]) -> list[str]:
+def _cascades(name: str, keys: Sequence[Sequence[Any]]) -> Iterator[Cascade]:
     acting = {"CASCADE", "SET NULL", "SET DEFAULT"}
-    found = {f"{row[0]}.{row[1]}" for row in keys if row[3] == name and {row[5], row[6]} & acting}
-    return sorted(found)
+    for table in sorted({row[0] for row in keys}):
+        for key in _foreign_keys(row for row in keys if row[0] == table):
+            on_delete, on_update = key.on_delete in acting, key.on_update in acting
+            if key.table == name and (on_delete or on_update):
+                yield Cascade(
+                    name=key.name,
+                    table=table,
+                    columns=key.columns,
+                    references=key.references,
+                    on_delete=on_delete,
+                    on_update=on_update,
+                )
 
 
 def _column(row: Sequence[Any]) -> Column:

@@ -79,7 +79,8 @@ class Select:
             conditions.append(condition)
         source = quote(projection.table)
         if projection.where is not None and not self._tombstones:
-            source = f"(SELECT * FROM {source} WHERE ({escaped(projection.where)}))"
+            # Inside as well: FOR UPDATE does not reach into a derived table.
+            source = f"(SELECT * FROM {source} WHERE ({escaped(projection.where)}){suffix})"
         sql = f"SELECT {', '.join(outputs)} FROM {source} AS t{''.join(self._joins)}"
         if conditions:
             sql += " WHERE " + " AND ".join(conditions)

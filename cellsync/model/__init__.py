@@ -62,6 +62,7 @@ from cellsync.model.rules import (
     Surrogate,
 )
 from cellsync.model.schemas import (
+    Cascade,
     Column,
     DatabaseIdentity,
     Family,
@@ -78,6 +79,7 @@ __all__ = [
     "Accepted",
     "Action",
     "Bucketing",
+    "Cascade",
     "Cell",
     "CellFailure",
     "CellResult",

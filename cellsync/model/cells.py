@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from enum import Enum
+from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
 from cellsync.model.values import Secret
 
@@ -24,6 +27,38 @@ class Endpoint:
     url: Secret
     shown: str
     """The same URL with stars for the password: "mysql+pymysql://cellsync:***@10.0.0.1/nova"."""
+
+    def scrub(self, text: str) -> str:
+        """Return a text with stars in place of the passwords, however they are spelled in it.
+
+        For texts that somebody else wrote (a traceback, a driver's error). A password that is a
+        common word takes innocent words with it.
+        """
+        text = text.replace(self.url.reveal(), self.shown)
+        for password in sorted(_spellings(self.url.reveal()), key=len, reverse=True):
+            text = text.replace(password, "***")
+        return text
+
+
+def _spellings(url: str) -> set[str]:
+    """Return the passwords in a URL, a broker's with several hosts too: plain, quoted and escaped."""
+    hosts = re.split("[/?#]", url.partition("://")[2], maxsplit=1)[0].split(",")
+    encoded = {host.rpartition("@")[0].partition(":")[2] for host in hosts}
+    plain = {unquote(each) for each in encoded} | {unquote_plus(each) for each in encoded}
+    turned = {way(each) for each in plain for way in (_quoted, quote_plus, _literal, _in_json)}
+    return (encoded | plain | turned) - {""}
+
+
+def _quoted(text: str) -> str:
+    return quote(text, safe="")
+
+
+def _literal(text: str) -> str:
+    return repr(text)[1:-1]
+
+
+def _in_json(text: str) -> str:
+    return json.dumps(text)[1:-1]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,6 +58,23 @@ class ForeignKey:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cascade:
+    """A foreign key *to* a table that acts by itself: CASCADE, SET NULL or SET DEFAULT."""
+
+    name: str
+    table: str
+    """The table whose rows it changes or deletes; it may be the referenced table itself."""
+    columns: tuple[str, ...]
+    references: tuple[str, ...]
+    """The columns of the referenced table, in pairs with ``columns``."""
+    on_delete: bool
+    on_update: bool
+
+    def __str__(self) -> str:
+        return f"{self.table}.{self.name}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Table:
     """The schema of one table of one database. Columns keep the table's own order."""
 
@@ -68,8 +85,8 @@ class Table:
     foreign_keys: tuple[ForeignKey, ...] = ()
     engine: str | None = None
     triggers: tuple[str, ...] = ()
-    cascades: tuple[str, ...] = ()
-    """Names of *other* tables' foreign keys through which a write here changes rows there."""
+    cascades: tuple[Cascade, ...] = ()
+    """The foreign keys through which a write here changes or deletes rows elsewhere."""
     estimate: int = 0
     """About how many rows there are, from the server's statistics; never a result."""
 

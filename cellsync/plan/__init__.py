@@ -10,7 +10,7 @@ building    the plan of one edge
 
 from cellsync.plan.building import build
 from cellsync.plan.deciding import decide
-from cellsync.plan.guarding import refuse
+from cellsync.plan.guarding import refuse, unwritable
 from cellsync.plan.inputs import WRITING, Compared, Target
 
-__all__ = ["WRITING", "Compared", "Target", "build", "decide", "refuse"]
+__all__ = ["WRITING", "Compared", "Target", "build", "decide", "refuse", "unwritable"]

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from cellsync.model import (
     Action,
+    Health,
     Limit,
     Refusal,
 )
@@ -73,12 +74,30 @@ def _acts_on_others(compared: Compared) -> Iterator[tuple[str, str]]:
             f"neither planned nor undone",
         )
     removing = any(d.action is Action.DELETE for d in compared.table.differences)
-    if table.cascades and removing:
-        yield (
-            "cascade",
-            f"deleting rows of {table.name} in {cell} changes other tables through "
-            f"{', '.join(table.cascades)}",
-        )
+    falling = [str(key) for key in table.cascades if key.on_delete and removing]
+    if falling:
+        yield "cascade", _cascade(f"deleting rows of {table.name} in {cell}", falling)
+    moving = {
+        column.column.lower()
+        for difference in compared.table.differences
+        if difference.action is Action.UPDATE
+        for column in difference.columns
+    }
+    following = [
+        str(key)
+        for key in table.cascades
+        if key.on_update and moving & {name.lower() for name in key.references}
+    ]
+    if following:
+        what = f"updating {', '.join(sorted(moving))} of {table.name} in {cell}"
+        yield "cascade", _cascade(what, following)
+
+
+def _cascade(what: str, keys: Sequence[str]) -> str:
+    return (
+        f"{what} changes or deletes rows of other tables through {', '.join(keys)}, which is neither "
+        f"planned nor undone"
+    )
 
 
 def _cannot_hold(compared: Compared) -> Iterator[tuple[str, str]]:
@@ -91,9 +110,8 @@ def _cannot_hold(compared: Compared) -> Iterator[tuple[str, str]]:
         yield "no-primary-key", f"{table.name} in {cell} has no primary key to find a row again by"
 
 
-def _unwritable(target: Target) -> Iterator[tuple[str, str]]:
+def _unwritable(health: Health, cell: str) -> Iterator[tuple[str, str]]:
     """Yield the guards about the database as a whole."""
-    health, cell = target.health, target.written
     if health.read_only:
         yield "read-only", f"{cell} is read-only (@@read_only): is it the database that is in use?"
     if health.replica:
@@ -115,8 +133,16 @@ def _unwritable(target: Target) -> Iterator[tuple[str, str]]:
 
 def refuse_all(compared: Sequence[Compared], target: Target, waived: Collection[str]) -> Iterator[Refusal]:
     """Yield the guards about the database as a whole, for every rule that would write to it."""
-    for code, message in _unwritable(target):
-        for rule in (each.pairing.rule.id for each in compared if any(counted(each).values())):
+    rules = [each.pairing.rule.id for each in compared if any(counted(each).values())]
+    yield from unwritable(target.health, target.written, rules, waived)
+
+
+def unwritable(
+    health: Health, cell: str, rules: Collection[str], waived: Collection[str]
+) -> Iterator[Refusal]:
+    """Yield why these rules must not write to a cell, whatever they would write."""
+    for code, message in _unwritable(health, cell):
+        for rule in rules:
             if not {code, f"{code}:{rule}"} & set(waived):
                 yield Refusal(code=code, rule=rule, message=f"{message} (--waive {code})")
 

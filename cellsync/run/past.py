@@ -7,16 +7,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from cellsync import db, journal
+from cellsync import db, journal, plan
 from cellsync.errors import ExitCode, UsageError
 from cellsync.model import (
     Action,
     Cell,
     CellFailure,
     CellResult,
-    Counts,
     DatabaseIdentity,
     Direction,
+    Health,
     Identity,
     JournaledChange,
     JournaledRun,
@@ -25,7 +25,7 @@ from cellsync.model import (
     Role,
     Status,
 )
-from cellsync.run.request import Edge, Prepared, Request, each_cell, executor, exit_code
+from cellsync.run.request import Edge, Prepared, Request, each_cell, executor, exit_code, with_plans
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +46,7 @@ class _Past:
     """What the journal of one database says of it."""
 
     identity: DatabaseIdentity
+    health: Health
     runs: tuple[JournaledRun, ...]
     changes: tuple[JournaledChange, ...]
 
@@ -97,7 +98,7 @@ def prepare_undo(request: Request, run_id: str) -> Prepared:
     undone_by = _check(run_id, runs, complete=not failures)
     for earlier in undone_by:
         past = _without(past, _read(request, earlier)[0])
-    edges = tuple(_edge(_cell(request, name), each, run_id) for name, each in past.items() if each.changes)
+    edges = tuple(_edge(request, name, each, run_id) for name, each in past.items() if each.changes)
     if undone_by and not edges and not failures:
         raise UsageError(
             f"run {run_id} was taken back already, by {', '.join(undone_by)}: undo that run to have it again"
@@ -118,7 +119,8 @@ def _read(request: Request, run_id: str | None) -> tuple[dict[str, _Past], dict[
             identity = database.identity()
             about = {"database": identity.schema, "cell": cell.name}
             made = journal.changes(database, run_id, **about) if run_id else ()
-            return _Past(identity=identity, runs=journal.runs(database, **about), changes=made)
+            found = journal.runs(database, **about)
+            return _Past(identity=identity, health=database.health(), runs=found, changes=made)
 
     cells = [request.topology.parent, *request.topology.children]
     with executor(request.jobs) as pool:
@@ -167,22 +169,27 @@ def _cell(request: Request, name: str) -> Cell:
     return cell
 
 
-def _edge(cell: Cell, past: _Past, run_id: str) -> Edge:
-    plan = Plan(
-        child=cell.name,
-        written=cell.name,
-        database=past.identity,
-        changes=tuple(journal.inverses(past.changes)),
+def _edge(request: Request, name: str, past: _Past, run_id: str) -> Edge:
+    cell = _cell(request, name)
+    changes = tuple(journal.inverses(past.changes))
+    rules = dict.fromkeys(change.rule for change in changes)
+    refusals = tuple(plan.unwritable(past.health, name, list(rules), request.waived))
+    return Edge(
+        cell=cell,
+        child=name,
+        direction=Direction.UP if cell.role is Role.PARENT else Direction.DOWN,
+        plan=Plan(
+            child=name,
+            written=name,
+            database=past.identity,
+            changes=() if refusals else changes,
+            refusals=refusals,
+        ),
+        targets={},
+        undoes=run_id,
     )
-    direction = Direction.UP if cell.role is Role.PARENT else Direction.DOWN
-    return Edge(cell=cell, child=cell.name, direction=direction, plan=plan, targets={}, undoes=run_id)
 
 
 def _planned(edge: Edge) -> CellResult:
-    return CellResult(
-        cell=edge.cell.name,
-        status=Status.DIFFERS,
-        tables=(),
-        counts=Counts(planned=len(edge.plan.changes)),
-        plans=(edge.plan,),
-    )
+    status = Status.REFUSED if edge.plan.refusals else Status.DIFFERS
+    return with_plans(CellResult(cell=edge.cell.name, status=status, tables=()), [edge.plan])

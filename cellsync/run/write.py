@@ -6,7 +6,7 @@ in where their plans come from.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -94,7 +94,9 @@ def _write(request: Request, edges: Sequence[Edge]) -> list[Written]:
         except WriteFailed as error:
             return [_refused(edge, "journal", str(error)) for edge in edges]
         notes = tuple(map(_note, cut_off))
-        written = [replace(_carry_out(edge, database, journal), notes=notes) for edge in edges]
+        written = [
+            replace(_carry_out(edge, database, journal, request.waived), notes=notes) for edge in edges
+        ]
         clean = not any(each.problems or each.refusals for each in written)
         journal.finish(status="done" if clean else "incomplete", at=request.clock())
         return written
@@ -124,7 +126,7 @@ def _refused(edge: Edge, code: str, message: str) -> Written:
     return Written(edge=edge, refusals=(Refusal(code=code, rule="", message=message),))
 
 
-def _carry_out(edge: Edge, database: db.Database, journal: Journal) -> Written:
+def _carry_out(edge: Edge, database: db.Database, journal: Journal, waived: Collection[str]) -> Written:
     denied = apply.denied(edge.plan.changes, writer=database)
     if denied and edge.undoes:
         # A run that is half taken back is worse than one that still stands.
@@ -134,7 +136,12 @@ def _carry_out(edge: Edge, database: db.Database, journal: Journal) -> Written:
     changes = [change for change in edge.plan.changes if change.rule not in stopped]
     if edge.direction is Direction.UP and not edge.undoes:
         journal.takes_from(edge.child)
-    outcomes = apply.execute(changes, writer=database, recorder=journal, targets=edge.targets)
+    # A repair was planned with a look at its cascades; what an undo removes may have got followers since.
+    rules = {change.rule for change in changes} if edge.undoes else set()
+    sparing = {rule for rule in rules if not {"cascade", f"cascade:{rule}"} & set(waived)}
+    outcomes = apply.execute(
+        changes, writer=database, recorder=journal, targets=edge.targets, sparing=sparing
+    )
     with database.snapshot():
         unlike = apply.verify(outcomes, changes, reader=database, targets=edge.targets)
     lines = [

@@ -9,21 +9,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
 
 import nova
 import pytest
-from deployment import Deployment
+from deployment import Deploy, Deployment
 from servers import AnyServer
-
-
-class Deploy(Protocol):
-    """What the fixture ``deploy`` gives."""
-
-    def __call__(
-        self, *, servers: Mapping[str, AnyServer] | None = None, variant: nova.Variant = nova.LIBERTY
-    ) -> Deployment: ...
-
 
 _numbers = itertools.count(1)
 

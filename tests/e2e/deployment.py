@@ -11,10 +11,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import nova
 import sqlalchemy as sa
-from servers import checksums, sql
+from servers import AnyServer, checksums, sql
 
 from cellsync import cli
 
@@ -153,3 +154,11 @@ class Deployment:
     def last_run(self) -> str:
         """Return the id of the newest run that wrote."""
         return str(self.json("history").report["runs"][0]["run"])
+
+
+class Deploy(Protocol):
+    """What the fixture ``deploy`` gives."""
+
+    def __call__(
+        self, *, servers: Mapping[str, AnyServer] | None = None, variant: nova.Variant = nova.LIBERTY
+    ) -> Deployment: ...

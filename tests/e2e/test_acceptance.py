@@ -9,8 +9,7 @@ from typing import Any
 
 import nova
 import pytest
-from conftest import Deploy
-from deployment import AGGREGATE_RULES, Deployment, Done
+from deployment import AGGREGATE_RULES, Deploy, Deployment, Done
 from nova import UUIDS, Variant
 from servers import AnyServer, PrivateServer
 

@@ -39,10 +39,10 @@ def test_the_same_change_in_many_rows_is_seen(many: int, database: MakeDatabase)
     stand = stand_of(
         database,
         ONE.format("host"),
-        "CREATE TABLE t (id int PRIMARY KEY AUTO_INCREMENT, host varchar(20), disabled int, report_count int)",
+        "CREATE TABLE t (id int PRIMARY KEY AUTO_INCREMENT, host varchar(20), disabled int, count int)",
     )
-    both(stand, *({"host": f"compute-{n:03}", "disabled": 0, "report_count": 0} for n in range(500)))
-    column = "report_count" if many == 500 else "disabled"
+    both(stand, *({"host": f"compute-{n:03}", "disabled": 0, "count": 0} for n in range(500)))
+    column = "`count`" if many == 500 else "disabled"
     execute(stand.urls["api"], f"UPDATE t SET {column} = 1 WHERE id <= {many}")
     found = stand.diff()
     assert (found.exit_code, counts(found, "t")) == (1, (0, many, 0))
@@ -220,7 +220,7 @@ def test_one_run_orders_tables_and_rows_by_their_foreign_keys(database: MakeData
 
 
 def test_an_id_that_means_another_row_below_is_no_obstacle(database: MakeDatabase) -> None:
-    """N9: the same uuid has another id, the parent's id is taken by another uuid, and both are referred to."""
+    """N9: one uuid has two ids, the parent's id is another uuid's below, and both are referred to."""
     stand = stand_of(
         database,
         "rules: [{table: t, key: [uuid]}, {table: u, key: [t_id, name], references: {t_id: t}}]",
@@ -252,7 +252,8 @@ def test_a_tombstone_and_a_live_row_of_one_name_live_side_by_side(database: Make
     stand = stand_of(
         database,
         f"rules: [{{table: t, key: [name], {soft}, on_extra: soft_delete}}]",
-        "CREATE TABLE t (id int PRIMARY KEY AUTO_INCREMENT, name varchar(9), v int, deleted int, UNIQUE (name, deleted))",
+        "CREATE TABLE t (id int PRIMARY KEY AUTO_INCREMENT, name varchar(9), v int, deleted int, "
+        "UNIQUE (name, deleted))",
     )
     add(
         stand.urls["api"],
@@ -284,7 +285,7 @@ def test_an_emptied_parent_empties_no_child(on_extra: str, database: MakeDatabas
 
 
 def test_a_row_that_was_edited_since_it_was_read_keeps_its_edit(database: MakeDatabase) -> None:
-    """N13: changed, deleted, or its key taken between diff and apply: skipped, named, exit 4; the others go on."""
+    """N13: edited, gone, or its key taken between diff and apply: skipped, named, exit 4; others go on."""
     stand = stand_of(database, ONE.format("k"), "CREATE TABLE t (k varchar(9) PRIMARY KEY, v int)")
     add(stand.urls["api"], "t", *({"k": k, "v": 1} for k in ("edited", "gone", "taken", "still", "new")))
     add(stand.urls["c1"], "t", *({"k": k, "v": 0} for k in ("edited", "gone", "still", "extra", "own")))

@@ -12,9 +12,8 @@ from contextlib import ExitStack, contextmanager
 import nova
 import pytest
 import sqlalchemy as sa
-from conftest import Deploy
-from deployment import Deployment
-from servers import PrivateServer
+from deployment import Deploy, Deployment
+from servers import PrivateServer, Server
 
 
 @contextmanager
@@ -131,7 +130,9 @@ def test_a_cell_that_is_not_in_scope_need_not_answer(cells: Deployment) -> None:
     assert len(hosts.table("c2", "aggregate-hosts")["unknown"]) == 1
 
 
-def test_an_undo_goes_on_where_it_can(deploy: Deploy, throwaway_server: PrivateServer, server) -> None:  # type: ignore[no-untyped-def]
+def test_an_undo_goes_on_where_it_can(
+    throwaway_server: PrivateServer, server: Server, deploy: Deploy
+) -> None:
     """One server is gone: the other child is taken back, exit 4; later the rest is, once more asked."""
     cells = deploy(servers={"parent": server, "c1": server, "c2": throwaway_server})
     before = cells.checksums()

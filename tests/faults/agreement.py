@@ -6,51 +6,47 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import sqlalchemy as sa
-from edges import opened
-from servers import sql
-
-from cellsync import journal
+from cellsync import db, journal
 from cellsync.model import Action, Identity, JournaledChange, JournaledRun, shown
 
 Contents = Mapping[str, Mapping[Identity, Mapping[str, Any]]]
 """Table -> primary key -> the whole row."""
 
 
-def contents(url: str, *tables: str) -> Contents:
+def query(database: db.Database, statement: str) -> list[tuple[Any, ...]]:
+    """Run one statement as it stands and return its rows, [] where it has none."""
+    result = database.connection.exec_driver_sql(statement)
+    return [tuple(row) for row in result] if result.returns_rows else []
+
+
+def contents(database: db.Database, *tables: str) -> Contents:
     """Return every row of some tables, by primary key, to the byte."""
     found = {}
-    with opened(url) as database:
-        for name, table in database.tables(tables).items():
-            columns = ", ".join(f"`{column}`" for column in table.identity)
-            keys = [tuple(row) for row in sql(url, f"SELECT {columns} FROM `{name}`")]
-            found[name] = dict(database.read_back(name, table.identity, keys))
+    for name, table in database.tables(tables).items():
+        columns = ", ".join(f"`{column}`" for column in table.identity)
+        keys = query(database, f"SELECT {columns} FROM `{name}`")
+        found[name] = dict(database.read_back(name, table.identity, keys))
     return found
 
 
-def journaled(url: str, cell: str = "c1") -> tuple[list[JournaledRun], list[JournaledChange]]:
+def journaled(database: db.Database) -> tuple[list[JournaledRun], list[JournaledChange]]:
     """Return the runs of a database's journal, oldest first, and their changes in order."""
-    schema = str(sa.make_url(url).database)
-    with opened(url) as database:
-        runs = journal.runs(database, database=schema, cell=cell)
-        made = [
-            change
-            for each in runs
-            for change in journal.changes(database, each.run.id, database=schema, cell=cell)
-        ]
+    about = {"database": database.identity().schema, "cell": "c1"}
+    runs = journal.runs(database, **about)
+    made = [change for each in runs for change in journal.changes(database, each.run.id, **about)]
     return [*reversed(runs)], sorted(made, key=lambda change: change.sequence)
 
 
-def disagreements(before: Contents, url: str, cell: str = "c1") -> list[str]:
+def disagreements(before: Contents, database: db.Database) -> list[str]:
     """Replay the journal of all runs over what was there before; say where the data is otherwise.
 
     Nothing to say means: whatever is journaled happened, once, in this order and with these
     values; and whatever happened is journaled. For databases that only cellsync writes.
     """
     wrong = []
-    story = {table: dict(rows) for table, rows in before.items()}
-    for each in journaled(url, cell)[1]:
-        change, rows = each.change, story[each.change.table]
+    told = {table: dict(rows) for table, rows in before.items()}
+    for each in journaled(database)[1]:
+        change, rows = each.change, told[each.change.table]
         held = rows.get(change.identity)
         name = f"{change.action.value} {change.table} {change.identity}"
         if change.action is Action.INSERT:
@@ -69,24 +65,25 @@ def disagreements(before: Contents, url: str, cell: str = "c1") -> list[str]:
             del rows[change.identity]
         else:
             rows[change.identity] = {**held, **(change.after or {})}
-    return wrong + _unlike(story, contents(url, *before))
+    return wrong + _unlike(told, contents(database, *before))
 
 
-def _unlike(story: Contents, data: Contents) -> list[str]:
-    wrong = []
-    for table, rows in story.items():
-        for identity in sorted(rows.keys() | data[table].keys(), key=str):
-            one, other = rows.get(identity), data[table].get(identity)
-            if one != other:
-                wrong.append(f"{table} {identity}: the journal makes it {one}, and it is {other}")
-    return wrong
+def _unlike(told: Contents, data: Contents) -> list[str]:
+    return [
+        f"{table} {identity}: by the journal {rows.get(identity)}, and it is {data[table].get(identity)}"
+        for table, rows in told.items()
+        for identity in sorted(rows.keys() | data[table].keys(), key=str)
+        if rows.get(identity) != data[table].get(identity)
+    ]
 
 
-def quiet(url: str, seconds: float = 10) -> None:
-    """Wait until nobody is connected to a database any more: what was begun there has ended."""
-    made = sa.make_url(url)
-    query = "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE DB = :db AND ID <> CONNECTION_ID()"
+def quiet(database: db.Database, seconds: float = 10) -> None:
+    """Wait until nobody else is connected to a database: what was begun there has ended."""
+    others = (
+        "SELECT COUNT(*) FROM information_schema.PROCESSLIST "
+        "WHERE DB = DATABASE() AND ID <> CONNECTION_ID() AND COMMAND <> 'Killed'"
+    )
     deadline = time.monotonic() + seconds
-    while sql(made.set(database="mysql"), query, db=made.database)[0][0]:
-        assert time.monotonic() < deadline, f"somebody stays connected to {made.database}"
+    while query(database, others)[0][0]:
+        assert time.monotonic() < deadline, "somebody stays connected"
         time.sleep(0.002)

