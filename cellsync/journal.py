@@ -16,7 +16,7 @@ from sqlalchemy import schema
 from sqlalchemy.dialects import mysql
 
 from cellsync import codec
-from cellsync.errors import CellsyncError, JournalUnavailable
+from cellsync.errors import JournalUnavailable, TransactionLost, WriteFailed
 from cellsync.model import Action, Change, Identity, JournaledChange, JournaledRun, Outcome, Run
 
 SCHEMA = "cellsync"
@@ -152,7 +152,9 @@ def prepare(session: Session, *, cell: str) -> None:
             _make(session)
         for statement in _PROBES:
             session.execute(statement)
-    except CellsyncError as error:
+    except TransactionLost:
+        raise  # whoever lost a connection needs no administrator
+    except WriteFailed as error:
         raise JournalUnavailable(
             f"the journal cannot be made or read, and nothing is written without it: {error}. "
             f"An administrator of {cell}'s server can make it:\n{sql()}"
@@ -306,7 +308,10 @@ class Journal:
             _CHANGES.c.run == self._run.id, _CHANGES.c.database_name == self._about["database_name"]
         )
         columns = (_CHANGES.c.rule, _CHANGES.c.action, _CHANGES.c.row_key, _CHANGES.c.identity)
-        rows = self._session.execute(sa.select(*columns).where(mine)).all()
+        # Shared: a COMMIT that the lost connection sent may still be on its way through the server,
+        # and until it is decided nobody may say that its changes are not there.
+        asked = sa.select(*columns).where(mine).with_for_update(read=True)
+        rows = self._session.execute(asked).all()
         known = {tuple(row) for row in rows} | {tuple(row[:3]) for row in rows}
         return [self._name(change) in known for change in changes]
 

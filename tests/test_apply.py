@@ -14,6 +14,7 @@ from edges import Stand, add, execute, opened, result, rows, ruleset
 from servers import DatabaseFactory, checksums
 
 from cellsync import apply, db, run
+from cellsync.apply import executing
 from cellsync.errors import TransactionLost, WriteFailed
 from cellsync.journal import Journal, prepare
 from cellsync.model import Action, Change, Family, Fate, Outcome, Projected, Projection, Row
@@ -430,8 +431,8 @@ def test_a_connection_that_is_always_lost_fails_the_rest_by_name(
     stand: Stand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bounded tries; what was never written is FAILED and not in the journal."""
-    monkeypatch.setattr(apply, "TRIES", 1)
-    monkeypatch.setattr(apply, "BATCH", 2)
+    monkeypatch.setattr(executing, "TRIES", 1)
+    monkeypatch.setattr(executing, "BATCH", 2)
     planned, targets = changes_for(stand, ["a", "b", "c", "d", "e"])
     with journal(stand) as (database, kept):
         calls: list[None] = []

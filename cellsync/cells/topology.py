@@ -210,6 +210,8 @@ class _Reader:
         entries = [entry for entry in listed if isinstance(entry, str)]
         if "" in entries:
             self.reject(("rules",), "rules has an empty entry: name a pack, or a file of rules")
+        if any("://" in entry for entry in entries):
+            self.reject(("rules",), "rules has a URL: name a pack, or a file of rules")
         files = {entry for entry in entries if "/" in entry or entry.endswith((".yaml", ".yml"))}
         return tuple(str(self.references.file(entry)) if entry in files else entry for entry in entries)
 

@@ -138,6 +138,9 @@ def unreachable(cell: Cell, error: Exception) -> Unreachable:
 
 
 _LOST = (oslo_errors.DBDeadlock, oslo_errors.DBConnectionError)
+# The row has changed since the snapshot, a Galera node that is not ready or found a conflict at
+# COMMIT (oslo.db does not know every wording of it), a server that is being shut down.
+_LOST_CODES = {1020, 1047, 1053, 1205, 1213, 1927}
 _ROW = (
     oslo_errors.DBDuplicateEntry,
     oslo_errors.DBDataError,
@@ -153,12 +156,15 @@ _ROW_CODES = {
 
 
 def _translation(cell: str, error: Exception, *, writing: bool) -> CellsyncError:
-    message = f"{cell}: {_message(error)}"
+    # After a connection was lost, SQLAlchemy asks for a rollback; people want to hear what happened.
+    lost = isinstance(error, sqlalchemy.exc.PendingRollbackError)
+    message = f"{cell}: {'the connection was lost' if lost else _message(error)}"
     if not writing:
         return ReadFailed(message)
-    if isinstance(error, _LOST):
+    if lost or isinstance(error, _LOST) or _code(error) in _LOST_CODES:
         return TransactionLost(message)
-    if isinstance(error, _ROW) or _code(error) in _ROW_CODES:
+    refused = isinstance(_driver_error(error), sqlite3.IntegrityError)
+    if refused or isinstance(error, _ROW) or _code(error) in _ROW_CODES:
         return Rejected(message)
     return WriteFailed(message)
 

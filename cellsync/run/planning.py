@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Union
 
 from cellsync import diff, journal, plan
+from cellsync.errors import ReadFailed, WriteFailed
 from cellsync.model import (
     Action,
     Cell,
@@ -42,7 +43,13 @@ def planned(state: State, pairs: Mapping[str, Paired], found: Mapping[str, Found
         if child.name in state.failures:
             cells.append(state.failures[child.name])
             continue
-        result, of_cell = _plan_cell(state, child, pairs[child.name], found[child.name])
+        try:
+            result, of_cell = _plan_cell(state, child, pairs[child.name], found[child.name])
+        except (ReadFailed, WriteFailed) as error:
+            # Without the memory of what was pushed, a renamed row would pass for another one.
+            failed = f"which rows were pushed could not be read from the journal: {error}"
+            cells.append(CellFailure(cell=child.name, status=Status.INCOMPLETE, error=failed))
+            continue
         cells.append(result)
         edges += of_cell
     remaining = any(_counts(table) for cell in cells if isinstance(cell, CellResult) for table in cell.tables)

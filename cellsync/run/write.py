@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from cellsync import apply, db
-from cellsync.errors import JournalUnavailable, Locked, WriteFailed
+from cellsync.errors import JournalUnavailable, Locked, ReadFailed, TransactionLost, Unreachable, WriteFailed
 from cellsync.journal import Journal, prepare, runs
 from cellsync.model import (
     Action,
     CellFailure,
     CellResult,
+    Change,
     Counts,
     Direction,
     Fate,
@@ -91,15 +93,29 @@ def _write(request: Request, edges: Sequence[Edge]) -> list[Written]:
         try:
             cut_off = journal.settle_cut_off(at=request.clock())
             journal.begin(undoes=edges[0].undoes)
+        except TransactionLost:
+            raise
         except WriteFailed as error:
             return [_refused(edge, "journal", str(error)) for edge in edges]
         notes = tuple(map(_note, cut_off))
         written = [
             replace(_carry_out(edge, database, journal, request.waived), notes=notes) for edge in edges
         ]
-        clean = not any(each.problems or each.refusals for each in written)
-        journal.finish(status="done" if clean else "incomplete", at=request.clock())
-        return written
+        unsaid = _finish(database, journal, written, at=request.clock())
+        return [replace(each, problems=(*each.problems, *unsaid)) for each in written]
+
+
+def _finish(
+    database: db.Database, journal: Journal, written: Sequence[Written], *, at: datetime
+) -> tuple[str, ...]:
+    """Record the end of the run; return why that could not be, which takes nothing of it back."""
+    clean = not any(each.problems or each.refusals for each in written)
+    try:
+        database.reconnect()
+        journal.finish(status="done" if clean else "incomplete", at=at)
+    except (WriteFailed, Unreachable) as error:
+        return (f"the end of the run could not be recorded, and history shows it as cut off: {error}",)
+    return ()
 
 
 def _holder(database: db.Database, schema: str, cell: str) -> str:
@@ -127,7 +143,10 @@ def _refused(edge: Edge, code: str, message: str) -> Written:
 
 
 def _carry_out(edge: Edge, database: db.Database, journal: Journal, waived: Collection[str]) -> Written:
-    denied = apply.denied(edge.plan.changes, writer=database)
+    try:
+        denied = apply.denied(edge.plan.changes, writer=database)
+    except (ReadFailed, TransactionLost) as error:
+        return _all_failed(edge, str(error))
     if denied and edge.undoes:
         # A run that is half taken back is worse than one that still stands.
         return _refused(edge, "privilege", "; ".join(denied.values()))
@@ -142,14 +161,30 @@ def _carry_out(edge: Edge, database: db.Database, journal: Journal, waived: Coll
     outcomes = apply.execute(
         changes, writer=database, recorder=journal, targets=edge.targets, sparing=sparing
     )
-    with database.snapshot():
-        unlike = apply.verify(outcomes, changes, reader=database, targets=edge.targets)
+    unlike = _verified(edge, database, outcomes, changes)
     lines = [
         f"{_named(outcome)}: {outcome.fate.value}: {outcome.message}"
         for outcome in outcomes
         if outcome.fate is not Fate.APPLIED
     ]
     return Written(edge=edge, outcomes=outcomes, problems=(*lines, *unlike), refusals=refusals)
+
+
+def _verified(
+    edge: Edge, database: db.Database, outcomes: Sequence[Outcome], changes: Sequence[Change]
+) -> tuple[str, ...]:
+    if not any(outcome.fate is Fate.APPLIED for outcome in outcomes):
+        return ()
+    try:
+        with database.snapshot():
+            return apply.verify(outcomes, changes, reader=database, targets=edge.targets)
+    except ReadFailed as error:
+        return (f"what was written could not be read again: {error}",)
+
+
+def _all_failed(edge: Edge, cause: str) -> Written:
+    failed = [Outcome(change=change, fate=Fate.FAILED, message=cause) for change in edge.plan.changes]
+    return Written(edge=edge, outcomes=tuple(failed), problems=(cause,))
 
 
 def _without_rights(edge: Edge, denied: Mapping[str, str]) -> Iterator[Refusal]:
@@ -226,8 +261,7 @@ def _cell(
 
 def _written(edge: Edge, result: list[Written] | CellFailure) -> Written:
     if isinstance(result, CellFailure):
-        failed = [Outcome(change=c, fate=Fate.FAILED, message=result.error) for c in edge.plan.changes]
-        return Written(edge=edge, outcomes=tuple(failed), problems=(result.error,))
+        return _all_failed(edge, result.error)
     return next(each for each in result if each.edge is edge)
 
 

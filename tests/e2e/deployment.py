@@ -78,7 +78,6 @@ class Deployment:
     """Cell -> its database, with the password."""
     folder: Path
     rules: Sequence[str] = ("nova-cells-v1",)
-    environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def config(self) -> Path:
@@ -118,7 +117,7 @@ class Deployment:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **self.environment},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
             timeout=120,
             check=False,
         )

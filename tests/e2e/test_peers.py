@@ -364,7 +364,7 @@ def test_a_row_lock_that_stays_stops_its_rule_alone(
     database: MakeDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Case 26, N12: the cause is named, exit 4; half a rule is not written, the next table is right."""
-    monkeypatch.setattr("cellsync.apply.TRIES", 1)
+    monkeypatch.setattr("cellsync.apply.executing.TRIES", 1)
     stand = _two_tables(database)
     with holding(stand.urls["c1"], "SELECT * FROM a WHERE i = 1 FOR UPDATE"):
         done = stand.repair("r1")

@@ -349,6 +349,6 @@ def test_what_goes_into_a_pipe_can_be_parsed(as_process: bool, database: MakeDat
     whole = json.loads(say("diff", "--format", "json").out)
     (told,) = whole["cells"][0]["tables"]
     assert sorted(each["columns"]["v"]["desired"] for each in told["differences"]) == sorted(MARKS)
-    text = say("diff").out
+    text = say("diff", "-v").out
     assert "[red]x[/red]" in text and "[/bold]" in text
     assert "\x1b" not in text

@@ -1,0 +1,67 @@
+"""What apply needs of a database and of a journal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from cellsync.model import (
+    Action,
+    Cascade,
+    Change,
+    Identity,
+    Join,
+    Key,
+    Outcome,
+    Projection,
+    Row,
+    ServerTime,
+    Table,
+    Value,
+)
+
+RawRow = Mapping[str, Value]
+"""A row as the server has it, whole, generated columns left out."""
+
+
+class Writer(Protocol):
+    """The database that is written; ``db.Database`` says what each call does."""
+
+    def transaction(self) -> AbstractContextManager[None]: ...
+    def reconnect(self) -> None: ...
+    def tables(self, names: Iterable[str]) -> Mapping[str, Table]: ...
+    def taken(self, projection: Projection, keys: Sequence[Key]) -> Sequence[Row]: ...
+    def resolve(self, join: Join, keys: Sequence[Key]) -> Mapping[Key, tuple[Value, ...]]: ...
+    def insert(self, table: str, values: Mapping[str, Value | ServerTime]) -> int: ...
+    def delete(self, table: str, identity: RawRow) -> int: ...
+    def follows(self, cascade: Cascade, row: RawRow) -> bool: ...
+    def probe(self, table: str, action: Action, columns: Sequence[str]) -> None: ...
+
+    def lock(
+        self, table: str, identity: tuple[str, ...], identities: Sequence[Identity]
+    ) -> Mapping[Identity, RawRow]: ...
+
+    def read_back(
+        self, table: str, identity: tuple[str, ...], identities: Sequence[Identity]
+    ) -> Mapping[Identity, RawRow]: ...
+
+    def update(self, table: str, identity: RawRow, values: Mapping[str, Value | ServerTime]) -> int: ...
+
+
+class Reader(Protocol):
+    """The same database, read once more after the writing."""
+
+    def rows(
+        self, projection: Projection, *, keys: Sequence[Key] | None = None, tombstones: bool = False
+    ) -> Iterator[Row]: ...
+
+
+class Recorder(Protocol):
+    """The journal of the written database."""
+
+    def record(self, outcomes: Sequence[Outcome]) -> None:
+        """Write the rows of a batch's changes, inside the transaction that makes them."""
+
+    def recorded(self, changes: Sequence[Change]) -> Sequence[bool]:
+        """Say for each change whether the journal has it: a commit may have come through unseen."""

@@ -1,0 +1,233 @@
+"""Make the changes of a plan batch by batch: what belongs together, what is tried again, what is left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import groupby
+
+from oslo_db import api as oslo_api
+
+from cellsync.apply.batch import Batch, joins, references
+from cellsync.apply.doors import Recorder, Writer
+from cellsync.apply.verifying import deletes
+from cellsync.errors import ReadFailed, TransactionLost, Unreachable, WriteFailed
+from cellsync.model import (
+    Action,
+    Change,
+    Fate,
+    Outcome,
+    Projection,
+    folded,
+)
+
+BATCH = 100
+"""Changes in one transaction: few enough that its locks are short."""
+
+TRIES = 8
+"""With waits that double from 0.2 s to 3 s: enough for a server to restart."""
+
+_PASSING = (TransactionLost, Unreachable, ReadFailed)
+"""What may be over when the batch is tried again; inside it only a schema is read, no rows."""
+
+
+def denied(changes: Sequence[Change], *, writer: Writer) -> Mapping[str, str]:
+    """Return what the server would not let us do, by rule, found out before anything is written.
+
+    One statement for every sort of change, which touches no row. Raises TransactionLost when the
+    connection is lost: that is no denial.
+    """
+    sorts: dict[tuple[str, str, Action], dict[str, None]] = {}
+    for change in changes:
+        columns = sorts.setdefault((change.rule, change.table, change.action), {})
+        columns.update(dict.fromkeys(change.after or {}))
+    known = writer.tables([table for _, table, _ in sorts])
+    found: dict[str, list[str]] = {}
+    for (rule, table, action), columns in sorts.items():
+        if table not in known:
+            continue  # the changes themselves will say so
+        try:
+            writer.probe(table, action, list(columns))
+        except TransactionLost:
+            raise
+        except WriteFailed as error:
+            found.setdefault(rule, []).append(str(error))
+    return {rule: "; ".join(said) for rule, said in found.items()}
+
+
+def reached(rule: str, targets: Mapping[str, Projection]) -> frozenset[str]:
+    """Return the rules that a rule refers to, and those that they refer to."""
+    found: set[str] = set()
+    waiting = list(joins(targets.get(rule)))
+    while waiting:
+        join = waiting.pop()
+        found.add(join.rule)
+        waiting += [part.join for part in join.key if part.join is not None]
+    return frozenset(found)
+
+
+def execute(
+    changes: Sequence[Change],
+    *,
+    writer: Writer,
+    recorder: Recorder,
+    targets: Mapping[str, Projection],
+    sparing: Collection[str] = (),
+    progress: Callable[[int], None] = lambda done: None,
+) -> tuple[Outcome, ...]:
+    """Make the changes in their order and return what became of each, in the same order.
+
+    ``targets`` holds, by rule, the projection through which the written side is read: it says
+    what a key is there and where references lead. A rule without one (in an undo) is guarded by
+    the raw values of its key columns. Rules in ``sparing`` leave a row alone to which others refer
+    through a foreign key that would delete or change them. A failure that is not one row's own stops
+    its rule and those that refer to it, and everything where the server is gone: they come back as
+    FAILED, with the cause.
+    """
+    outcomes: list[Outcome] = []
+    stopped: dict[str, str] = {}
+    for batch in _batches(changes):
+        try:
+            cause = _waits_for(batch[0], stopped, targets)
+            outcomes += (
+                _failed(batch, cause) if cause else _attempt(batch, writer, recorder, targets, sparing)
+            )
+        except (ReadFailed, WriteFailed, Unreachable) as error:
+            outcomes += _failed(batch, str(error))
+            if not _goes_on(writer, targets):
+                outcomes += _failed(changes[len(outcomes) :], str(error))
+                break
+            stopped[batch[0].rule] = str(error)
+        progress(len(outcomes))
+    return tuple(outcomes)
+
+
+def _failed(changes: Sequence[Change], message: str) -> list[Outcome]:
+    return [Outcome(change=change, fate=Fate.FAILED, message=message) for change in changes]
+
+
+def _goes_on(writer: Writer, targets: Mapping[str, Projection]) -> bool:
+    """Say whether other rules can still be written; an undo does not know what belongs together."""
+    try:
+        writer.reconnect()
+    except Unreachable:
+        return False
+    return bool(targets)
+
+
+def _waits_for(change: Change, stopped: Mapping[str, str], targets: Mapping[str, Projection]) -> str | None:
+    """Return why the rule of a change is not written any more, or None.
+
+    Its own failure, or that of a rule that it refers to. Rows are not removed either where those
+    that refer to them could not be.
+    """
+    target = targets.get(change.rule)
+    removes = change.action is Action.DELETE or (target is not None and deletes(change, target))
+    for rule, cause in stopped.items():
+        if rule == change.rule:
+            return cause
+        one, other = (rule, change.rule) if removes else (change.rule, rule)
+        if other in reached(one, targets):
+            return f"{rule} could not be written: {cause}"
+    return None
+
+
+def _batches(changes: Sequence[Change]) -> Iterator[list[Change]]:
+    """Yield runs of changes of one rule and one action, each for one transaction.
+
+    Changes that belong together are never parted. Inserts whose keys look alike never meet, so
+    that each sees the rows of those before it.
+    """
+    batch: list[Change] = []
+    alike: set[object] = set()
+    for group in _groups(changes):
+        sort = (group[0].rule, group[0].table, group[0].action)
+        kin = bool(batch) and (batch[0].rule, batch[0].table, batch[0].action) == sort
+        keys = {folded(change.key) for change in group if change.action is Action.INSERT}
+        full = len(batch) + len(group) > BATCH or keys & alike or _refers(group[0], batch)
+        if batch and (not kin or full):
+            yield batch
+            batch, alike = [], set()
+        batch += group
+        alike |= keys
+    if batch:
+        yield batch
+
+
+def _groups(changes: Sequence[Change]) -> Iterator[list[Change]]:
+    """Yield each change by itself, and those that belong together together."""
+    for name, group in groupby(changes, key=lambda change: change.together):
+        if name:
+            yield list(group)
+        else:
+            yield from ([change] for change in group)
+
+
+def _refers(change: Change, batch: Sequence[Change]) -> bool:
+    """Say whether a row refers to another row of its own table that this batch inserts."""
+    own = {r.key for r in references((change,)) if r.rule == change.rule}
+    return any(each.key in own for each in batch)
+
+
+def _attempt(
+    batch: Sequence[Change],
+    writer: Writer,
+    recorder: Recorder,
+    targets: Mapping[str, Projection],
+    sparing: Collection[str],
+) -> list[Outcome]:
+    tried = 0
+
+    @oslo_api.wrap_db_retry(
+        max_retries=TRIES,
+        retry_interval=0.2,
+        inc_retry_interval=True,
+        max_retry_interval=3,
+        jitter=True,
+        exception_checker=lambda error: isinstance(error, _PASSING),
+    )  # type: ignore[untyped-decorator]
+    def attempt() -> list[Outcome]:
+        nonlocal tried
+        tried += 1
+        todo = list(batch)
+        if tried > 1:
+            writer.reconnect()
+            done = recorder.recorded(batch)
+            todo = [change for change, made in zip(batch, done, strict=True) if not made]
+        outcomes = {id(change): Outcome(change=change, fate=Fate.APPLIED) for change in batch}
+        while todo:
+            try:
+                made_now = _transaction(writer, recorder, Batch(todo, writer, targets, sparing))
+                outcomes.update(zip(map(id, todo), made_now, strict=True))
+                break
+            except _Torn as torn:
+                # A circle that is half made is worse than one that is not made: all of it waits.
+                parted = [change for change in todo if change.together == torn.together]
+                outcomes.update({id(change): torn.outcome(change) for change in parted})
+                todo = [change for change in todo if change.together != torn.together]
+        return list(outcomes.values())
+
+    result: list[Outcome] = attempt()
+    return result
+
+
+class _Torn(Exception):
+    """One of the changes that belong together could not be made."""
+
+    def __init__(self, failed: Outcome) -> None:
+        super().__init__(failed.message)
+        self.together = failed.change.together
+        self._failed = failed
+
+    def outcome(self, change: Change) -> Outcome:
+        """Return what becomes of each of them."""
+        return Outcome(change=change, fate=self._failed.fate, message=self._failed.message)
+
+
+def _transaction(writer: Writer, recorder: Recorder, work: Batch) -> list[Outcome]:
+    with writer.transaction():
+        outcomes = work.run()
+        for outcome in outcomes:
+            if outcome.change.together and outcome.fate is not Fate.APPLIED:
+                raise _Torn(outcome)
+        recorder.record([outcome for outcome in outcomes if outcome.fate is Fate.APPLIED])
+    return outcomes
