@@ -23,6 +23,9 @@ SCHEMA = "cellsync"
 VERSION = 1
 """The version of these tables; a journal of a newer one is not touched."""
 
+_STATEMENT = 1024
+"""More bytes than an INSERT into these tables takes beside its values."""
+
 _MAKING = "cellsync-journal"
 """The named lock under which the tables are made."""
 
@@ -101,6 +104,12 @@ class Session(Protocol):
     """False where a schema is a file of its own (SQLite)."""
 
     def has_table(self, name: str, *, schema: str) -> bool: ...
+
+    def packet(self) -> int:
+        """Return how large a statement may be, in bytes."""
+
+    def sent(self, values: Iterable[object]) -> int:
+        """Return how many bytes values take in a statement."""
 
     def execute(self, statement: sa.Executable, rows: Sequence[Mapping[str, Any]] = ()) -> sa.Result[Any]: ...
 
@@ -271,13 +280,39 @@ class Journal:
 
     def record(self, outcomes: Sequence[Outcome]) -> None:
         """Write the changes of one batch; the caller's transaction holds them both."""
-        if outcomes:
-            self._session.execute(_CHANGES.insert(), [self._row(outcome.change) for outcome in outcomes])
+        rows = [self._row(outcome.change) for outcome in outcomes]
+        for part in self._parted(rows):
+            self._session.execute(_CHANGES.insert(), part)
+        if rows:
             self._remember([outcome.change for outcome in outcomes])
+
+    def refuses(self, change: Change) -> str | None:
+        """Return why a change cannot be recorded, or None: its rows may be too large for one statement."""
+        size = self._session.sent(self._row(change).values()) + _STATEMENT
+        if size <= self._session.packet():
+            return None
+        return (
+            f"its record in the journal takes {size} bytes on its way, more than the server's "
+            f"max_allowed_packet of {self._session.packet()}; raise that"
+        )
+
+    def _parted(self, rows: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+        """Yield the rows in parts that fit into one statement each, which the driver makes of them."""
+        part: list[dict[str, Any]] = []
+        size = _STATEMENT
+        for row in rows:
+            more = self._session.sent(row.values())
+            if part and size + more > self._session.packet():
+                yield part
+                part, size = [], _STATEMENT
+            part.append(row)
+            size += more
+        if part:
+            yield part
 
     def _remember(self, made: Sequence[Change]) -> None:
         """Keep which rows cellsync pushed, and from which rows; prune does not touch it."""
-        coming = [c for c in made if c.action is Action.INSERT and c.origin]
+        coming = [c for c in made if c.action is Action.INSERT and c.origin and self._is_short(c)]
         going = [c for c in made if c.action is Action.DELETE]
         if coming or going:
             gone = [
@@ -291,6 +326,12 @@ class Journal:
             self._session.execute(_PUSHED.delete().where(theirs), gone)
         if coming:
             self._session.execute(_PUSHED.insert(), [self._pushed_row(change) for change in coming])
+
+    @staticmethod
+    def _is_short(change: Change) -> bool:
+        """Say whether a row's identity fits the memory; a long one is a name, which its key holds too."""
+        longest = _NAME.length or 0
+        return all(len(codec.tuple_to_text(each)) <= longest for each in (change.identity, change.origin))
 
     def _pushed_row(self, change: Change) -> dict[str, Any]:
         return {

@@ -106,6 +106,8 @@ class Stand:
     urls: Mapping[str, str]
     """Name -> URL; the first one is the parent."""
     rules: RuleSet
+    scope: tuple[str, ...] = ()
+    """The children to compare; empty for all of them."""
 
     @property
     def topology(self) -> Topology:
@@ -126,6 +128,7 @@ class Stand:
             run=made,
             topology=self.topology,
             ruleset=self.rules,
+            cells=self.scope,
             settle=timedelta(0),
             waived=tuple(waived),
             timeouts=TIMEOUTS,

@@ -361,6 +361,9 @@ class Hooked:
         self._kept.record(outcomes)
         self._hook()
 
+    def refuses(self, change: Change) -> str | None:
+        return self._kept.refuses(change)
+
     def recorded(self, changes: Sequence[Change]) -> Sequence[bool]:
         return self._kept.recorded(changes)
 

@@ -79,7 +79,7 @@ def test_a_situation_means_what_the_case_says(urls: dict[str, str], rule: str, c
     """The diff says it in these words, the repair mends what it may, and the undo takes it back."""
     for name, key in (("api", "desired"), ("c1", "existing"), ("c2", "beside")):
         fill(urls[name], case.get(key, {}))
-    stand = Stand(urls, rules.load([PACK]))
+    stand = Stand(urls, rules.load([PACK]), scope=("c1",))
     before = checksums(urls["c1"])
     differences, findings = told(result(stand.diff(), "c1"))
     assert differences == case.get("differences", [])

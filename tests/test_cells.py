@@ -335,8 +335,8 @@ def test_every_mariadb_driver_becomes_pymysql_with_utf8mb4(scheme: str) -> None:
 
 def test_shown_urls_have_stars_for_every_secret() -> None:
     """The password of the URL is not its only one."""
-    found = cells.endpoint("mysql://u:hunter2@h/n?ssl_key_password=hunter2&PASSWD=hunter2&ssl_key=/k")
-    assert found.shown == "mysql+pymysql://u:***@h/n?PASSWD=***&ssl_key=%2Fk&ssl_key_password=***"
+    found = cells.endpoint("mysql://u:hunter2@h/n?ssl_key_password=hunter2&PASSWD=hunter2&ssl_cert=/c")
+    assert found.shown == "mysql+pymysql://u:***@h/n?PASSWD=***&ssl_cert=%2Fc&ssl_key_password=***"
     assert cells.endpoint("mysql://u@h/n").shown == "mysql+pymysql://u@h/n"
 
 

@@ -100,8 +100,10 @@ def test_two_keys_have_one_text_only_if_they_are_one(one: Any, other: Any) -> No
 
 @pytest.mark.parametrize(
     "value",
-    [-0.0, 5e-324, 1.7976931348623157e308, math.inf, Decimal("1.10"), Decimal("-0.00"), 2**64 - 1]
-    + ["\0", "\ud7ff", b"\xff\x00", '{"bytes": "00"}', "NULL", ""],
+    [
+        *(-0.0, 5e-324, 1.7976931348623157e308, math.inf, Decimal("1.10"), Decimal("-0.00"), 2**64 - 1),
+        *("\0", "\ud7ff", b"\xff\x00", '{"bytes": "00"}', "NULL", ""),
+    ],
 )
 def test_awkward_values_keep_their_last_bit(value: Any) -> None:
     """A sign, a trailing zero, a byte."""

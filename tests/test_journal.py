@@ -31,7 +31,8 @@ RUN = Run(
 )
 INSERT = Change(
     rule="things", table="things", action=Action.INSERT, key=("a", ("b", None)), key_columns=("x", "y"),
-    identity_columns=("id",), identity=(7,), before=None, after={"x": "主😀", "y": 5, "z": b"\xff", "w": -0.0},
+    identity_columns=("id",), identity=(7,), before=None,
+    after={"x": "主😀", "y": 5, "z": b"\xff", "w": -0.0},
     origin=(3,), reason="because", together="circle-1",
 )  # fmt: skip
 

@@ -252,7 +252,6 @@ def test_an_empty_parent_deletes_nothing_whatever_the_limits() -> None:
     [
         ({"triggers": ("audit",)}, "triggers"),
         ({"engine": "MyISAM"}, "engine"),
-        ({"primary_key": ()}, "no-primary-key"),
     ],
 )
 def test_a_table_that_cannot_be_written_safely_is_refused(more: Any, code: str) -> None:
@@ -262,6 +261,14 @@ def test_a_table_that_cannot_be_written_safely_is_refused(more: Any, code: str) 
     assert codes(one("", many(1, 1), tables=tables)[0], f"{code}:t") == []
     assert codes(one("", many(1, 1), many(1, 1), tables=tables)[0]) == []
     assert codes(one("on_missing: report", many(1, 1), tables=tables)[0]) == []
+
+
+def test_a_table_without_a_key_of_its_own_is_refused_whatever_is_waived() -> None:
+    """A row that was written could not be found again."""
+    tables = {"t": replace(T, primary_key=())}
+    each, _ = one("", many(1, 1), tables=tables)
+    assert codes(each) == codes(each, "no-primary-key", "no-primary-key:t") == ["no-primary-key"]
+    assert codes(one("", many(1, 1), many(1, 1), tables=tables)[0]) == []
 
 
 OF_T = Cascade(

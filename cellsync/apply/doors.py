@@ -63,5 +63,8 @@ class Recorder(Protocol):
     def record(self, outcomes: Sequence[Outcome]) -> None:
         """Write the rows of a batch's changes, inside the transaction that makes them."""
 
+    def refuses(self, change: Change) -> str | None:
+        """Return why a change that was made cannot be recorded, or None."""
+
     def recorded(self, changes: Sequence[Change]) -> Sequence[bool]:
         """Say for each change whether the journal has it: a commit may have come through unseen."""

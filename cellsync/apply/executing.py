@@ -196,14 +196,12 @@ def _attempt(
         outcomes = {id(change): Outcome(change=change, fate=Fate.APPLIED) for change in batch}
         while todo:
             try:
-                made_now = _transaction(writer, recorder, Batch(todo, writer, targets, sparing))
+                made_now = _transaction(todo, writer, recorder, Batch(todo, writer, targets, sparing))
                 outcomes.update(zip(map(id, todo), made_now, strict=True))
                 break
             except _Torn as torn:
-                # A circle that is half made is worse than one that is not made: all of it waits.
-                parted = [change for change in todo if change.together == torn.together]
-                outcomes.update({id(change): torn.outcome(change) for change in parted})
-                todo = [change for change in todo if change.together != torn.together]
+                outcomes.update({id(change): torn.outcome(change) for change in todo if torn.takes(change)})
+                todo = [change for change in todo if not torn.takes(change)]
         return list(outcomes.values())
 
     result: list[Outcome] = attempt()
@@ -211,23 +209,33 @@ def _attempt(
 
 
 class _Torn(Exception):
-    """One of the changes that belong together could not be made."""
+    """A change must not be made, though its neighbours may: the transaction is made without it.
 
-    def __init__(self, failed: Outcome) -> None:
+    A circle that is half made is worse than one that is not made: all of it waits.
+    """
+
+    def __init__(self, change: Change, failed: Outcome) -> None:
         super().__init__(failed.message)
-        self.together = failed.change.together
+        self._change = change
         self._failed = failed
+
+    def takes(self, change: Change) -> bool:
+        """Say whether a change is the one, or belongs together with it."""
+        return change is self._change or bool(change.together and change.together == self._change.together)
 
     def outcome(self, change: Change) -> Outcome:
         """Return what becomes of each of them."""
         return Outcome(change=change, fate=self._failed.fate, message=self._failed.message)
 
 
-def _transaction(writer: Writer, recorder: Recorder, work: Batch) -> list[Outcome]:
+def _transaction(todo: Sequence[Change], writer: Writer, recorder: Recorder, work: Batch) -> list[Outcome]:
     with writer.transaction():
         outcomes = work.run()
-        for outcome in outcomes:
-            if outcome.change.together and outcome.fate is not Fate.APPLIED:
-                raise _Torn(outcome)
+        for change, outcome in zip(todo, outcomes, strict=True):
+            if change.together and outcome.fate is not Fate.APPLIED:
+                raise _Torn(change, outcome)
+            unfit = recorder.refuses(outcome.change) if outcome.fate is Fate.APPLIED else None
+            if unfit is not None:
+                raise _Torn(change, Outcome(change=change, fate=Fate.FAILED, message=unfit))
         recorder.record([outcome for outcome in outcomes if outcome.fate is Fate.APPLIED])
     return outcomes

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cellsync.errors import UsageError
-from cellsync.model import Endpoint, Secret
+from cellsync.model import TLS_FILES, Endpoint, Secret, tls
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -61,12 +61,13 @@ def broker_endpoint(url: str) -> Endpoint:
 def database(text: str, options: Mapping[str, str], *, base: Path) -> Endpoint:
     """Normalise a database URL as ``endpoint`` does, completed from a client option file.
 
-    ``options`` are that file's, by name with underscores; SQLite files are relative to ``base``.
+    ``options`` are that file's, by name with underscores. Files, of SQLite and of TLS, are relative to
+    ``base``.
     """
     url = _parsed(text)
     if url.drivername == "sqlite" and options:
         raise UsageError("a defaults_file is for MariaDB: leave it out for SQLite")
-    url = _sqlite(url, base) if url.drivername == "sqlite" else _mariadb(url, options)
+    url = _sqlite(url, base) if url.drivername == "sqlite" else _mariadb(url, options, base)
     shown = url.difference_update_query(["charset"]).render_as_string(hide_password=True)
     head, mark, arguments = shown.partition("?")
     secret = Secret(url.render_as_string(hide_password=False))
@@ -94,7 +95,7 @@ def _sqlite(url: URL, base: Path) -> URL:
     return url if url.database.startswith("file:") else url.set(database=str(base / url.database))
 
 
-def _mariadb(url: URL, options: Mapping[str, str]) -> URL:
+def _mariadb(url: URL, options: Mapping[str, str], base: Path) -> URL:
     if url.drivername not in _MARIADB:
         raise UsageError(_SPOKEN)
     url = _completed(url.set(drivername="mysql+pymysql"), options)
@@ -107,7 +108,17 @@ def _mariadb(url: URL, options: Mapping[str, str]) -> URL:
         raise UsageError("the port must be from 1 to 65535")
     if url.password is not None and not url.username:
         raise UsageError("there is a password but no user: name the user too")
-    return url.difference_update_query(["use_unicode"]).update_query_dict({"charset": "utf8mb4"})
+    try:
+        tls(url.query)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    files = {name: _file(base, url.query[name]) for name in TLS_FILES if name in url.query}
+    return url.difference_update_query(["use_unicode"]).update_query_dict({"charset": "utf8mb4", **files})
+
+
+def _file(base: Path, name: str | tuple[str, ...]) -> str:
+    text = name if isinstance(name, str) else name[-1]
+    return str(base / Path(text).expanduser())
 
 
 def _completed(url: URL, options: Mapping[str, str]) -> URL:

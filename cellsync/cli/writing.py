@@ -135,7 +135,7 @@ def undo(
 
     need_consent(yes or dry_run)
     check_place(output)
-    request = request_for(common, "undo", reason=reason, without_rules=True, dry_run=dry_run)
+    request = request_for(common, "undo", reason=reason, waived=waived, without_rules=True, dry_run=dry_run)
     prepared = run.prepare_undo(request, run_id)
     return _carry_out(common, request, prepared, yes=yes, dry_run=dry_run, format_=format_, output=output)
 

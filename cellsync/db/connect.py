@@ -21,8 +21,10 @@ from oslo_db.sqlalchemy import exc_filters
 from sqlalchemy import event, pool
 
 from cellsync import transforms
+from cellsync.db import tls
 from cellsync.errors import CellsyncError, ReadFailed, Rejected, TransactionLost, Unreachable, WriteFailed
-from cellsync.model import Cell, Value
+from cellsync.model import Cell, Tls, Value
+from cellsync.model import tls as tls_of
 
 SQL_MODE = "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES"
 """Strict, so that nothing is cut or mangled; lenient where a row that exists must be copied as it
@@ -43,7 +45,13 @@ class Timeouts:
     statement: int = 600
     lock: int = 5
     """How long to wait for a row lock or a metadata lock."""
-    idle_transaction: int = 120
+    answer: int = 30
+    """How long the network may take beyond a statement's own time, before the connection is given up."""
+    idle_transaction: int = 60
+    """How long a transaction of ours may stand still, also in the middle of an answer that we do not
+    fetch: after that it keeps nobody from altering a table."""
+    idle_writer: int = 20
+    """The same for one that has written: its locks must go before our own tries to do it again end."""
 
 
 def engine(cell: Cell, timeouts: Timeouts) -> sqlalchemy.Engine:
@@ -56,7 +64,10 @@ def engine(cell: Cell, timeouts: Timeouts) -> sqlalchemy.Engine:
         event.listen(made, "connect", _prepare_sqlite)
     else:
         # Under the dialect's own name "mariadb" oslo.db maps no errors and retries nothing.
-        url = url.set(drivername="mysql+pymysql").update_query_dict({"charset": "utf8mb4"})
+        encryption = _encryption(url)
+        # Arguments for other programs that use the same URL are left out.
+        query = {name: value for name, value in url.query.items() if name in _FOR_THE_DRIVER}
+        url = url.set(drivername="mysql+pymysql", query={**query, "charset": "utf8mb4"})
         made = sqlalchemy.create_engine(
             url,
             poolclass=pool.NullPool,
@@ -65,7 +76,9 @@ def engine(cell: Cell, timeouts: Timeouts) -> sqlalchemy.Engine:
             connect_args={
                 "connect_timeout": timeouts.connect,
                 "read_timeout": timeouts.login,
+                "write_timeout": timeouts.answer,
                 **_password(url.password),
+                **encryption,
             },
         )
         # First of all: SQLAlchemy looks at the session's sql_mode and quotes names by what it finds,
@@ -73,6 +86,20 @@ def engine(cell: Cell, timeouts: Timeouts) -> sqlalchemy.Engine:
         event.listen(made, "connect", _Prepare(timeouts), insert=True)
     exc_filters.register_engine(made)
     return made
+
+
+_FOR_THE_DRIVER = {"unix_socket", "bind_address"}
+
+
+def _encryption(url: sqlalchemy.URL) -> dict[str, object]:
+    """Return PyMySQL's arguments for TLS; none where the URL leaves it to client and server.
+
+    SQLAlchemy hands some of them on in a way in which PyMySQL forgets the CA.
+    """
+    wanted = tls_of(url.query)
+    if isinstance(wanted, Tls):
+        return {"ssl": tls.context(wanted)}
+    return {"ssl_disabled": True} if wanted is False else {}
 
 
 def _password(password: str | None) -> dict[str, bytes]:
@@ -84,7 +111,7 @@ class _Prepare:
     """Set the session variables of one new MariaDB connection."""
 
     def __init__(self, timeouts: Timeouts) -> None:
-        self._patience = timeouts.statement + 30
+        self._patience = timeouts.statement + timeouts.answer
         self._settings = {
             "time_zone": "'+00:00'",
             "sql_mode": f"'{SQL_MODE}'",
@@ -93,6 +120,8 @@ class _Prepare:
             "innodb_lock_wait_timeout": timeouts.lock,
             "max_statement_time": timeouts.statement,
             "idle_transaction_timeout": timeouts.idle_transaction,
+            "idle_write_transaction_timeout": timeouts.idle_writer,
+            "net_write_timeout": timeouts.idle_transaction,
         }
 
     def __call__(self, connection: Any, record: Any) -> None:
@@ -134,9 +163,23 @@ def unreachable(cell: Cell, error: Exception) -> Unreachable:
     """Return the error of a connection that could not be made."""
     garbled = isinstance(error, NOT_A_SERVER) and not isinstance(error, UnicodeError)
     message = "what answers there is no MariaDB server" if garbled else _message(error)
-    return Unreachable(f"cannot connect to {cell.name} at {cell.database.shown}: {message}")
+    hint = _about_tls(cell, error, message)
+    return Unreachable(f"cannot connect to {cell.name} at {cell.database.shown}: {message}{hint}")
 
 
+def _about_tls(cell: Cell, error: Exception, message: str) -> str:
+    """Return what the arguments for TLS may have to do with it: the server says only "Access denied"."""
+    if "CERTIFICATE_VERIFY_FAILED" in message:
+        return "; is ssl_ca the CA of this server, and is the host one that its certificate names?"
+    if _code(error) != _ACCESS_DENIED:
+        return ""
+    wanted = tls_of(sqlalchemy.make_url(cell.database.url.reveal()).query)
+    if not isinstance(wanted, Tls):
+        return "; it says so too where it requires TLS: see ssl_ca"
+    return "; it says so too where the user needs a certificate: see ssl_cert" if wanted.cert is None else ""
+
+
+_ACCESS_DENIED = 1045
 _LOST = (oslo_errors.DBDeadlock, oslo_errors.DBConnectionError)
 # The row has changed since the snapshot, a Galera node that is not ready or found a conflict at
 # COMMIT (oslo.db does not know every wording of it), a server that is being shut down.
@@ -157,7 +200,7 @@ _ROW_CODES = {
 
 def _translation(cell: str, error: Exception, *, writing: bool) -> CellsyncError:
     # After a connection was lost, SQLAlchemy asks for a rollback; people want to hear what happened.
-    lost = isinstance(error, sqlalchemy.exc.PendingRollbackError)
+    lost = isinstance(error, (sqlalchemy.exc.PendingRollbackError, sqlalchemy.exc.ResourceClosedError))
     message = f"{cell}: {'the connection was lost' if lost else _message(error)}"
     if not writing:
         return ReadFailed(message)

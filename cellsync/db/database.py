@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import secrets
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
@@ -18,7 +19,7 @@ from cellsync.db import schema
 from cellsync.db.connect import NOT_A_SERVER, Timeouts, engine, translated, unreachable
 from cellsync.db.dialects import Dialect, MariaDB, SQLite, escaped
 from cellsync.db.select import Select, Statement, canonical
-from cellsync.errors import Locked, ReadFailed, Rejected
+from cellsync.errors import Locked, ReadFailed, Rejected, Unreachable
 from cellsync.model import (
     Action,
     Cascade,
@@ -41,7 +42,10 @@ LOG = logging.getLogger(__name__)
 
 KEYS_PER_QUERY = 200
 ROWS_PER_FETCH = 2000
-SMALLEST_PACKET = 64 * 1024
+SMALLEST_PACKET = 16 * 1024
+"""Less than any server allows that can hold a journal."""
+_ESCAPED = tuple(bytes((byte,)) for byte in b"\0\n\r\x1a\"'\\")
+"""What PyMySQL writes as two bytes."""
 
 _VARIABLES = "'server_uid', 'version', 'read_only', 'wsrep_on', 'max_allowed_packet'"
 _STATUS = "'slave_running', 'slaves_running', 'wsrep_cluster_status', 'wsrep_local_state_comment'"
@@ -52,7 +56,10 @@ def connect(cell: Cell, timeouts: Timeouts) -> Database:
 
     Raises Unreachable when the server does not answer, refuses the login, or has no such schema.
     """
-    made = engine(cell, timeouts)
+    try:
+        made = engine(cell, timeouts)
+    except ValueError as error:
+        raise Unreachable(f"cannot connect to {cell.name} at {cell.database.shown}: {error}") from None
     try:
         connection = made.connect()
     except (oslo_errors.DBError, sqlalchemy.exc.SQLAlchemyError, OSError, *NOT_A_SERVER) as error:
@@ -128,7 +135,7 @@ class Database:
         return self._facts
 
     def tables(self, names: Iterable[str]) -> Mapping[str, Table]:
-        """Return those of the named tables that exist. Four queries on MariaDB."""
+        """Return those of the named tables that exist. Five queries on MariaDB."""
         missing = set(names) - set(self._tables)
         read = schema.sqlite if self._dialect.name == "sqlite" else schema.mariadb
         if missing:
@@ -256,8 +263,9 @@ class Database:
         try:
             self.connection.exec_driver_sql("SELECT 1")
         except (oslo_errors.DBError, sqlalchemy.exc.SQLAlchemyError):
-            self.connection.invalidate()
-            self.connection.close()
+            if not self.connection.closed:  # as it is after a try that did not get through
+                self.connection.invalidate()
+                self.connection.close()
             try:
                 self.connection = self._engine.connect()
             except (oslo_errors.DBError, sqlalchemy.exc.SQLAlchemyError, OSError) as error:
@@ -417,17 +425,22 @@ class Database:
 
     def _check_size(self, statement: Statement) -> None:
         """Refuse a row that the server would answer by closing the connection."""
-        values = [v for v in statement.parameters.values() if isinstance(v, (str, bytes))]
-        if self._dialect.name == "sqlite" or sum(map(len, values)) < SMALLEST_PACKET:
-            return
-        # Every byte may be escaped on the way.
-        size = 2 * sum(len(v if isinstance(v, bytes) else v.encode()) for v in values)
-        most = int(self._server().get("max_allowed_packet", SMALLEST_PACKET))
-        if size + len(statement.sql) > most:
+        size = sent(statement.parameters.values()) + len(statement.sql)
+        if size > SMALLEST_PACKET and size > self.packet():
             raise Rejected(
-                f"{self.cell.name}: the row takes up to {size} bytes on its way, more than the server's "
-                f"max_allowed_packet of {most}; raise that"
+                f"{self.cell.name}: the row takes {size} bytes on its way, more than the server's "
+                f"max_allowed_packet of {self.packet()}; raise that"
             )
+
+    def sent(self, values: Iterable[object]) -> int:
+        """Return how many bytes values take in a statement, what is escaped included."""
+        return sent(values)
+
+    def packet(self) -> int:
+        """Return how large a statement may be, in bytes. No query after ``identity``."""
+        if self._dialect.name == "sqlite":
+            return sys.maxsize
+        return int(self._server().get("max_allowed_packet", SMALLEST_PACKET))
 
     def _write_query(self, statement: Statement) -> Sequence[Sequence[Value]]:
         result = self._write(statement)
@@ -453,6 +466,12 @@ def _abandon(result: sqlalchemy.CursorResult[Any]) -> None:
     if unfinished is not None:
         unfinished.unbuffered_active = False
         unfinished.connection = None
+
+
+def sent(values: Iterable[object]) -> int:
+    """Return how many bytes values take in a statement, what is escaped included."""
+    texts = [value if isinstance(value, bytes) else str(value).encode() for value in values]
+    return sum(len(text) + 16 + sum(map(text.count, _ESCAPED)) for text in texts)
 
 
 def known_name(table: Table, name: str) -> str:

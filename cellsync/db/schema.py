@@ -29,7 +29,7 @@ def family(type_name: str) -> Family:
 
 
 def mariadb(query: Query, names: Iterable[str]) -> dict[str, Table]:
-    """Return those of the named tables that exist, read from information_schema in four queries."""
+    """Return those of the named tables that exist, read from information_schema in five queries."""
     wanted = {f"t{index}": name for index, name in enumerate(sorted(set(names)))}
     if not wanted:
         return {}
@@ -37,6 +37,8 @@ def mariadb(query: Query, names: Iterable[str]) -> dict[str, Table]:
     columns = query(_COLUMNS.format(names=listed), **wanted)
     indexes = query(_INDEXES.format(names=listed), **wanted)
     keys = query(_FOREIGN_KEYS.format(names=listed), **wanted)
+    actions = {(row[0], row[1]): row[2:] for row in (query(_ACTIONS) if keys else ())}
+    keys = [(*row, *actions.get((row[0], row[1]), _NO_ACTIONS)) for row in keys]
     triggers = query(_TRIGGERS.format(names=listed), **wanted)
     found = dict.fromkeys((row[0], row[1], row[2]) for row in columns)
     return {
@@ -65,17 +67,20 @@ SELECT TABLE_NAME, INDEX_NAME, NON_UNIQUE, COLUMN_NAME FROM information_schema.S
 WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME IN ({names})
 ORDER BY TABLE_NAME, INDEX_NAME, SEQ_IN_INDEX"""
 
-# Both the keys of these tables and those of other tables that lead to them.
+# Both the keys of these tables and those of other tables that lead to them. What they do is asked for
+# by itself: the server answers each in milliseconds, and a join of the two in seconds.
 _FOREIGN_KEYS = """
-SELECT k.TABLE_NAME, k.CONSTRAINT_NAME, k.COLUMN_NAME, k.REFERENCED_TABLE_NAME, k.REFERENCED_COLUMN_NAME,
-       r.DELETE_RULE, r.UPDATE_RULE
-FROM information_schema.KEY_COLUMN_USAGE k
-JOIN information_schema.REFERENTIAL_CONSTRAINTS r
-  ON r.CONSTRAINT_SCHEMA = k.CONSTRAINT_SCHEMA AND r.CONSTRAINT_NAME = k.CONSTRAINT_NAME
- AND r.TABLE_NAME = k.TABLE_NAME
-WHERE k.CONSTRAINT_SCHEMA = DATABASE() AND k.REFERENCED_TABLE_NAME IS NOT NULL
-  AND (k.TABLE_NAME IN ({names}) OR k.REFERENCED_TABLE_NAME IN ({names}))
-ORDER BY k.TABLE_NAME, k.CONSTRAINT_NAME, k.ORDINAL_POSITION"""
+SELECT TABLE_NAME, CONSTRAINT_NAME, COLUMN_NAME, REFERENCED_TABLE_NAME, REFERENCED_COLUMN_NAME
+FROM information_schema.KEY_COLUMN_USAGE
+WHERE TABLE_SCHEMA = DATABASE() AND REFERENCED_TABLE_SCHEMA = DATABASE()
+  AND (TABLE_NAME IN ({names}) OR REFERENCED_TABLE_NAME IN ({names}))
+ORDER BY TABLE_NAME, CONSTRAINT_NAME, ORDINAL_POSITION"""
+
+_ACTIONS = """
+SELECT TABLE_NAME, CONSTRAINT_NAME, DELETE_RULE, UPDATE_RULE FROM information_schema.REFERENTIAL_CONSTRAINTS
+WHERE CONSTRAINT_SCHEMA = DATABASE()"""
+
+_NO_ACTIONS = ("RESTRICT", "RESTRICT")
 
 _TRIGGERS = """
 SELECT EVENT_OBJECT_TABLE, TRIGGER_NAME FROM information_schema.TRIGGERS

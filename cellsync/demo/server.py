@@ -85,6 +85,7 @@ class PrivateServer:
         installer = executable("mariadb-install-db", "mysql_install_db")
         self.directory.mkdir(parents=True, exist_ok=True)
         self.directory.chmod(0o700)
+        (self.directory / "tmp").mkdir(exist_ok=True)
         statements = (
             f"CREATE USER IF NOT EXISTS '{self.user}'@'{self.host}' IDENTIFIED BY '{self.password}';",
             f"GRANT ALL ON *.* TO '{self.user}'@'{self.host}' WITH GRANT OPTION;",
@@ -150,6 +151,8 @@ class PrivateServer:
             # Relative to the data folder: the full path of a socket may have 107 characters only.
             "--socket=server.sock",
             "--pid-file=server.pid",
+            # A starting server removes all temporary tables from its tmpdir, another server's too.
+            f"--tmpdir={self.directory / 'tmp'}",
             f"--bind-address={self.host}",
             f"--port={self.port}",
             "--skip-name-resolve",

@@ -73,9 +73,11 @@ from cellsync.model.schemas import (
     SchemaVersion,
     Table,
 )
+from cellsync.model.tls import TLS_FILES, Tls, Verify, tls
 from cellsync.model.values import Dangling, Identity, Key, KeyPart, Secret, Value, dangles, folded, shown
 
 __all__ = [
+    "TLS_FILES",
     "Accepted",
     "Action",
     "Bucketing",
@@ -145,9 +147,12 @@ __all__ = [
     "TableDiff",
     "TableFailure",
     "TableResult",
+    "Tls",
     "Topology",
     "Value",
+    "Verify",
     "dangles",
     "folded",
     "shown",
+    "tls",
 ]

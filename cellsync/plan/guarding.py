@@ -19,10 +19,17 @@ def refuse(compared: Compared, waived: Collection[str] = ()) -> Iterator[Refusal
     ``waived`` holds what people waived: "CODE" for every rule, or "CODE:RULE".
     """
     rule = compared.pairing.rule
-    for guard in (_over_limit, _empty_desired, _acts_on_others, _cannot_hold):
+    for guard in (_over_limit, _empty_desired, _acts_on_others, _without_transactions):
         for code, message in guard(compared):
             if not {code, f"{code}:{rule.id}"} & set(waived):
                 yield Refusal(code=code, rule=rule.id, message=f"{message} (--waive {code}:{rule.id})")
+    if any(counted(compared).values()) and not compared.pairing.existing.identity:
+        table, cell = compared.written.name, compared.pairing.existing_cell
+        message = (
+            f"{table} in {cell} has no primary key, and no unique index without NULLs, to find a row again "
+            f"by: add one; nothing can be written without"
+        )
+        yield Refusal(code="no-primary-key", rule=rule.id, message=message)
 
 
 def counted(compared: Compared) -> Mapping[str, int]:
@@ -100,14 +107,16 @@ def _cascade(what: str, keys: Sequence[str]) -> str:
     )
 
 
-def _cannot_hold(compared: Compared) -> Iterator[tuple[str, str]]:
+def _without_transactions(compared: Compared) -> Iterator[tuple[str, str]]:
     table, cell = compared.written, compared.pairing.existing_cell
     if not any(counted(compared).values()):
         return
     if table.engine and table.engine.lower() not in {"innodb", "sqlite"}:
-        yield "engine", f"{table.name} in {cell} is {table.engine}, which has no transactions"
-    if not compared.pairing.existing.identity:
-        yield "no-primary-key", f"{table.name} in {cell} has no primary key to find a row again by"
+        yield (
+            "engine",
+            f"{table.name} in {cell} is {table.engine}, which has no transactions: a change and its record "
+            f"could not be made together",
+        )
 
 
 def _unwritable(health: Health, cell: str) -> Iterator[tuple[str, str]]:

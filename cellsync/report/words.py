@@ -74,9 +74,9 @@ def waiver(refusal: Refusal) -> str | None:
     """Return what ``--waive`` takes to lift this refusal and no other: "limit:aggregates".
 
     None where there is nothing to waive: a refusal that is not about a rule (no journal), one that
-    only follows from the refusal of another rule, or one by the server itself.
+    only follows from the refusal of another rule, or one that the server would not let us lift.
     """
-    waivable = refusal.rule and refusal.code not in ("depends", "privilege")
+    waivable = refusal.rule and refusal.code not in ("depends", "privilege", "no-primary-key")
     return f"{refusal.code}:{refusal.rule}" if waivable else None
 
 

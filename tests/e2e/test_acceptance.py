@@ -370,6 +370,25 @@ def test_a_plan_file_is_private_and_is_carried_out_to_the_letter(cells: Deployme
     assert done.code == 1  # "later" is still missing
 
 
+def test_a_plan_file_brings_its_own_scope(cells: Deployment) -> None:
+    """Whoever carries it out need not say again which cells and rules it was made for."""
+    path = _plan(cells, "c2", "--rule", "aggregates")
+    done = cells.repair("--plan", path)
+    assert done.counts() == {"c2": {"aggregates": (5, 0, 1)}}
+    assert done.cell("c2")["changes"]["applied"] == 5
+    assert cells.sql("c1", "SELECT * FROM aggregates") == []
+
+
+def test_a_rule_that_can_no_longer_be_compared_is_not_carried_out(cells: Deployment) -> None:
+    """Its changes are skipped with the reason, the rest of the plan is done: exit 4."""
+    path = _plan(cells, "c1")
+    cells.sql("parent", "DROP TABLE key_pairs")
+    done = cells.repair("--plan", path)
+    assert done.code == 4, done.said
+    assert done.cell("c1")["changes"] == {"planned": 27, "applied": 27, "conflicts": 0, "failed": 0}
+    assert [each["rule"] for each in done.cell("c1")["skipped"]] == ["key-pairs"]
+
+
 def test_a_plan_of_other_rules_is_refused(cells: Deployment) -> None:
     """Rules that changed since may mean something else by the same rows: exit 3, nothing written."""
     path = _plan(cells)

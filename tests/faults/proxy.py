@@ -8,6 +8,7 @@ that prefer it do without.
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 import time
@@ -65,12 +66,12 @@ class Proxy:
     def arm(self, at: int = 0, fault: Fault = Fault.BEFORE, *, holding: str = "") -> None:
         """Count from 1 again, and do harm at the command ``at``; 0 is never.
 
-        With ``holding``, only commands count that hold this text.
+        With ``holding``, only commands count in which this pattern is found.
         """
         with self._guard:
             self.commands: list[str] = []
             self.struck = ""
-            self._at, self._fault, self._holding = at, fault, holding.encode()
+            self._at, self._fault, self._holding = at, fault, re.compile(holding, re.DOTALL)
 
     def listen(self) -> None:
         """Take connections, on the same port as before."""
@@ -112,9 +113,13 @@ class Proxy:
         while True:
             try:
                 client, _ = listener.accept()
-                server = socket.create_connection((str(self._upstream.host), int(self._upstream.port or 0)))
             except OSError:
                 return
+            try:
+                server = socket.create_connection((str(self._upstream.host), int(self._upstream.port or 0)))
+            except OSError:
+                _close(client)
+                continue
             for each in (client, server):
                 each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._open |= {client, server}
@@ -124,10 +129,11 @@ class Proxy:
 
     def strike(self, command: bytes) -> Fault | None:
         """Count a command and return what happens to it."""
+        text = command[1:2000].decode(errors="replace")
         with self._guard:
-            if self._holding not in command:
+            if not self._holding.search(text):
                 return None
-            self.commands.append(command[:200].decode(errors="replace"))
+            self.commands.append(text[:200])
             if self._at != len(self.commands):
                 return None
             self.struck = self.commands[-1]
@@ -158,11 +164,8 @@ class _Link:
                     _close(self._client)
                     time.sleep(LATE_SECONDS)
                 self._server.sendall(packet)
-                if self._fault in (Fault.AFTER, Fault.HALF):
+                if self._fault is not None:
                     return  # the answer's side ends it
-                if self._fault is Fault.LATE:
-                    self._server.recv(1)
-                    break
         self._end()
 
     def answers(self) -> None:
@@ -173,14 +176,14 @@ class _Link:
                 # Protocol number, version and NUL, thread 4, salt 8, filler 1, flags 2.
                 greeting[greeting.index(0, HEADER + 1) + 15] &= ~_CLIENT_SSL & 0xFF
                 self._client.sendall(greeting)
-            while self._fault is not Fault.LATE and (answer := self._server.recv(65536)):
-                if self._fault is Fault.AFTER:
+            while answer := self._server.recv(65536):
+                if self._fault in (Fault.AFTER, Fault.LATE):
                     break
                 if self._fault is Fault.HALF:
                     self._client.sendall(answer[: len(answer) // 2])
                     break
                 self._client.sendall(answer)
-        if self._fault not in (Fault.LATE, Fault.STALL):
+        if self._fault is not Fault.STALL:
             self._end()
 
     def _end(self) -> None:
