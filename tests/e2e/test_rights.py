@@ -74,6 +74,27 @@ def test_a_repair_without_a_journal_is_refused_with_the_sql(cells: Deployment, l
     assert [cell["status"] for cell in narrow.repair().report["cells"]] == ["repaired", "repaired"]
 
 
+@pytest.mark.parametrize("way", ["repair", "undo"])
+def test_the_printed_statements_and_the_rights_on_the_data_are_enough(
+    way: str, cells: Deployment, login: Login
+) -> None:
+    """Each with no more than it needs: a repair that deletes nothing does without DELETE, an undo not."""
+    cells.run("diff")
+    before = cells.checksums()
+    narrow = login("SELECT, INSERT, UPDATE" + (", DELETE" if way == "undo" else ""))
+    printed = narrow.run("history", "--init", "--print-sql").out
+    load(cells.urls["parent"], printed.replace("'cellsync'@'%'", "'narrow'@'127.0.0.1'"))
+    done = narrow.repair()
+    assert {cell["status"] for cell in done.report["cells"]} == {"repaired"}
+    again = narrow.json("undo", done.report["run"], "--yes")
+    if way == "undo":
+        assert (again.code, cells.checksums()) == (0, before)
+    else:
+        assert again.code == 3
+        assert "DELETE command denied" in again.out
+        assert narrow.repair().code == 1  # nothing was taken back, not even half
+
+
 def test_a_repair_by_a_reader_writes_nothing(cells: Deployment, login: Login) -> None:
     """SELECT on everything, the journal included, is not enough to write: refused, nothing done."""
     cells.repair("c1", "--rule", "flavors")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cellsync import db, journal
@@ -38,14 +38,19 @@ def journaled(database: db.Database) -> tuple[list[JournaledRun], list[Journaled
 
 
 def disagreements(before: Contents, database: db.Database) -> list[str]:
-    """Replay the journal of all runs over what was there before; say where the data is otherwise.
+    """Say where a database is not what its journal makes of what was there before; see ``unlike``."""
+    return unlike(before, journaled(database)[1], contents(database, *before))
+
+
+def unlike(before: Contents, made: Sequence[JournaledChange], now: Contents) -> list[str]:
+    """Replay the changes of all runs over what was there before; say where it is otherwise now.
 
     Nothing to say means: whatever is journaled happened, once, in this order and with these
     values; and whatever happened is journaled. For databases that only cellsync writes.
     """
     wrong = []
     told = {table: dict(rows) for table, rows in before.items()}
-    for each in journaled(database)[1]:
+    for each in made:
         change, rows = each.change, told[each.change.table]
         held = rows.get(change.identity)
         name = f"{change.action.value} {change.table} {change.identity}"
@@ -65,7 +70,7 @@ def disagreements(before: Contents, database: db.Database) -> list[str]:
             del rows[change.identity]
         else:
             rows[change.identity] = {**held, **(change.after or {})}
-    return wrong + _unlike(told, contents(database, *before))
+    return wrong + _unlike(told, now)
 
 
 def _unlike(told: Contents, data: Contents) -> list[str]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from agreement import Contents, contents, disagreements, journaled, query, quiet
+from agreement import Contents, contents, journaled, query, quiet, unlike
 from edges import Stand, execute, opened, ruleset
 from proxy import Fault, Proxy
 from servers import AnyServer
@@ -60,16 +60,16 @@ STATE = {
 WRITTEN = {"api": 2, "c1": 9}
 """Cell -> changes of the undisturbed repair."""
 
-FIRST_RUN = re.compile(r"cellsync-journal|CREATE |INSERT IGNORE")
+FIRST_RUN = re.compile(r"cellsync-journal|^\s*CREATE |^INSERT IGNORE")
 """Commands that only the first of all runs gives: it makes the journal."""
 
 DISTURBED = {
     Fault.BEFORE: re.compile(""),
     Fault.AFTER: re.compile(""),
-    Fault.HALF: re.compile(r"SELECT |COMMIT|INSERT"),
-    Fault.LATE: re.compile(r"COMMIT|INSERT|UPDATE|DELETE|SHARE MODE"),
+    Fault.HALF: re.compile(r"FROM `|^COMMIT"),
+    Fault.LATE: re.compile(r"^COMMIT|^(INSERT INTO|UPDATE) cellsync.runs"),
 }
-"""At which commands: all of them; where there is something to halve; where it does harm."""
+"""At which commands: at all of them; where there is something to halve; where something is committed."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,18 @@ class Undisturbed:
     commands: Mapping[str, Sequence[str]]
     """Cell -> what its server was sent."""
     state: Any
-    made: frozenset[object]
+    made: frozenset[tuple[object, ...]]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a run left behind."""
+
+    made: frozenset[tuple[object, ...]]
+    """The changes that the journals have: cell, action, rule, key."""
+    untouched: bool
+    """Nothing at all was written, not even a journal's first line."""
+    disagreements: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -115,21 +126,23 @@ class Bench:
             for name, database in self.direct.items()
         }
 
-    def made(self) -> frozenset[object]:
-        """Return the changes that the journals have: cell, action, rule, key."""
-        return frozenset(
-            (name, each.change.action.value, each.change.rule, each.change.key)
-            for name, database in self.direct.items()
-            for each in journaled(database)[1]
+    def found(self, before: Mapping[str, Contents]) -> Found:
+        """Return what is there now."""
+        journals = {name: journaled(database) for name, database in self.direct.items()}
+        now = self.contents()
+        return Found(
+            made=frozenset(
+                (name, each.change.action.value, each.change.rule, each.change.key)
+                for name, (_, changes) in journals.items()
+                for each in changes
+            ),
+            untouched=now == before and not any(runs for runs, _ in journals.values()),
+            disagreements=tuple(
+                line
+                for name, (_, changes) in journals.items()
+                for line in unlike(before[name], changes, now[name])
+            ),
         )
-
-    def untouched(self, before: Mapping[str, Contents]) -> bool:
-        """Say whether nothing at all was written, not even a journal's first line."""
-        return self.contents() == before and not any(journaled(each)[0] for each in self.direct.values())
-
-    def disagreements(self, before: Mapping[str, Contents]) -> list[str]:
-        """Say where a journal and its data disagree."""
-        return [line for name, each in self.direct.items() for line in disagreements(before[name], each)]
 
     def repair(self, run_id: str) -> tuple[ExitCode, Report | None]:
         """Repair through the proxies; a run that ends without a report has its error's exit code."""
@@ -145,10 +158,11 @@ class Bench:
         code, report = self.repair("r0")
         assert report
         assert (code, applied(report)) == (ExitCode.IN_STEP, sum(WRITTEN.values()))
-        assert {name: len(journaled(each)[1]) for name, each in self.direct.items()} == WRITTEN
-        assert self.disagreements(before) == []
+        found = self.found(before)
+        assert Counter(cell for cell, *_ in found.made) == WRITTEN
+        assert found.disagreements == ()
         commands = {name: tuple(proxy.commands) for name, proxy in self.proxies.items()}
-        return Undisturbed(commands, self.state(), self.made())
+        return Undisturbed(commands, self.state(), found.made)
 
 
 @pytest.fixture
@@ -206,10 +220,11 @@ def disturb(
         for each in bench.direct.values():
             quiet(each)
         codes[code.name] += 1
-        lines = [*untrue(bench, code, report, normal), *bench.disagreements(before)]
+        found = bench.found(before)
+        lines = [*untrue(bench, found, code, report, normal), *found.disagreements]
         bench.proxies[side].arm()
         # Where nothing was written, the next run is the first one over again.
-        if not (journal and bench.untouched(before)):
+        if not (journal and found.untouched):
             lines += finished(bench, normal, before)
             before = bench.reset(journal=journal)
         wrong += [f"command {n} ({struck!r}), {code.name}: {line}" for line in dict.fromkeys(lines)]
@@ -217,9 +232,11 @@ def disturb(
     assert not wrong, "\n".join(wrong)
 
 
-def untrue(bench: Bench, code: ExitCode, report: Report | None, normal: Undisturbed) -> Iterator[str]:
+def untrue(
+    bench: Bench, found: Found, code: ExitCode, report: Report | None, normal: Undisturbed
+) -> Iterator[str]:
     """Yield where a disturbed run said other than it did."""
-    done = bench.made()
+    done = found.made
     clean = code is ExitCode.IN_STEP
     if code not in (ExitCode.IN_STEP, ExitCode.INCOMPLETE):
         yield f"a lost connection is no reason for this code: {report and said(report)}"
@@ -245,7 +262,7 @@ def finished(bench: Bench, normal: Undisturbed, before: Mapping[str, Contents]) 
         yield f"the next run ends with {code.name}: {report and said(report)}"
     if bench.state() != normal.state:
         yield "the next run ends elsewhere"
-    yield from bench.disagreements(before)
+    yield from bench.found(before).disagreements
 
 
 def applied(report: Report) -> int:
