@@ -98,9 +98,9 @@ def _verify(given: Mapping[str, str], switches: Mapping[str, bool], mode: Verify
         return Verify.IDENTITY
     if isinstance(mode, Verify):
         return mode
-    if switches.get("ssl_verify_cert"):
-        return Verify.CA
-    if switches.get("ssl_verify_cert") is False or "ssl_ca" not in given:
+    if "ssl_ca" not in given:
+        return Verify.CA if switches.get("ssl_verify_cert") else Verify.NONE
+    if switches.get("ssl_verify_cert") is False:
         return Verify.NONE
     lax = False in (switches.get("ssl_verify_identity"), switches.get("ssl_check_hostname"))
     return Verify.CA if lax else Verify.IDENTITY

@@ -18,10 +18,9 @@ import pymysql
 import pytest
 import sqlalchemy as sa
 from agreement import contents, disagreements, journaled
-from conftest import DatabaseFactory
 from edges import Stand, add, execute, opened, result, rows, ruleset
 from proxy import Fault, Proxy
-from servers import AnyServer, PrivateServer
+from servers import AnyServer, DatabaseFactory, PrivateServer
 
 from cellsync import db, run
 from cellsync.apply import executing
