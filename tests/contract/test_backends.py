@@ -7,8 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from conftest import DatabaseFactory
 from edges import Stand, add, execute, opened, result, rows, ruleset
+from servers import DatabaseFactory
 
 from cellsync import db
 from cellsync.db.schema import family
