@@ -65,11 +65,12 @@ FIRST_RUN = re.compile(r"cellsync-journal|^\s*CREATE |^INSERT IGNORE")
 
 DISTURBED = {
     Fault.BEFORE: re.compile(""),
-    Fault.AFTER: re.compile(""),
+    Fault.AFTER: re.compile(r"^(?!SET |SELECT (VERSION|DATABASE|@@)|ROLLBACK)"),
     Fault.HALF: re.compile(r"FROM `|^COMMIT"),
     Fault.LATE: re.compile(r"^COMMIT|^(INSERT INTO|UPDATE) cellsync.runs"),
 }
-"""At which commands: at all of them; where there is something to halve; where something is committed."""
+"""At which commands: at all of them; where the server may do something that lasts; where there is
+something to halve; where something is committed."""
 
 
 @dataclass(frozen=True)
@@ -223,9 +224,11 @@ def disturb(
         found = bench.found(before)
         lines = [*untrue(bench, found, code, report, normal), *found.disagreements]
         bench.proxies[side].arm()
-        # Where nothing was written, the next run is the first one over again.
-        if not (journal and found.untouched):
+        # Where nothing was written, the next run is the first one over again; where all was, it has
+        # nothing to do.
+        if code is not ExitCode.IN_STEP and not (journal and found.untouched):
             lines += finished(bench, normal, before)
+        if not (journal and found.untouched):
             before = bench.reset(journal=journal)
         wrong += [f"command {n} ({struck!r}), {code.name}: {line}" for line in dict.fromkeys(lines)]
     print(f"{side}: {fault.name} at {len(chosen)} commands; the runs ended with {dict(codes)}")
