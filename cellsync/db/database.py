@@ -95,6 +95,11 @@ class Database:
             self.connection.close()
         self._engine.dispose()
 
+    @property
+    def lost(self) -> bool:
+        """Say whether the connection broke; ``reconnect`` opens it again."""
+        return self.connection.closed or self.connection.invalidated
+
     # -- What it is ------------------------------------------------------------------------
 
     def identity(self) -> DatabaseIdentity:

@@ -130,12 +130,24 @@ def _version_tables(packs: Sequence[Pack]) -> list[str]:
 
 
 def _refuse_doubles(state: State) -> None:
-    """Raise when two cells are one database: what is desired would be what is written."""
+    """Raise when two cells are one database: what is desired would be what is written.
+
+    A cell of which this cannot be said fails by itself.
+    """
     problems = []
     for one, other in combinations(state.looks, 2):
+        if {one, other} & state.failures.keys():
+            continue
         databases = (state.databases[one], state.databases[other])
         looks = (state.looks[one].identity, state.looks[other].identity)
-        if db.same_database(*databases, *looks):
+        try:
+            same = db.same_database(*databases, *looks)
+        except ReadFailed as error:
+            message = f"whether {one} and {other} are the same database could not be told: {error}"
+            lost = one if databases[0].lost and one != state.parent else other
+            state.failures[lost] = CellFailure(cell=lost, status=Status.INCOMPLETE, error=message)
+            continue
+        if same:
             shown = state.databases[other].cell.database.shown
             message = (
                 f"{one} and {other} are the same database ({looks[0].schema}, reached for {other} as "

@@ -21,7 +21,8 @@ import sqlalchemy as sa
 
 HEADER = 4
 QUIT = b"\x01"
-LATE_SECONDS = 0.15
+LATE_SECONDS = 0.4
+"""Later than the first of the next tries, which comes after 0.2 s."""
 _CLIENT_SSL = 0x08  # of the second byte of the lower capability flags
 
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -30,6 +30,7 @@ from cellsync.model import CellFailure, Report, Status, TableFailure
 
 THINGS = "CREATE TABLE things (id int PRIMARY KEY AUTO_INCREMENT, name varchar(20) NOT NULL, note longtext)"
 OTHERS = "CREATE TABLE others (id int PRIMARY KEY AUTO_INCREMENT, name varchar(20) NOT NULL, note longtext)"
+CELLS = ("api", "c1", "c2")
 RULES = """
 defaults: {on_extra: delete, limits: {updates: 100%, deletes: 100%}}
 rules:
@@ -279,6 +280,36 @@ def test_a_scan_that_ends_early_is_an_error_and_no_end_of_rows(
     assert isinstance(table, TableFailure)
     assert "Lost connection" in table.error
     assert before(place) == start
+
+
+@pytest.mark.parametrize("side", ["api", "c1"])
+@pytest.mark.parametrize("asked", ["GET_LOCK.*cellsync-same", "IS_USED_LOCK", "RELEASE_LOCK.*cellsync-same"])
+def test_a_cell_is_not_written_while_nobody_knows_whose_database_it_is(
+    servers: Mapping[str, AnyServer],
+    database: DatabaseFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    side: str,
+    asked: str,
+) -> None:
+    """Where a server has no uid, a named lock tells; the connection is lost while it is asked for."""
+    known = db.Database.identity
+    monkeypatch.setattr(db.Database, "identity", lambda self: replace(known(self), server=""))
+    urls = {name: database(servers[where], name="same") for name, where in zip(CELLS, servers, strict=True)}
+    for url in urls.values():
+        execute(url, THINGS, OTHERS)
+    add(urls["api"], "things", {"name": "a"})
+    place = Stand(urls, ruleset(RULES))
+    with Proxy(urls[side]) as proxy:
+        proxy.arm(1, Fault.AFTER, holding=asked)
+        report = through(place, proxy, side).repair("r1")
+        struck = proxy.struck
+    written = [name for name in ("c1", "c2") if names(urls[name])]
+    if not struck:  # the lock is taken through the one and looked for through the other
+        assert (report.exit_code, written) == (ExitCode.IN_STEP, ["c1", "c2"])
+        return
+    assert report.exit_code is ExitCode.INCOMPLETE
+    assert written == (["c2"] if side == "c1" else [])
+    assert "could not be told" in problems(report)
 
 
 # -- Killed from outside -----------------------------------------------------------------------
