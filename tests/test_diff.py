@@ -237,7 +237,8 @@ def route(text: str, *values: Any, **owners: frozenset[str] | None) -> diff.Rout
     """Route rows with these values among c1 and c2."""
     rule = ruleset(text).rules[0]
     made = [row(str(value), route=value, number=number) for number, value in enumerate(values)]
-    return diff.route(made, rule, parent="api", children=("c1", "c2"), owners=owners)
+    known = diff.Owners(rule, parent="api", children=("c1", "c2"), owns=owners)
+    return diff.route(made, rule, known, parent="api")
 
 
 def dealt(routed: diff.Routed) -> dict[str, list[Any]]:

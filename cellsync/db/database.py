@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
-import secrets
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,17 +17,21 @@ from cellsync.db import schema
 from cellsync.db.connect import NOT_A_SERVER, Timeouts, engine, translated, unreachable
 from cellsync.db.dialects import Dialect, MariaDB, SQLite, escaped
 from cellsync.db.select import Select, Statement, canonical
-from cellsync.errors import Locked, ReadFailed, Rejected, Unreachable
+from cellsync.errors import ReadFailed, Rejected, Unreachable
 from cellsync.model import (
     Action,
+    Bucketing,
     Cascade,
     Cell,
     DatabaseIdentity,
+    Digest,
+    Fold,
     Health,
     Identity,
     Join,
     Key,
     LookUp,
+    Pair,
     Projection,
     Row,
     SchemaVersion,
@@ -41,9 +43,12 @@ from cellsync.model import (
 LOG = logging.getLogger(__name__)
 
 KEYS_PER_QUERY = 200
+BUCKETS_PER_QUERY = 4000
 ROWS_PER_FETCH = 2000
 SMALLEST_PACKET = 16 * 1024
 """Less than any server allows that can hold a journal."""
+_CRC32C = (10, 8)
+"""The first version of MariaDB that has it; MySQL has not."""
 _ESCAPED = tuple(bytes((byte,)) for byte in b"\0\n\r\x1a\"'\\")
 """What PyMySQL writes as two bytes."""
 
@@ -75,6 +80,7 @@ class Database:
         self.cell = cell
         self.connection = connection
         self.makes_schemas = connection.dialect.name != "sqlite"
+        self.has_locks = self.makes_schemas
         self._engine = made
         self._dialect: Dialect = SQLite() if connection.dialect.name == "sqlite" else MariaDB()
         self._tables: dict[str, Table] = {}
@@ -129,7 +135,7 @@ class Database:
     def _server(self) -> dict[str, str]:
         """Return what the server says of itself, by lower-case name; asked once."""
         if not self._facts:
-            rows = self._query(
+            rows = self.query(
                 "SELECT 'schema', DATABASE() "
                 "UNION ALL SELECT VARIABLE_NAME, VARIABLE_VALUE FROM information_schema.GLOBAL_VARIABLES "
                 f"WHERE VARIABLE_NAME IN ({_VARIABLES}) "
@@ -144,7 +150,7 @@ class Database:
         missing = set(names) - set(self._tables)
         read = schema.sqlite if self._dialect.name == "sqlite" else schema.mariadb
         if missing:
-            self._tables.update(read(self._query, missing))
+            self._tables.update(read(self.query, missing))
         return {name: self._tables[name] for name in names if name in self._tables}
 
     def version(self, table: str) -> SchemaVersion:
@@ -158,9 +164,7 @@ class Database:
         if column is None:
             return SchemaVersion(table=table, value=None)
         quote = self._dialect.quote
-        values = [
-            row[0] for row in self._query(f"SELECT {quote(column.name)} FROM {quote(table)} ORDER BY 1")
-        ]
+        values = [row[0] for row in self.query(f"SELECT {quote(column.name)} FROM {quote(table)} ORDER BY 1")]
         return SchemaVersion(table=table, value=values[-1] if values else None)
 
     # -- Reading ---------------------------------------------------------------------------
@@ -179,9 +183,7 @@ class Database:
         self, projection: Projection, *, keys: Sequence[Key] | None = None, tombstones: bool = False
     ) -> Iterator[Row]:
         """Yield the rows of a projection; see ``diff.Reader``."""
-        select = Select(
-            projection, self._dialect, schema.types(self._needed(projection)), tombstones=tombstones
-        )
+        select = self._select(projection, tombstones=tombstones)
         statements = (
             [select.statement()]
             if keys is None
@@ -191,6 +193,44 @@ class Database:
             for record in self._stream(statement):
                 yield select.row(record)
 
+    @property
+    def digests(self) -> bool:
+        """Say whether the server can compute digests; where it cannot, rows are read."""
+        return self._dialect.name != "sqlite"
+
+    @property
+    def fold(self) -> Fold:
+        """Return the best way of folding that this server knows. No query after ``identity``."""
+        return Fold.CRC if _version(self._server()["version"]) >= _CRC32C else Fold.CUT
+
+    def span(self, projection: Projection) -> tuple[int, int] | None:
+        """Return the smallest and the largest key of a ranged projection; None for an empty table."""
+        ((low, high),) = self.query(self._select(projection).span().sql)
+        return None if low is None else (int(low), int(high))
+
+    def digest(self, projection: Projection, bucketing: Bucketing) -> Iterator[Digest]:
+        """Yield the digests of a projection; see ``diff.Reader``."""
+        select = self._select(projection)
+        doubled: set[int] = set()
+        if not projection.unique:
+            doubled = {int(row[0]) for row in self._stream(select.doubles(bucketing))}  # type: ignore[arg-type]
+        for record in self._stream(select.digests(bucketing)):
+            digest = select.digest(record)
+            yield digest._replace(odd=True) if digest.bucket in doubled else digest
+
+    def pairs(
+        self, projection: Projection, bucketing: Bucketing, buckets: Sequence[int] | None = None
+    ) -> Iterator[Pair]:
+        """Yield keys and checksums of the rows of a projection; see ``diff.Reader``."""
+        select = self._select(projection)
+        parts = [None] if buckets is None else _batches(sorted(buckets), BUCKETS_PER_QUERY)
+        for part in parts:
+            yield from map(select.pair, self._stream(select.pairs(bucketing, part)))
+
+    def _select(self, projection: Projection, *, tombstones: bool = False) -> Select:
+        known = schema.columns(self._needed(projection))
+        return Select(projection, self._dialect, known, tombstones=tombstones)
+
     def look_up(self, where: LookUp) -> frozenset[str]:
         """Return the distinct values that a child says are its own."""
         if where.table not in self.tables([where.table]):
@@ -199,7 +239,7 @@ class Database:
         sql = f"SELECT DISTINCT {quote(where.column)} FROM {quote(where.table)}"
         if where.where:
             sql += f" WHERE ({escaped(where.where)})"
-        return frozenset(str(row[0]) for row in self._query(sql) if row[0] is not None)
+        return frozenset(str(row[0]) for row in self.query(sql) if row[0] is not None)
 
     def _needed(self, projection: Projection) -> Mapping[str, Table]:
         joins = [part.join for part in (*projection.key, *projection.columns) if part.join]
@@ -223,7 +263,8 @@ class Database:
             finally:
                 result.close()
 
-    def _query(self, sql: str, **parameters: Any) -> list[Sequence[Any]]:
+    def query(self, sql: str, **parameters: Any) -> list[Sequence[Any]]:
+        """Return all rows of a query with named parameters."""
         LOG.debug("%s: %s", self.cell.name, sql)
         with translated(self.cell.name):
             return list(self.connection.execute(sqlalchemy.text(sql), parameters).all())
@@ -237,7 +278,7 @@ class Database:
                 return sqlalchemy.inspect(self.connection).has_table(name, schema=schema)
         # Not SQLAlchemy's way, DESCRIBE: that is an error where this login may not see the table.
         sql = "SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA = :schema AND TABLE_NAME = :name"
-        return bool(self._query(sql, schema=schema, name=name))
+        return bool(self.query(sql, schema=schema, name=name))
 
     def execute(
         self, statement: sqlalchemy.Executable, rows: Sequence[Mapping[str, Any]] = ()
@@ -297,7 +338,7 @@ class Database:
         Until the transaction ends nobody can add a row with one of these keys (InnoDB locks the
         gaps that it searched).
         """
-        select = Select(projection, self._dialect, schema.types(self._needed(projection)))
+        select = self._select(projection)
         found: list[Row] = []
         for part in _batches(keys, KEYS_PER_QUERY):
             statement = select.statement(keys=part, suffix=self._dialect.lock_rows)
@@ -320,7 +361,7 @@ class Database:
             parent="",
             child="",
         )
-        select = Select(projection, self._dialect, schema.types(self._needed(projection)))
+        select = self._select(projection)
         found: dict[Key, tuple[Value, ...]] = {}
         for part in _batches(keys, KEYS_PER_QUERY):
             statement = select.statement(keys=part, suffix=self._dialect.share_rows)
@@ -497,62 +538,16 @@ def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
         yield items[start : start + size]
 
 
+def _version(text: str) -> tuple[int, ...]:
+    """Return the numbers of "10.11.19-MariaDB-log"; () for another server than MariaDB.
+
+    "5.5.5-10.3.1-MariaDB" begins with what is for old replicas.
+    """
+    numbers = text.removeprefix("5.5.5-").partition("-")[0].split(".")
+    return tuple(int(number) for number in numbers if number.isdigit()) if "MariaDB" in text else ()
+
+
 def _sqlite_version() -> str:
     import sqlite3
 
     return sqlite3.sqlite_version
-
-
-# -- Two names for one database, and one writer at a time ---------------------------------------
-
-
-def same_database(one: Database, other: Database, first: DatabaseIdentity, second: DatabaseIdentity) -> bool:
-    """Say whether two connections lead to one database.
-
-    A server's uid is made of a network address and a port, which containers share, and old
-    servers have none. So where schema and uid agree, a named lock decides: taken through one
-    connection, it is seen through the other only if both lead to one server.
-    """
-    if first.schema != second.schema or (first.server and second.server and first.server != second.server):
-        return False
-    if first.version.startswith("SQLite"):
-        return True
-    name = f"cellsync-same-{secrets.token_hex(8)}"
-    one._query("SELECT GET_LOCK(:name, 0)", name=name)
-    try:
-        return other._query("SELECT IS_USED_LOCK(:name)", name=name)[0][0] is not None
-    finally:
-        one._query("SELECT RELEASE_LOCK(:name)", name=name)
-
-
-class NamedLock:
-    """The lock of one written database, held by a connection of its own until it is closed.
-
-    On Galera a named lock is local to a node: guards, not this lock, carry correctness. SQLite
-    has no named locks; there, one write transaction at a time is all there is.
-    """
-
-    def __init__(self, database: Database, schema_name: str) -> None:
-        self._database = database
-        # Lock names end at 64 characters, and so do those of schemas.
-        digest = hashlib.sha256(schema_name.encode()).hexdigest()[:16]
-        short = schema_name if len(schema_name) <= 48 else f"{schema_name[:31]}-{digest}"
-        self._name = f"cellsync:{short}"
-
-    def acquire(self) -> None:
-        """Take the lock at once. Raises Locked, naming the connection that holds it."""
-        if self._database._dialect.name == "sqlite":
-            return
-        if self._database._query("SELECT GET_LOCK(:name, 0)", name=self._name)[0][0] == 1:
-            return
-        holder = self._database._query(
-            "SELECT p.ID, p.USER, p.HOST, p.TIME FROM information_schema.PROCESSLIST p "
-            "WHERE p.ID = IS_USED_LOCK(:name)",
-            name=self._name,
-        )
-        who = f"{holder[0][1]}@{holder[0][2]} (connection {holder[0][0]})" if holder else "another connection"
-        raise Locked(f"{self._database.cell.name}: another cellsync run writes to this database: {who}")
-
-    def release(self) -> None:
-        """Close the connection that holds the lock."""
-        self._database.close()

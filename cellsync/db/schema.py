@@ -223,6 +223,6 @@ def _sqlite_keys(query: Query, name: str) -> list[Sequence[Any]]:
     ]
 
 
-def types(tables: Mapping[str, Table]) -> dict[str, dict[str, str]]:
-    """Return the type of every column of every table, by name."""
-    return {name: {column.name: column.type for column in table.columns} for name, table in tables.items()}
+def columns(tables: Mapping[str, Table]) -> dict[str, dict[str, Column]]:
+    """Return every column of every table, by name."""
+    return {name: {column.name: column for column in table.columns} for name, table in tables.items()}

@@ -6,6 +6,7 @@ rule on one edge:
     pairing      rule + both schemas  -> Pairing (two projections), or a TableFailure
     routing      rows of the parent   -> the rows of each child, findings about the others
     rows         rows of both sides   -> TableDiff
+    digests      digests, then pairs  -> keys that may differ, where the table is large
     confirming   the same rows again  -> TableDiff of what still differs
     following    what was pushed once -> TableDiff in which a renamed row is one row
 
@@ -16,12 +17,13 @@ from cellsync.diff.confirming import confirm, unsettled
 from cellsync.diff.following import Renames, follow
 from cellsync.diff.pairing import compared, pair
 from cellsync.diff.reader import Reader
-from cellsync.diff.routing import Routed, route
+from cellsync.diff.routing import Owners, Routed, route
 from cellsync.diff.rows import compare
 from cellsync.diff.schemas import schema
 from cellsync.model import Pairing
 
 __all__ = [
+    "Owners",
     "Pairing",
     "Reader",
     "Renames",

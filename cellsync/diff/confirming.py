@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
+from cellsync.diff.routing import Routed
 from cellsync.diff.rows import compare
 from cellsync.model import (
     Difference,
@@ -35,6 +36,7 @@ def confirm(
     child: str,
     colliding: Callable[[Key], Iterable[Row]],
     tombstones: Sequence[Row] = (),
+    routed: Routed | None = None,
 ) -> TableDiff:
     """Return what still differs, now that the differing rows were read again.
 
@@ -43,7 +45,8 @@ def confirm(
     inserting it would clash, or make two rows of what the application takes for one.
     ``colliding`` asks the existing side's server for all rows that equal one key under its
     collation; it is called only where two spellings look alike. ``tombstones`` are the desired
-    side's deleted rows with the keys of the extra rows.
+    side's deleted rows with the keys of the extra rows. ``routed`` is what the rows of a routed
+    rule were dealt by: what it could not deal is found or set aside here as well.
     """
     keys = set(unsettled(first))
     held = list(existing)
@@ -52,9 +55,11 @@ def confirm(
         [row for row in desired if row.key in keys],
         [row for row in held if row.key in keys],
         child=child,
+        aside=routed.aside if routed else frozenset(),
     )
     known = {(finding.code, finding.cell, finding.key) for finding in first.findings}
-    fresh = [f for f in again.findings if (f.code, f.cell, f.key) not in known]
+    stray = [finding for finding in (routed.findings if routed else ()) if finding.key in keys]
+    fresh = [f for f in (*again.findings, *stray) if (f.code, f.cell, f.key) not in known]
     twins = list(_twins(pairing, again, held, colliding))
     clashing = {finding.key for finding in twins}
     differences = tuple(
@@ -68,6 +73,7 @@ def confirm(
         differences=differences,
         findings=findings,
         status=Status.DIFFERS if differences or findings else Status.IN_STEP,
+        unknown=first.unknown or (routed.unknown if routed else ()),
     )
 
 

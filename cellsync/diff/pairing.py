@@ -170,10 +170,26 @@ class _Sides:
             soft_delete=rule.soft_delete,
             route=rule.route.column if rule.route and parent_side else None,
             age=_age(rule, table),
+            ranged=_ranged(rule, table, transformed=transformed),
+            unique=self._unique(rule, table, parent_side=parent_side, transformed=transformed),
             parent=self.parent,
             # Where no transform speaks of the child, all children share one reading.
             child=self.child if any("{child}" in sql for sql in used) else "",
         )
+
+    def _unique(self, rule: Rule, table: Table, *, parent_side: bool, transformed: bool) -> bool:
+        """Say whether the schema lets no two live rows have one key."""
+        if transformed and any(name in rule.transforms for name in rule.key):
+            return False
+        for name in rule.key:
+            target = self.ruleset.rule(rule.references.get(name, ""))
+            if target is not None and target.id != rule.id:
+                referenced = self.table(parent_side=parent_side, rule=target)
+                if referenced is None or not self._unique(
+                    target, referenced, parent_side=parent_side, transformed=False
+                ):
+                    return False
+        return any(_keeps_unique(names, rule, table) for names in _unique_keys(table))
 
     def _projected(
         self, rule: Rule, table: Table, name: str, *, parent_side: bool, transformed: bool
@@ -201,6 +217,40 @@ class _Sides:
             ),
             soft_delete=target.soft_delete,
         )
+
+
+def _unique_keys(table: Table) -> Iterator[tuple[str, ...]]:
+    if table.primary_key:
+        yield table.primary_key
+    yield from (index.columns for index in table.indexes if index.unique)
+
+
+def _keeps_unique(names: tuple[str, ...], rule: Rule, table: Table) -> bool:
+    """Say whether a unique key of the table lets no two live rows have the rule's key.
+
+    NULL escapes it; the column of the soft delete holds one value in all live rows.
+    """
+    soft = {rule.soft_delete.column.lower()} if rule.soft_delete else set()
+    known = {name.lower() for name in rule.key}
+    for name in names:
+        column = table.column(name)
+        if name.lower() in soft:
+            continue
+        if name.lower() not in known or column is None or column.nullable:
+            return False
+    return True
+
+
+def _ranged(rule: Rule, table: Table, *, transformed: bool) -> bool:
+    """Say whether the key is one integer that is never NULL and that an index begins with."""
+    name = rule.key[0]
+    column = table.column(name)
+    if len(rule.key) > 1 or name in rule.references or (transformed and name in rule.transforms):
+        return False
+    if column is None or column.nullable or "int" not in column.type.partition("(")[0]:
+        return False
+    indexed = (table.primary_key, *(index.columns for index in table.indexes))
+    return any(columns[:1] and columns[0].lower() == column.name.lower() for columns in indexed)
 
 
 def _family(table: Table, name: str) -> Any:

@@ -9,6 +9,7 @@ from cellsync.model import (
     Bucketing,
     Digest,
     Key,
+    Pair,
     Projection,
     Row,
 )
@@ -28,10 +29,23 @@ class Reader(Protocol):
         Raises ReadFailed when the read does not come to its end.
         """
 
+    @property
+    def digests(self) -> bool:
+        """Say whether this database computes digests; where it does not, its rows must be read."""
+
+    def span(self, projection: Projection) -> tuple[int, int] | None:
+        """Return the smallest and the largest key of a ranged projection; None for an empty table."""
+
     def digest(self, projection: Projection, bucketing: Bucketing) -> Iterator[Digest]:
         """Yield count and checksum of every bucket that holds rows, computed inside the server.
 
-        One query and one pass. Equal sets of rows give equal digests on every server, whatever
-        the charset, the column order or the ids; unequal sets give unequal ones but for chance
-        (64 bits, not linear in the rows).
+        One query and one pass, and another one where the schema does not keep keys unique. Sets of
+        equal rows, stored alike, give equal digests on every server, whatever the column order or
+        the ids; unequal sets give unequal ones but for chance (64 bits, not linear in the rows).
+        Equal rows that are stored in other types (a fraction of zeros more) may give unequal digests.
         """
+
+    def pairs(
+        self, projection: Projection, bucketing: Bucketing, buckets: Sequence[int] | None = None
+    ) -> Iterator[Pair]:
+        """Yield the key and the checksum of every row of some buckets, or of all, in no order."""

@@ -10,6 +10,7 @@ from cellsync.model import (
     Key,
     Row,
     Rule,
+    Value,
 )
 
 
@@ -26,49 +27,60 @@ class Routed:
     """Why the owners of some rows could not be told."""
 
 
-def route(
-    rows: Iterable[Row],
-    rule: Rule,
-    *,
-    parent: str,
-    children: Sequence[str],
-    owners: Mapping[str, frozenset[str] | None],
-) -> Routed:
-    """Deal the rows of the parent to the children that they belong to.
+class Owners:
+    """Who owns a value of the routed column.
 
-    ``owners`` says for each child which values it has (for values without a path), or None where
+    ``owns`` says for each child which values it has (for values without a path), or None where
     the child could not be asked: then a value that nobody claims, or that only one claims, might
     be the silent child's, and is unknown. Values are compared binary, as Nova compares host names.
     """
+
+    def __init__(
+        self, rule: Rule, *, parent: str, children: Sequence[str], owns: Mapping[str, frozenset[str] | None]
+    ) -> None:
+        assert rule.route is not None
+        self.children = children
+        self.silent = [child for child in children if owns.get(child) is None]
+        self._owns = owns
+        self._paths = {rule.route.path.format(parent=parent, child=child): child for child in children}
+        self._asks = rule.route.else_where_exists is not None
+
+    def of(self, value: Value) -> Sequence[str] | None:
+        """Return the children that claim a value: one owns it, none or several are wrong; None is unknown."""
+        text = value if isinstance(value, str) else ""
+        path, separator, _ = text.rpartition("@")
+        owner = self._paths.get(path if separator else text)
+        if owner is not None:
+            return [owner]
+        if separator or not self._asks:
+            return []
+        if self.silent:
+            return None
+        return [child for child in self.children if text in (self._owns.get(child) or ())]
+
+
+def route(rows: Iterable[Row], rule: Rule, owners: Owners, *, parent: str) -> Routed:
+    """Deal the rows of the parent to the children that they belong to."""
     assert rule.route is not None
-    paths = {rule.route.path.format(parent=parent, child=child): child for child in children}
-    dealt: dict[str, list[Row]] = {child: [] for child in children}
+    dealt: dict[str, list[Row]] = {child: [] for child in owners.children}
     findings: list[Finding] = []
     aside: set[Key] = set()
-    silent = [child for child in children if owners.get(child) is None]
     unknown = 0
     for row in rows:
-        value = row.route if isinstance(row.route, str) else ""
-        path, separator, _ = value.rpartition("@")
-        owner = paths.get(path if separator else value)
-        if owner is not None:
-            dealt[owner].append(row)
-        elif separator or rule.route.else_where_exists is None:
-            findings.append(_orphan(rule, row, parent, f"no child has the path {path or value!r}"))
+        claimed = owners.of(row.route)
+        if claimed is None:
+            unknown += 1
+            aside.add(row.key)
+        elif len(claimed) == 1:
+            dealt[claimed[0]].append(row)
+        elif claimed:
+            findings.append(_ambiguous(rule, row, parent, claimed))
+            aside.add(row.key)
         else:
-            claimed = [child for child in children if value in (owners.get(child) or ())]
-            if silent:
-                unknown += 1
-                aside.add(row.key)
-            elif len(claimed) == 1:
-                dealt[claimed[0]].append(row)
-            elif claimed:
-                findings.append(_ambiguous(rule, row, parent, claimed))
-                aside.add(row.key)
-            else:
-                findings.append(_orphan(rule, row, parent, f"no child has it in {_place(rule)}"))
+            findings.append(_orphan(rule, row, parent))
+    silent = ", ".join(owners.silent)
     reasons = (
-        (f"{unknown} rows without a cell path: {', '.join(silent)} could not be asked whose they are",)
+        (f"{unknown} rows without a cell path: {silent} could not be asked whose they are",)
         if unknown
         else ()
     )
@@ -80,8 +92,12 @@ def _place(rule: Rule) -> str:
     return f"{look_up.table}.{look_up.column}" if look_up else "its tables"
 
 
-def _orphan(rule: Rule, row: Row, parent: str, why: str) -> Finding:
+def _orphan(rule: Rule, row: Row, parent: str) -> Finding:
     assert rule.route is not None
+    value = row.route if isinstance(row.route, str) else ""
+    path, separator, _ = value.rpartition("@")
+    with_path = separator or rule.route.else_where_exists is None
+    why = f"no child has the path {path or value!r}" if with_path else f"no child has it in {_place(rule)}"
     message = (
         f"{rule.table}.{rule.route.column} {row.route!r} in {parent} belongs to no child: {why}; "
         f"correct or remove the row ({rule.named(row.key)})"

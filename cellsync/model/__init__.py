@@ -27,7 +27,7 @@ from cellsync.model.differences import (
     TableResult,
 )
 from cellsync.model.plans import Change, Plan, Reference, Refusal, Skipped, Stored
-from cellsync.model.reading import Bucketing, Digest, Join, Pairing, Projected, Projection, Row
+from cellsync.model.reading import Bucketing, Digest, Fold, Join, Pair, Pairing, Projected, Projection, Row
 from cellsync.model.results import (
     CellFailure,
     CellResult,
@@ -100,6 +100,7 @@ __all__ = [
     "Fate",
     "Feature",
     "Finding",
+    "Fold",
     "ForeignKey",
     "Gate",
     "Health",
@@ -117,6 +118,7 @@ __all__ = [
     "Notice",
     "Outcome",
     "Pack",
+    "Pair",
     "Pairing",
     "Plan",
     "Position",

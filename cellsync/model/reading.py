@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import NamedTuple
 
 from cellsync.model.rules import Rule, SoftDelete
@@ -54,6 +55,10 @@ class Projection:
     """The column whose raw value says which child a row belongs to."""
     age: tuple[str, ...] = ()
     """Columns that say since when a row is what it is; the latest one counts."""
+    ranged: bool = False
+    """True when the key is one integer that is never NULL and that an index begins with."""
+    unique: bool = False
+    """True when the schema lets no two live rows have one key."""
     parent: str
     child: str
     """The names that transforms may use."""
@@ -73,6 +78,15 @@ class Row(NamedTuple):
     """True when the soft-delete column is NULL: neither live nor deleted to its application."""
 
 
+class Fold(str, Enum):
+    """How the SHA-1 of an encoded row becomes 64 bits; both sides of an edge must fold alike."""
+
+    CRC = "crc"
+    """CRC32 and CRC32C of it, side by side: the quicker way, from MariaDB 10.8 on."""
+    CUT = "cut"
+    """Its first 64 bits."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Bucketing:
     """How the rows of a table are dealt into buckets, the same way on both sides.
@@ -83,15 +97,32 @@ class Bucketing:
 
     width: int | None = None
     count: int | None = None
+    fold: Fold = Fold.CUT
 
 
-@dataclass(frozen=True, kw_only=True)
-class Digest:
+class Digest(NamedTuple):
     """Count and checksum of the projected rows of one bucket, computed inside the server."""
 
     bucket: int
     rows: int
+    """How many rows there are, those in limbo left out."""
     checksum: int
+    odd: bool = False
+    """True when some row must be looked at whatever the other side holds: it is in limbo, refers to
+    nothing, or has the key of another row."""
+    route: Value = None
+    """Whose rows they are, where the projection is routed: a bucket has a digest for each owner."""
+
+
+class Pair(NamedTuple):
+    """The key of one row and the checksum of the rest of it."""
+
+    key: Key
+    checksum: int
+    bucket: int
+    odd: bool = False
+    """True when the row is in limbo or refers to nothing."""
+    route: Value = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,15 +8,13 @@ the end of the stage, and a cell that fails is left out of the next one.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Union
+from dataclasses import replace
+from typing import Any
 
-from cellsync import db, diff
-from cellsync.diff import Routed
+from cellsync import diff
 from cellsync.errors import ReadFailed
 from cellsync.model import (
     Action,
-    Cell,
     CellFailure,
     CellResult,
     Direction,
@@ -32,22 +30,11 @@ from cellsync.model import (
     TableFailure,
     TableResult,
 )
-from cellsync.run.look import State, needed, opened, unfit
+from cellsync.run.digesting import bucketings, suspected
+from cellsync.run.look import State, opened, unfit
 from cellsync.run.planning import Found, Paired, planned, report, worst
-from cellsync.run.request import Prepared, Request, each_cell
-
-
-@dataclass(frozen=True, kw_only=True)
-class Want:
-    """One reading of one database: a whole projection, or some keys of it."""
-
-    projection: Projection
-    keys: tuple[Key, ...] | None = None
-    tombstones: bool = False
-
-
-Got = Mapping[tuple[str, Want], Union[tuple[Row, ...], ReadFailed]]
-"""(cell, reading) -> its rows, or why there are none."""
+from cellsync.run.reading import Got, Router, Rows, Want, failed, read
+from cellsync.run.request import Prepared, Request
 
 
 def compare(request: Request) -> Prepared:
@@ -114,7 +101,7 @@ def _pair(
     if admitted is None and rule.when is not None:
         error = f"whether {rule.when.text!r} holds cannot be told from {state.looks[state.parent].version!r}"
     if error is not None:
-        return _failed(rule, error)
+        return failed(rule, error)
     paired = diff.pair(
         rule,
         state.request.ruleset,
@@ -125,55 +112,31 @@ def _pair(
     )
     lost = [other for other in rule.references.values() if isinstance(pairs.get(other), TableFailure)]
     if lost and isinstance(paired, Pairing):
-        return _failed(rule, f"refers to {', '.join(sorted(set(lost)))}, which could not be compared")
+        return failed(rule, f"refers to {', '.join(sorted(set(lost)))}, which could not be compared")
     return paired
-
-
-def _failed(rule: Rule, error: str) -> TableFailure:
-    return TableFailure(rule=rule.id, table=rule.table, direction=rule.direction, error=error)
-
-
-# -- Reading -----------------------------------------------------------------------------------
-
-
-def _read(state: State, wants: Mapping[str, Sequence[Want]]) -> Got:
-    """Read from all cells at once, each in one snapshot; what one cell wants twice is read once."""
-    cells = [cell for cell in needed(state.request) if wants.get(cell.name)]
-    readings = {cell.name: list(dict.fromkeys(wants[cell.name])) for cell in cells}
-
-    def task(cell: Cell) -> dict[Want, tuple[Row, ...] | ReadFailed]:
-        database = state.databases[cell.name]
-        with database.snapshot():
-            return {want: _rows(database, want) for want in readings[cell.name]}
-
-    got: dict[tuple[str, Want], tuple[Row, ...] | ReadFailed] = {}
-    for name, rows in each_cell(state.pool, task, cells).items():
-        for want in readings[name]:
-            got[name, want] = ReadFailed(rows.error) if isinstance(rows, CellFailure) else rows[want]
-    return got
-
-
-def _rows(database: db.Database, want: Want) -> tuple[Row, ...] | ReadFailed:
-    try:
-        return tuple(database.rows(want.projection, keys=want.keys, tombstones=want.tombstones))
-    except ReadFailed as error:
-        return error
 
 
 # -- Comparing ---------------------------------------------------------------------------------
 
 
 def _compared(state: State, pairs: Mapping[str, Paired]) -> dict[str, dict[str, TableResult]]:
-    """Compare all edges from one reading of every database."""
-    wants: dict[str, list[Want]] = {}
+    """Compare all edges from one reading of every database, or digests of it."""
+    router = Router(state)
+    dealt = bucketings(state, pairs)
+    wants: dict[str, list[Want[Any]]] = {}
     for pairing in _pairings(pairs):
-        wants.setdefault(pairing.desired_cell, []).append(Want(projection=pairing.desired))
-        wants.setdefault(pairing.existing_cell, []).append(Want(projection=pairing.existing))
-    got = _read(state, wants)
-    router = _Router(state)
+        if pairing.rule.id not in dealt:
+            wants.setdefault(pairing.desired_cell, []).append(Rows(projection=pairing.desired))
+            wants.setdefault(pairing.existing_cell, []).append(Rows(projection=pairing.existing))
+    got = read(state, wants)
+    large = suspected(state, pairs, dealt, router)
     return {
         child: {
-            rule: _table(state, paired, child, got, router) if isinstance(paired, Pairing) else paired
+            rule: large[child, rule]
+            if (child, rule) in large
+            else _table(state, paired, child, got, router)
+            if isinstance(paired, Pairing)
+            else paired
             for rule, paired in pairs[child].items()
         }
         for child in pairs
@@ -185,50 +148,17 @@ def _pairings(pairs: Mapping[str, Paired]) -> Iterator[Pairing]:
         yield from (each for each in paired.values() if isinstance(each, Pairing))
 
 
-class _Router:
-    """Deal the parent's rows to the children, once for all children that share a reading."""
-
-    def __init__(self, state: State) -> None:
-        self._state = state
-        self._routed: dict[Projection, Routed] = {}
-
-    def route(self, rule: Rule, projection: Projection, rows: Sequence[Row]) -> Routed:
-        """Return the routing of a whole reading of the parent."""
-        if projection not in self._routed:
-            self._routed[projection] = self.again(rule, rows)
-        return self._routed[projection]
-
-    def again(self, rule: Rule, rows: Sequence[Row]) -> Routed:
-        """Return the routing of some rows of the parent."""
-        children = [child.name for child in self._state.request.topology.children]
-        return diff.route(
-            rows,
-            rule,
-            parent=self._state.parent,
-            children=children,
-            owners={child: self._owned(rule, child) for child in children},
-        )
-
-    def _owned(self, rule: Rule, child: str) -> frozenset[str] | None:
-        look_up = rule.route.else_where_exists if rule.route else None
-        if look_up is None or child not in self._state.looks:
-            return None
-        owned = self._state.looks[child].owns[look_up]
-        return owned if isinstance(owned, frozenset) else None
-
-
-def _table(state: State, pairing: Pairing, child: str, got: Got, router: _Router) -> TableResult:
-    desired = got[pairing.desired_cell, Want(projection=pairing.desired)]
-    existing = got[pairing.existing_cell, Want(projection=pairing.existing)]
-    for rows in (desired, existing):
-        if isinstance(rows, ReadFailed):
-            return _failed(pairing.rule, str(rows))
-    assert not isinstance(desired, ReadFailed) and not isinstance(existing, ReadFailed)
+def _table(state: State, pairing: Pairing, child: str, got: Got, router: Router) -> TableResult:
+    try:
+        desired = got.of(pairing.desired_cell, Rows(projection=pairing.desired))
+        existing = got.of(pairing.existing_cell, Rows(projection=pairing.existing))
+    except ReadFailed as error:
+        return failed(pairing.rule, str(error))
     if pairing.rule.route is None:
         return diff.compare(pairing, desired, existing, child=child)
     down = pairing.rule.direction is Direction.DOWN
     projection, rows = (pairing.desired, desired) if down else (pairing.existing, existing)
-    routed = router.route(pairing.rule, projection, rows)
+    routed = router.whole(pairing.rule, projection, rows)
     mine = routed.rows[child]
     table = diff.compare(
         pairing,
@@ -258,7 +188,7 @@ def _confirmed(
         return found
     _settle(state, pairs, asked)
     wants = _again(pairs, asked, first)
-    got = _read(state, {cell: [*wanted.values()] for cell, wanted in wants.items()})
+    got = read(state, {cell: [*wanted.values()] for cell, wanted in wants.items()})
     for child, rule in asked:
         pairing, table = pairs[child][rule], first[child][rule]
         assert isinstance(pairing, Pairing) and isinstance(table, TableDiff)
@@ -277,7 +207,7 @@ def _settle(state: State, pairs: Mapping[str, Paired], asked: Mapping[tuple[str,
         state.request.sleep(longest)
 
 
-_Wants = Mapping[str, Mapping[tuple[Projection, bool], Want]]
+_Wants = Mapping[str, Mapping[tuple[Projection, bool], Rows]]
 """Cell -> (projection, tombstones) -> the reading; one for all children that share it."""
 
 
@@ -301,7 +231,7 @@ def _again(
             add(pairing.desired_cell, pairing.desired, extras, tombstones=True)
     return {
         cell: {
-            (projection, dead): Want(projection=projection, keys=tuple(wanted), tombstones=dead)
+            (projection, dead): Rows(projection=projection, keys=tuple(wanted), tombstones=dead)
             for (projection, dead), wanted in readings.items()
         }
         for cell, readings in keys.items()
@@ -317,27 +247,31 @@ def _confirm(
     wants: _Wants,
     got: Got,
 ) -> TableResult:
-    router = _Router(state)
+    down = pairing.rule.direction is Direction.DOWN
+    router, routed = Router(state), None
 
     def rows(cell: str, projection: Projection, *, tombstones: bool = False) -> Sequence[Row]:
         want = wants[cell].get((projection, tombstones))
-        result = got[cell, want] if want is not None else ()
-        if isinstance(result, ReadFailed):
-            raise result
-        routed = pairing.rule.route is not None and cell == state.parent and not tombstones
-        return router.again(pairing.rule, result).rows[child] if routed else result
+        return got.of(cell, want) if want is not None else ()
 
     try:
-        return diff.confirm(
+        desired = rows(pairing.desired_cell, pairing.desired)
+        existing = rows(pairing.existing_cell, pairing.existing)
+        if pairing.rule.route is not None:
+            routed = router.again(pairing.rule, desired if down else existing)
+            desired, existing = (routed.rows[child], existing) if down else (desired, routed.rows[child])
+        confirmed = diff.confirm(
             pairing,
             table,
-            rows(pairing.desired_cell, pairing.desired),
-            rows(pairing.existing_cell, pairing.existing),
+            desired,
+            existing,
             child=child,
+            routed=routed,
             colliding=lambda key: tuple(
                 state.databases[pairing.existing_cell].rows(pairing.existing, keys=[key])
             ),
             tombstones=rows(pairing.desired_cell, pairing.desired, tombstones=True),
         )
     except ReadFailed as error:
-        return _failed(pairing.rule, str(error))
+        return failed(pairing.rule, str(error))
+    return confirmed

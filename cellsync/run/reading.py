@@ -1,0 +1,161 @@
+"""Read from all cells at once: whole tables, digests, or the rows of some keys.
+
+What is to be read is a value, so what several children need of the parent is read once for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar, Union
+
+from cellsync import db, diff
+from cellsync.diff import Owners, Routed
+from cellsync.errors import ReadFailed
+from cellsync.model import (
+    Bucketing,
+    Cell,
+    CellFailure,
+    Digest,
+    Key,
+    Pair,
+    Projection,
+    Row,
+    Rule,
+    TableFailure,
+)
+from cellsync.run.look import State, needed
+from cellsync.run.request import each_cell
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Want(Hashable, Protocol[T_co]):
+    """One reading of one database."""
+
+    def read(self, database: db.Database) -> Sequence[T_co]:
+        """Read to the end. Raises ReadFailed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """The rows of a projection, or of some of its keys."""
+
+    projection: Projection
+    keys: tuple[Key, ...] | None = None
+    tombstones: bool = False
+
+    def read(self, database: db.Database) -> Sequence[Row]:
+        """Read the rows."""
+        return tuple(database.rows(self.projection, keys=self.keys, tombstones=self.tombstones))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Digests:
+    """The digests of a projection."""
+
+    projection: Projection
+    bucketing: Bucketing
+
+    def read(self, database: db.Database) -> Sequence[Digest]:
+        """Read the digests."""
+        return tuple(database.digest(self.projection, self.bucketing))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairs:
+    """The keys and checksums of some buckets of a projection, or of all."""
+
+    projection: Projection
+    bucketing: Bucketing
+    buckets: tuple[int, ...] | None
+
+    def read(self, database: db.Database) -> Sequence[Pair]:
+        """Read the pairs."""
+        return tuple(database.pairs(self.projection, self.bucketing, self.buckets))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """The smallest and the largest key of a projection; nothing where the table is empty."""
+
+    projection: Projection
+
+    def read(self, database: db.Database) -> Sequence[tuple[int, int]]:
+        """Read the two."""
+        span = database.span(self.projection)
+        return () if span is None else (span,)
+
+
+@dataclass(frozen=True)
+class Got:
+    """What was read."""
+
+    _results: Mapping[tuple[str, Want[Any]], Union[Sequence[Any], ReadFailed]]
+
+    def of(self, cell: str, want: Want[T_co]) -> Sequence[T_co]:
+        """Return what one reading of one cell gave. Raises ReadFailed where it failed."""
+        result = self._results[cell, want]
+        if isinstance(result, ReadFailed):
+            raise result
+        return result
+
+
+def read(state: State, wants: Mapping[str, Sequence[Want[Any]]]) -> Got:
+    """Read from all cells at once, each in one snapshot; what one cell wants twice is read once."""
+    cells = [cell for cell in needed(state.request) if wants.get(cell.name)]
+    readings = {cell.name: list(dict.fromkeys(wants[cell.name])) for cell in cells}
+
+    def task(cell: Cell) -> dict[Want[Any], Sequence[Any] | ReadFailed]:
+        database = state.databases[cell.name]
+        with database.snapshot():
+            return {want: _read(database, want) for want in readings[cell.name]}
+
+    results: dict[tuple[str, Want[Any]], Sequence[Any] | ReadFailed] = {}
+    for name, found in each_cell(state.pool, task, cells).items():
+        for want in readings[name]:
+            results[name, want] = ReadFailed(found.error) if isinstance(found, CellFailure) else found[want]
+    return Got(results)
+
+
+def _read(database: db.Database, want: Want[Any]) -> Sequence[Any] | ReadFailed:
+    try:
+        return want.read(database)
+    except ReadFailed as error:
+        return error
+
+
+def failed(rule: Rule, error: str) -> TableFailure:
+    """Return the result of a rule that could not be compared."""
+    return TableFailure(rule=rule.id, table=rule.table, direction=rule.direction, error=error)
+
+
+class Router:
+    """Deal the parent's rows to the children, once for all children that share a reading."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._routed: dict[Projection, Routed] = {}
+
+    def whole(self, rule: Rule, projection: Projection, rows: Sequence[Row]) -> Routed:
+        """Return the routing of a whole reading of the parent."""
+        if projection not in self._routed:
+            self._routed[projection] = self.again(rule, rows)
+        return self._routed[projection]
+
+    def again(self, rule: Rule, rows: Sequence[Row]) -> Routed:
+        """Return the routing of some rows of the parent."""
+        return diff.route(rows, rule, self.owners(rule), parent=self._state.parent)
+
+    def owners(self, rule: Rule) -> Owners:
+        """Return who owns the values of a routed rule."""
+        children = [child.name for child in self._state.request.topology.children]
+        owns = {child: self._owned(rule, child) for child in children}
+        return Owners(rule, parent=self._state.parent, children=children, owns=owns)
+
+    def _owned(self, rule: Rule, child: str) -> frozenset[str] | None:
+        look_up = rule.route.else_where_exists if rule.route else None
+        if look_up is None or child not in self._state.looks:
+            return None
+        owned = self._state.looks[child].owns[look_up]
+        return owned if isinstance(owned, frozenset) else None
