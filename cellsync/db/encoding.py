@@ -61,7 +61,7 @@ def hashed(encoding: str, fold: Fold) -> str:
     Where a row is larger than a server's ``max_allowed_packet``, its encoding is NULL there: it gets
     a random hash, so that it is always looked at.
     """
-    sha = f"SHA1(IFNULL({encoding}, UUID()))"
+    sha = f"SHA1(IFNULL({encoding}, RAND()))"
     if fold is Fold.CRC:
         return f"((CRC32({_VARIABLE} \\:= {sha}) << 32) | CRC32C({_VARIABLE}))"
     return f"CAST(CONV(LEFT({sha}, 16), 16, 10) AS UNSIGNED)"
