@@ -4,8 +4,9 @@ The encoding is injective, whatever bytes the columns hold. First come fields th
 with commas between them: the lengths of the texts ('' for NULL), then numbers, times and the hashes
 of what may be very long ('' for NULL). Then comes 0x1F, and then the texts, end to end.
 
-Every literal is binary, so that the server converts no text on the way; only text in another
-charset than Unicode's or ASCII is converted, as both sides need not store it alike.
+What stands between the fields is cast to binary, which makes all of it binary: otherwise one text
+in the connection's charset would have the server convert all others, at twice the cost. Only text
+in another charset than Unicode's or ASCII is converted, as both sides need not store it alike.
 
 The hash of a row is 64 bits of the SHA-1 of its encoding. That is not linear: with a plain CRC, one
 change made to two rows would cancel itself. Sets of rows have the exclusive or of their hashes.
@@ -52,7 +53,7 @@ def encoded(scalars: Sequence[Scalar], flags: Sequence[str]) -> str:
     fields += [f"IFNULL({scalar.encoded()}, x'')" for scalar in scalars if scalar.plain]
     fields += flags
     tail = "".join(f", IFNULL({text}, x'')" for text in texts)
-    return f"CONCAT(CONCAT_WS(x'2C', {', '.join(fields)}), x'1F'{tail})"
+    return f"CONCAT(CONCAT_WS(CAST(x'2C' AS BINARY), {', '.join(fields)}), CAST(x'1F' AS BINARY){tail})"
 
 
 def hashed(encoding: str, fold: Fold) -> str:
