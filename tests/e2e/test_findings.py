@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import nova
+import pytest
 from deployment import Deployment
+
+pytestmark = pytest.mark.usefixtures("compared_by")
 
 
 def _finding(cells: Deployment, rule: str, code: str) -> list[tuple[str, str]]:

@@ -14,6 +14,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from servers import Server, checksums
 
+from cellsync.diff import digests
 from cellsync.model import Action, Kind, TableDiff
 
 TABLES = (
@@ -134,6 +135,16 @@ _runs = count(1)
 OUTSIDE = "SELECT * FROM nodes WHERE scope = 'out' ORDER BY id"
 
 
+@pytest.fixture(params=["rows", "digests"])
+def compared_by(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Compare small tables as large ones are compared, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "digests":
+            patch.setattr(digests, "READ_WHOLE", -1)
+        yield
+
+
+@pytest.mark.usefixtures("compared_by")
 @pytest.mark.parametrize("soft", [False, True], ids=["delete", "soft delete"])
 @settings(max_examples=15, phases=NO_SHRINKING)
 @given(desired=sides(), existing=sides())

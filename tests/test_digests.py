@@ -1,0 +1,280 @@
+"""Digests: unequal rows have unequal ones, and they cost what they should."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import servers
+import sqlalchemy as sa
+from edges import Stand, execute, opened, result, rows, ruleset
+from servers import AnyServer, Server
+
+from cellsync.db.schema import family
+from cellsync.diff import digests
+from cellsync.model import Bucketing, Family, Fold, Projected, Projection, Status
+
+MakeDatabase = Callable[..., str]
+
+
+def projection(table: str, key: str, **types: str) -> Projection:
+    """Return a projection of a table whose primary key is ``id``; ``types`` are those of its columns."""
+    parts = {name: Projected(column=name, family=family(kind)) for name, kind in types.items()}
+    return Projection(
+        rule=table,
+        table=table,
+        key=(parts.pop(key),),
+        columns=tuple(parts.values()),
+        identity=("id",),
+        identity_families=(Family.INTEGER,),
+        ranged=True,
+        unique=True,
+        parent="api",
+        child="c1",
+    )
+
+
+# -- Unequal rows, unequal digests -------------------------------------------------------------
+
+TEXTS = ["", "NULL", "N", ",", ",,", "1", "1,", "0", "00", "a", "b", "ab", "#", "a#b", "b#", "a,b", " ", "a ",
+         "\x1f", "\x1e", "\x1f,", "A", "é", "\\", "'", "0,0"]  # fmt: skip
+MIXED = """
+CREATE TABLE mixed (
+    id int PRIMARY KEY AUTO_INCREMENT,
+    a varchar(20) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin, b varchar(20) CHARACTER SET latin1,
+    c int, d varbinary(20), e float, f text CHARACTER SET utf8mb3
+)"""
+
+
+def union(*literals: str) -> str:
+    """Return a derived table with one column ``v``."""
+    return "(SELECT " + " UNION ALL SELECT ".join(f"{each} AS v" for each in literals) + ")"
+
+
+@pytest.mark.parametrize("fold", Fold)
+def test_rows_that_are_nearly_equal_have_unequal_checksums(
+    server: Server, database: MakeDatabase, fold: Fold
+) -> None:
+    """All pairs of more than 100,000 rows whose columns hold separators, lengths and forms of NULL."""
+    url = database(server)
+    execute(url, MIXED, "CREATE TABLE texts (t varchar(20) COLLATE utf8mb4_nopad_bin)")
+    with opened(url) as there, there.transaction():
+        for text in (None, *TEXTS):
+            there.insert("texts", {"t": text})
+    numbers, floats = union("NULL", "0", "-1", "10"), union("0", "0.1")
+    bytes_, null = union("x''", "x'31'", "x'00'", "x'1F2C'"), union("NULL")
+    execute(
+        url,
+        "INSERT INTO mixed (a, b, c, d, e, f) SELECT x.t, y.t, c.v, d.v, e.v, f.v "
+        f"FROM texts x, texts y, {numbers} c, {null} d, {floats} e, {bytes_} f",
+        "INSERT INTO mixed (a, b, c, d, e, f) SELECT x.t, y.t, c.v, d.v, e.v, f.v "
+        f"FROM texts x, texts y, {numbers} c, {bytes_} d, {null} e, {null} f",
+        "INSERT INTO mixed (a, b, c, d, e, f) SELECT NULL, NULL, n.seq, d.v, e.v, NULL "
+        f"FROM seq_1_to_10000 n, {bytes_} d, {floats} e",
+    )
+    types = {"a": "varchar", "b": "varchar", "c": "int", "d": "varbinary", "e": "float", "f": "text"}
+    with opened(url) as there:
+        checksums = [
+            pair.checksum
+            for pair in there.pairs(projection("mixed", "a", **types), Bucketing(count=1, fold=fold))
+        ]
+    ((count,),) = servers.sql(url, "SELECT COUNT(*) FROM mixed")
+    assert count == len(checksums) > 100_000
+    assert len(set(checksums)) == count
+
+
+THINGS = """
+CREATE TABLE things (id int PRIMARY KEY, off int NOT NULL, a varchar(9), b varchar(9)) COLLATE utf8mb4_bin"""
+WIDTH = 16
+BUCKETS = 2_000
+
+Thing = dict[str, Any]
+
+
+def edited(things: list[Thing], chance: random.Random) -> list[Thing]:
+    """Return the rows of one bucket after an edit of the kinds that linear checksums do not see."""
+    things = [dict(each) for each in things]
+    chosen = chance.sample(things, chance.choice([2, 2, 4, 8, 16]))
+    one, other = chosen[:2]
+    match chance.randrange(7):
+        case 0:  # the same change to an even number of rows
+            for each in chosen:
+                each["off"] = 1 - each["off"]
+        case 1:  # two rows swap a value
+            one["a"], other["a"] = other["a"], one["a"]
+        case 2:  # a value moves to the next column
+            one["a"], one["b"] = one["b"], one["a"]
+        case 3:  # NULL, '' and 'NULL'
+            one["a"] = chance.choice([None, "", "NULL"])
+        case 4:  # a letter moves over the separator
+            one["a"], one["b"] = f"{one['a']},", one["b"]
+        case 5:  # one row goes
+            things.remove(one)
+        case 6:
+            pass
+    return things
+
+
+def test_buckets_that_differ_have_unequal_digests(server: Server, database: MakeDatabase) -> None:
+    """2,000 buckets with an even number of equal flips, swaps, moved separators and forms of NULL."""
+    chance = random.Random(4)
+    texts = [None, "", "NULL", "x", "y", "x,", ",y"]
+    left = {
+        bucket: [
+            {"id": bucket * WIDTH + at, "off": 0, "a": chance.choice(texts), "b": chance.choice(texts)}
+            for at in range(WIDTH)
+        ]
+        for bucket in range(BUCKETS)
+    }
+    right = {bucket: edited(things, chance) for bucket, things in left.items()}
+    truth = {bucket for bucket in left if left[bucket] != right[bucket]}
+    found = []
+    for name, side in (("left", left), ("right", right)):
+        url = database(server, name=f"digest_{name}")
+        execute(url, THINGS)
+        with sa.create_engine(url).begin() as connection:
+            connection.execute(
+                sa.text("INSERT INTO things VALUES (:id, :off, :a, :b)"),
+                [each for things in side.values() for each in things],
+            )
+        by_range = Bucketing(width=WIDTH, fold=Fold.CRC)
+        columns = projection("things", "id", id="int", off="int", a="varchar", b="varchar")
+        with opened(url) as there:
+            found.append({digest.bucket: digest for digest in there.digest(columns, by_range)})
+    assert set(digests.differing(*found)) == truth
+    assert BUCKETS // 2 < len(truth) < BUCKETS
+
+
+def test_negative_keys_are_in_the_buckets_that_are_read(server: Server, database: MakeDatabase) -> None:
+    """DIV cuts towards zero, so bucket 0 is wider; every row is found in the bucket that was said."""
+    url = database(server)
+    execute(url, THINGS, "INSERT INTO things SELECT CAST(seq AS SIGNED) - 50, 0, 'a', 'b' FROM seq_1_to_100")
+    columns = projection("things", "id", id="int", off="int", a="varchar", b="varchar")
+    by_range = Bucketing(width=7)
+    with opened(url) as there:
+        sizes = {digest.bucket: digest.rows for digest in there.digest(columns, by_range)}
+        for bucket, size in sizes.items():
+            assert [pair.bucket for pair in there.pairs(columns, by_range, [bucket])] == [bucket] * size
+        assert sum(sizes.values()) == len(list(there.pairs(columns, by_range, list(sizes)))) == 100
+
+
+# -- What it costs -----------------------------------------------------------------------------
+
+LARGE = "CREATE TABLE large (id int PRIMARY KEY, name varchar(40) NOT NULL, size int)"
+FILL = "INSERT INTO large SELECT seq, CONCAT('name of ', seq), seq FROM seq_1_to_20000"
+RULES = "rules: [{table: large, key: [id], surrogate: {id: preserve}}]"
+
+
+@contextmanager
+def counted() -> Iterator[Counter[str]]:
+    """Count the statements that are sent to each schema, once connected."""
+    counts: Counter[str] = Counter()
+
+    def count(connection: sa.Connection, *_: Any) -> None:
+        counts[str(connection.engine.url.database)] += 1
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", count)
+    try:
+        yield counts
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", count)
+
+
+def status(server: AnyServer, *names: str) -> dict[str, int]:
+    """Return some of a server's counters."""
+    listed = ", ".join(f"'{name}'" for name in names)
+    found = servers.sql(server.url("mysql"), f"SHOW GLOBAL STATUS WHERE Variable_name IN ({listed})")
+    return {str(name).lower(): int(value) for name, value in found}
+
+
+def handler_reads(server: AnyServer) -> int:
+    """Return how many rows a server has read, of whatever kind of table."""
+    return sum(status(server, "Handler_read_rnd_next", "Handler_read_next", "Handler_read_key").values())
+
+
+def fleet(servers: Mapping[str, AnyServer], database: MakeDatabase, children: int) -> Stand:
+    """Make a parent on one server, and children that are in step with it on another."""
+    urls = {"api": database(servers["parent"], name=f"large_{children}_api")}
+    urls |= {f"c{n}": database(servers["c1"], name=f"large_{children}_c{n}") for n in range(1, children + 1)}
+    for url in urls.values():
+        execute(url, LARGE, FILL, "ANALYZE TABLE large")
+    return Stand(urls, ruleset(RULES))
+
+
+def test_the_parent_is_read_once_for_all_children(
+    servers: Mapping[str, AnyServer], database: MakeDatabase
+) -> None:
+    """As many statements, and as many rows, for one child as for ten."""
+    found = []
+    for children in (1, 10):
+        stand = fleet(servers, database, children)
+        before = handler_reads(servers["parent"])
+        with counted() as counts:
+            report = stand.diff()
+        read = handler_reads(servers["parent"]) - before
+        assert all(cell.status is Status.IN_STEP for cell in report.cells)
+        parent = counts.pop(f"large_{children}_api")
+        assert max(counts.values()) <= 12, counts
+        found.append((parent, read))
+    (few, read_few), (many, read_many) = found
+    assert few == many
+    # What information_schema reads depends on how many schemas there are.
+    assert abs(read_many - read_few) < 200
+    assert read_few > 20_000
+
+
+def test_a_child_in_step_sends_less_than_two_bytes_a_row(
+    servers: Mapping[str, AnyServer], database: MakeDatabase
+) -> None:
+    """And with ten differences that are far apart, only their buckets as keys and checksums."""
+    stand = fleet(servers, database, 1)
+    before = status(servers["c1"], "Bytes_sent")
+    assert result(stand.diff(), "c1").status is Status.IN_STEP
+    in_step = status(servers["c1"], "Bytes_sent")["bytes_sent"] - before["bytes_sent"]
+    execute(
+        stand.urls["c1"],
+        "UPDATE large SET size = -1 WHERE id IN (5, 9000, 17000)",
+        "DELETE FROM large WHERE id = 12000",
+    )
+    before = status(servers["c1"], "Bytes_sent")
+    table = result(stand.diff(), "c1").tables[0]
+    sent = status(servers["c1"], "Bytes_sent")["bytes_sent"] - before["bytes_sent"]
+    assert sorted((d.kind.value, d.key[0]) for d in table.differences) == [  # type: ignore[union-attr]
+        ("changed", 5), ("changed", 9000), ("changed", 17000), ("missing", 12000)]  # fmt: skip
+    assert in_step < 2 * 20_000
+    # Four buckets of 256 keys, out of 79.
+    assert sent - in_step < 4 * 300 * 45
+
+
+def test_large_tables_are_repaired_and_undone(
+    servers: Mapping[str, AnyServer], database: MakeDatabase
+) -> None:
+    """What the digests find is written like anything else."""
+    stand = fleet(servers, database, 1)
+    child, query = stand.urls["c1"], "SELECT * FROM large ORDER BY id"
+    execute(
+        child,
+        "UPDATE large SET name = CONCAT(name, '!') WHERE id % 1000 = 1",
+        "DELETE FROM large WHERE id % 500 = 2",
+    )
+    before = rows(child, query)
+    repaired = result(stand.repair("r1"), "c1")
+    assert (repaired.counts.applied, repaired.problems) == (20 + 40, ())
+    assert rows(child, query) == rows(stand.urls["api"], query)
+    assert result(stand.diff(), "c1").status is Status.IN_STEP
+    stand.undo("r1", "r2")
+    assert rows(child, query) == before
+
+
+def test_a_rule_with_overrides_is_read_row_by_row(
+    servers: Mapping[str, AnyServer], database: MakeDatabase
+) -> None:
+    """The parent's digests are the same for all children, and an override is not."""
+    stand = fleet(servers, database, 1)
+    execute(stand.urls["c1"], "UPDATE large SET size = 7")
+    text = "rules: [{table: large, key: [id], surrogate: {id: preserve}, overrides: {c1: {size: 7}}}]"
+    assert result(Stand(stand.urls, ruleset(text)).diff(), "c1").status is Status.IN_STEP
