@@ -25,6 +25,7 @@ from cellsync.model import (
     Cell,
     DatabaseIdentity,
     Digest,
+    Family,
     Fold,
     Health,
     Identity,
@@ -350,13 +351,14 @@ class Database:
 
         Compared binary: a row whose key is equal under the collation only is another row.
         """
+        held = self.tables([join.table])[join.table].column(join.column)
         projection = Projection(
             rule=join.rule,
             table=join.table,
             key=join.key,
             columns=(),
             identity=(join.column,),
-            identity_families=(schema.family("bigint"),),
+            identity_families=(held.family if held else Family.INTEGER,),
             soft_delete=join.soft_delete,
             parent="",
             child="",

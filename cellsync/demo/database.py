@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import URL
 
 
@@ -33,25 +31,36 @@ def checksums(url: URL | str, *, tables: Sequence[str] | None = None) -> dict[st
         names = inspector.get_table_names() if tables is None else tables
         if connection.dialect.name == "mysql":
             connection.execute(sa.text("SET SESSION time_zone = '+00:00'"))  # TIMESTAMP is shown in it
-        return {name: _checksum(connection, name, inspector.get_columns(name)) for name in sorted(names)}
+        return {name: _checksum(connection, name, _columns(connection, name)) for name in sorted(names)}
 
 
-def _checksum(connection: sa.Connection, table: str, columns: Sequence[Any]) -> str:
+def _columns(connection: sa.Connection, table: str) -> dict[str, str]:
+    """Return the columns of a table and their types; SQLAlchemy does not know all types of MariaDB."""
+    if connection.dialect.name == "sqlite":
+        return {column["name"]: str(column["type"]) for column in sa.inspect(connection).get_columns(table)}
+    sql = (
+        "SELECT COLUMN_NAME, DATA_TYPE FROM information_schema.COLUMNS "
+        "WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = :name ORDER BY ORDINAL_POSITION"
+    )
+    return {str(row[0]): str(row[1]) for row in connection.execute(sa.text(sql), {"name": table})}
+
+
+def _checksum(connection: sa.Connection, table: str, columns: Mapping[str, str]) -> str:
     quote = connection.dialect.identifier_preparer.quote_identifier
     exact = _exact_sqlite if connection.dialect.name == "sqlite" else _exact_mariadb
-    chosen = ", ".join(exact(quote(column["name"]), column["type"]) for column in columns)
+    chosen = ", ".join(exact(quote(name), kind) for name, kind in columns.items())
     rows = connection.exec_driver_sql(f"SELECT {chosen} FROM {quote(table)}")
-    digest = hashlib.sha256(repr([column["name"] for column in columns]).encode())
+    digest = hashlib.sha256(repr([*columns]).encode())
     for line in sorted(repr(tuple(row)) for row in rows):
         digest.update(line.encode())
     return digest.hexdigest()
 
 
-def _exact_mariadb(column: str, kind: Any) -> str:
+def _exact_mariadb(column: str, kind: str) -> str:
     # A FLOAT prints six digits; as a DOUBLE it prints them all.
-    value = f"CAST({column} AS DOUBLE)" if isinstance(kind, mysql.FLOAT) else column
+    value = f"CAST({column} AS DOUBLE)" if kind == "float" else column
     return f"HEX(CAST({value} AS BINARY))"
 
 
-def _exact_sqlite(column: str, kind: Any) -> str:
+def _exact_sqlite(column: str, kind: str) -> str:
     return f"quote({column})"
