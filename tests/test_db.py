@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +76,16 @@ def projection(table: str, key: str, *columns: str, types: dict[str, str], **mor
         child="c1",
         **more,
     )
+
+
+def test_a_connection_that_asks_for_no_tls_reads_no_certificates(
+    schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyMySQL reads all of the system's for every connection; with many cells that takes longest of all."""
+    monkeypatch.setattr(ssl, "create_default_context", None)
+    for _ in range(2):
+        with opened(schema) as there:
+            assert there.query("SELECT 1")
 
 
 # -- Every type --------------------------------------------------------------------------------

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import ssl
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import pymysql
 import sqlalchemy
 from oslo_db import exception as oslo_errors
 from oslo_db.sqlalchemy import exc_filters
@@ -81,11 +83,23 @@ def engine(cell: Cell, timeouts: Timeouts) -> sqlalchemy.Engine:
                 **encryption,
             },
         )
+        event.listen(made, "do_connect", _connect)
         # First of all: SQLAlchemy looks at the session's sql_mode and quotes names by what it finds,
         # so it must not see the ANSI_QUOTES of a server whose sessions we then set otherwise.
         event.listen(made, "connect", _Prepare(timeouts), insert=True)
     exc_filters.register_engine(made)
     return made
+
+
+class _Connection(pymysql.connections.Connection):  # type: ignore[misc]
+    """A connection that shares its TLS context with others, where nothing is said about it."""
+
+    def _create_ssl_ctx(self, sslp: Any) -> ssl.SSLContext:
+        return super()._create_ssl_ctx(sslp) if sslp else tls.unverified()
+
+
+def _connect(dialect: object, record: object, arguments: list[Any], named: dict[str, Any]) -> _Connection:
+    return _Connection(*arguments, **named)
 
 
 _FOR_THE_DRIVER = {"unix_socket", "bind_address"}

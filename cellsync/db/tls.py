@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ssl
 
 from cellsync.model import Tls, Verify
@@ -57,3 +58,16 @@ def _present(made: ssl.SSLContext, wanted: Tls, cert: str) -> None:
 def _unusable(name: str, file: str, error: OSError) -> ValueError:
     why = "it holds no certificate in PEM form" if isinstance(error, ssl.SSLError) else error.strerror
     return ValueError(f"the {name} {file} cannot be read: {why}")
+
+
+@functools.cache
+def unverified() -> ssl.SSLContext:
+    """Return the context for a connection whose URL says nothing of TLS: encrypted where the server can.
+
+    PyMySQL makes the same for each connection anew, and reads all certificates of the system for it,
+    which takes longer than all of a small comparison and trusts nobody in the end.
+    """
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    made.check_hostname = False
+    made.verify_mode = ssl.CERT_NONE
+    return made
