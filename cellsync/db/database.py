@@ -147,7 +147,7 @@ class Database:
         return self._facts
 
     def tables(self, names: Iterable[str]) -> Mapping[str, Table]:
-        """Return those of the named tables that exist. Five queries on MariaDB."""
+        """Return those of the named tables that exist. Two queries on MariaDB, or three."""
         missing = set(names) - set(self._tables)
         read = schema.sqlite if self._dialect.name == "sqlite" else schema.mariadb
         if missing:
