@@ -278,3 +278,72 @@ def test_a_rule_with_overrides_is_read_row_by_row(
     execute(stand.urls["c1"], "UPDATE large SET size = 7")
     text = "rules: [{table: large, key: [id], surrogate: {id: preserve}, overrides: {c1: {size: 7}}}]"
     assert result(Stand(stand.urls, ruleset(text)).diff(), "c1").status is Status.IN_STEP
+
+
+SMALL = (
+    "CREATE TABLE services (id int PRIMARY KEY AUTO_INCREMENT, host varchar(40))",
+    "CREATE TABLE things (id int PRIMARY KEY AUTO_INCREMENT, name varchar(40) UNIQUE)",
+    "CREATE TABLE labels (id int PRIMARY KEY AUTO_INCREMENT, thing_id int REFERENCES things (id), "
+    "k varchar(9))",
+    "CREATE TABLE places (id int PRIMARY KEY AUTO_INCREMENT, thing_id int REFERENCES things (id), "
+    "host varchar(40))",
+    "CREATE TABLE migrate_version (version int)",
+    "INSERT INTO migrate_version VALUES (7)",
+    "INSERT INTO things (name) VALUES ('a'), ('b')",
+    "INSERT INTO labels (thing_id, k) SELECT id, 'k' FROM things",
+)
+SMALL_RULES = """
+rules:
+  - {table: things, key: [name]}
+  - {table: labels, key: [thing_id, k], references: {thing_id: things}}
+  - table: places
+    key: [thing_id, host]
+    references: {thing_id: things}
+    route: {column: host, path: "{parent}!{child}", else_where_exists: {table: services, column: host}}
+"""
+
+
+def test_small_tables_cost_twelve_statements_a_child(
+    servers: Mapping[str, AnyServer], database: MakeDatabase
+) -> None:
+    """And a number on the parent that does not grow with the children."""
+    parents = []
+    for children in (2, 20):
+        urls = {"api": database(servers["parent"], name=f"small_{children}_api")}
+        urls |= {f"c{n}": database(servers["c1"], name=f"small_{children}_{n}") for n in range(children)}
+        for number, url in enumerate(urls.values()):
+            host = f"INSERT INTO services (host) VALUES ('h{number}')"
+            place = f"INSERT INTO places (thing_id, host) SELECT id, 'h{number}' FROM things"
+            execute(url, *SMALL, host, place)
+        hosts = "INSERT INTO places (thing_id, host) SELECT id, CONCAT('h', seq) FROM things, seq_1_to_"
+        execute(urls["api"], "DELETE FROM places", f"{hosts}{children}")
+        with counted() as counts:
+            report = Stand(urls, ruleset(SMALL_RULES)).diff()
+        assert [cell.status for cell in report.cells] == [Status.IN_STEP] * children
+        parents.append(counts.pop(f"small_{children}_api"))
+        assert max(counts.values()) <= 12, counts
+    assert parents[0] == parents[1]
+
+
+NAMED = "CREATE TABLE named (id int PRIMARY KEY AUTO_INCREMENT, name varchar(40) NULL{unique}, size int)"
+
+
+@pytest.mark.parametrize("unique", [True, False])
+def test_a_key_that_occurs_twice_on_both_sides_is_found(
+    server: Server, database: MakeDatabase, unique: bool
+) -> None:
+    """The digests agree; where the schema keeps keys apart, NULL still escapes it."""
+    urls = {cell: database(server, name=f"twice_{cell}") for cell in ("api", "c1")}
+    twice = "NULL" if unique else "'name 7'"
+    for url in urls.values():
+        execute(
+            url,
+            NAMED.format(unique=" UNIQUE" if unique else ""),
+            "INSERT INTO named (name, size) SELECT CONCAT('name ', seq), seq FROM seq_1_to_9000",
+            f"INSERT INTO named (name, size) VALUES ({twice}, 7), ({twice}, 7)",
+            "ANALYZE TABLE named",
+        )
+    table = result(Stand(urls, ruleset("rules: [{table: named, key: [name]}]")).diff(), "c1").tables[0]
+    assert {(each.code, each.cell) for each in table.findings} == {  # type: ignore[union-attr]
+        ("duplicate-key", "api"), ("duplicate-key", "c1")}  # fmt: skip
+    assert table.differences == ()  # type: ignore[union-attr]

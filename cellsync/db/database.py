@@ -213,7 +213,7 @@ class Database:
         """Yield the digests of a projection; see ``diff.Reader``."""
         select = self._select(projection)
         doubled: set[int] = set()
-        if not projection.unique:
+        if projection.nullable or not projection.unique:
             doubled = {int(row[0]) for row in self._stream(select.doubles(bucketing))}  # type: ignore[arg-type]
         for record in self._stream(select.digests(bucketing)):
             digest = select.digest(record)

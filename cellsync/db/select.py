@@ -156,10 +156,15 @@ class Select:
         return Digest(int(bucket), int(rows), int(checksum), bool(odd), owner)  # type: ignore[arg-type]
 
     def doubles(self, bucketing: Bucketing) -> Statement:
-        """Return the SELECT of the buckets in which a key occurs more than once."""
+        """Return the SELECT of the buckets in which a key occurs more than once.
+
+        Where the schema keeps keys apart, only those with a NULL are looked at.
+        """
+        nulls = [f"t.{self._dialect.quote(name)} IS NULL" for name in self._projection.nullable]
+        condition = f"({' OR '.join(nulls) or '0'})" if self._projection.unique else None
         key = encoding.hashed(self._key_encoding(), bucketing.fold)
         grouped = [f"{self._bucket(bucketing)} AS bucket", f"{key} AS hash"]
-        sql = self._select(grouped)
+        sql = self._select(grouped, condition)
         return Statement(
             f"SELECT DISTINCT bucket FROM (SELECT bucket FROM ({sql}) AS h GROUP BY bucket, hash "
             "HAVING COUNT(*) > 1) AS d"

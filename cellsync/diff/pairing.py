@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -172,24 +172,25 @@ class _Sides:
             age=_age(rule, table),
             ranged=_ranged(rule, table, transformed=transformed),
             unique=self._unique(rule, table, parent_side=parent_side, transformed=transformed),
+            nullable=_nullable(table, rule.key),
             parent=self.parent,
             # Where no transform speaks of the child, all children share one reading.
             child=self.child if any("{child}" in sql for sql in used) else "",
         )
 
     def _unique(self, rule: Rule, table: Table, *, parent_side: bool, transformed: bool) -> bool:
-        """Say whether the schema lets no two live rows have one key."""
+        """Say whether the schema lets no two live rows have one key, unless it holds a NULL."""
         if transformed and any(name in rule.transforms for name in rule.key):
             return False
         for name in rule.key:
             target = self.ruleset.rule(rule.references.get(name, ""))
             if target is not None and target.id != rule.id:
                 referenced = self.table(parent_side=parent_side, rule=target)
-                if referenced is None or not self._unique(
-                    target, referenced, parent_side=parent_side, transformed=False
-                ):
+                if referenced is None or _nullable(referenced, target.key):
                     return False
-        return any(_keeps_unique(names, rule, table) for names in _unique_keys(table))
+                if not self._unique(target, referenced, parent_side=parent_side, transformed=False):
+                    return False
+        return any(_keeps_unique(names, rule) for names in _unique_keys(table))
 
     def _projected(
         self, rule: Rule, table: Table, name: str, *, parent_side: bool, transformed: bool
@@ -225,20 +226,20 @@ def _unique_keys(table: Table) -> Iterator[tuple[str, ...]]:
     yield from (index.columns for index in table.indexes if index.unique)
 
 
-def _keeps_unique(names: tuple[str, ...], rule: Rule, table: Table) -> bool:
-    """Say whether a unique key of the table lets no two live rows have the rule's key.
+def _keeps_unique(names: tuple[str, ...], rule: Rule) -> bool:
+    """Say whether a unique key of the table lets no two live rows have the rule's key, without a NULL.
 
-    NULL escapes it; the column of the soft delete holds one value in all live rows.
+    The column of the soft delete holds one value in all live rows.
     """
-    soft = {rule.soft_delete.column.lower()} if rule.soft_delete else set()
     known = {name.lower() for name in rule.key}
-    for name in names:
-        column = table.column(name)
-        if name.lower() in soft:
-            continue
-        if name.lower() not in known or column is None or column.nullable:
-            return False
-    return True
+    if rule.soft_delete:
+        known.add(rule.soft_delete.column.lower())
+    return all(name.lower() in known for name in names)
+
+
+def _nullable(table: Table, names: Iterable[str]) -> tuple[str, ...]:
+    columns = [table.column(name) for name in names]
+    return tuple(column.name for column in columns if column is not None and column.nullable)
 
 
 def _ranged(rule: Rule, table: Table, *, transformed: bool) -> bool:

@@ -58,7 +58,9 @@ class Projection:
     ranged: bool = False
     """True when the key is one integer that is never NULL and that an index begins with."""
     unique: bool = False
-    """True when the schema lets no two live rows have one key."""
+    """True when the schema lets no two live rows have one key, unless it holds a NULL."""
+    nullable: tuple[str, ...] = ()
+    """The key columns that may be NULL."""
     parent: str
     child: str
     """The names that transforms may use."""
