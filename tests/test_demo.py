@@ -23,8 +23,10 @@ SLEEPS = "import sys, time; print('asleep'); time.sleep(60)"
 
 # A demonstration whose command sleeps: sends a line at each step, so that a test knows where it is.
 SLEEPING_DEMO = f"""
-import sys
+import signal, sys
 from cellsync import demo
+# A job in the background of a script inherits it ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 echo = lambda text: print(text, flush=True)
 command = [sys.executable, "-c", {SLEEPS!r}]
 sys.exit(demo.run(backend=sys.argv[1], keep=False, echo=echo, cellsync=command))

@@ -1,0 +1,85 @@
+"""The data: a table like Nova's ``instances``, and the ways in which a copy of it is out of step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SCHEMA = "bench"
+
+TABLE = """
+CREATE TABLE instances (
+    created_at datetime, updated_at datetime, deleted_at datetime, id int PRIMARY KEY AUTO_INCREMENT,
+    internal_id int, user_id varchar(255), project_id varchar(255), image_ref varchar(255),
+    kernel_id varchar(255), ramdisk_id varchar(255), launch_index int, key_name varchar(255),
+    key_data mediumtext, power_state int, vm_state varchar(255), memory_mb int, vcpus int,
+    hostname varchar(255), host varchar(255), user_data mediumtext, display_name varchar(255),
+    display_description varchar(255), uuid varchar(36) NOT NULL, launched_at datetime, disabled tinyint,
+    UNIQUE KEY (uuid)
+) CHARACTER SET utf8mb3"""
+
+_UUID = "INSERT(INSERT(INSERT(INSERT(MD5({0}), 9, 0, '-'), 14, 0, '-'), 19, 0, '-'), 24, 0, '-')"
+FILL = f"""
+INSERT INTO instances
+SELECT '2015-01-01' + INTERVAL seq SECOND, '2015-02-01' + INTERVAL seq SECOND, NULL, seq, NULL,
+       MD5(seq % 100), MD5(seq % 50), {_UUID.format("seq % 1000")}, '', '', 0, CONCAT('key', seq % 1000),
+       IF(seq % 10 = 0, REPEAT('AAAAB3Nza', 20), NULL), 1, 'active', 2048, 2, CONCAT('host-', seq),
+       CONCAT('compute-', seq % 500), NULL, CONCAT('vm-', seq), CONCAT('description of ', seq),
+       {_UUID.format("seq")}, '2015-01-01' + INTERVAL seq SECOND, 0
+FROM seq_1_to_{{rows}}"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drift:
+    """How a child is out of step: of every ``step`` rows one is missing, one changed and one extra."""
+
+    name: str
+    step: int
+    """0: in step."""
+    first: int = 0
+    """Rows before this one are in step."""
+    last: int | None = None
+
+    def count(self, rows: int) -> int:
+        """Return how many rows are missing, as many as are changed, and as are extra."""
+        if not self.step:
+            return 0
+        last = min(rows, self.last or rows)
+        return sum(1 for number in range(self.first + 1, last + 1) if number % self.step == 1)
+
+    def statements(self) -> list[str]:
+        """Return what puts a copy out of step."""
+        if not self.step:
+            return []
+        span = f"id > {self.first} AND id <= {self.last or 2**31 - 1}"
+        names = (
+            "created_at, updated_at, internal_id, user_id, project_id, image_ref, vm_state, memory_mb, "
+            "vcpus, hostname, host, display_name, launched_at, disabled"
+        )
+        return [
+            f"CREATE TEMPORARY TABLE more AS SELECT * FROM instances WHERE id % {self.step} = 1 AND {span}",
+            f"DELETE FROM instances WHERE id % {self.step} = 1 AND {span}",
+            f"UPDATE instances SET vcpus = 9 WHERE id % {self.step} = 2 % {self.step} AND {span}",
+            f"INSERT INTO instances (id, uuid, {names}) "
+            f"SELECT id + 1000000000, CONCAT('x', SUBSTR(uuid, 2)), {names} FROM more",
+        ]
+
+
+def drifts(rows: int) -> list[Drift]:
+    """Return the drifts that are measured."""
+    few = max(3, rows // 33)
+    return [
+        Drift(name="in-step", step=0),
+        Drift(name="100-scattered", step=few),
+        Drift(name="100-clustered", step=3, first=rows // 2, last=rows // 2 + 99),
+        Drift(name="1%", step=300),
+        Drift(name="10%", step=30),
+    ]
+
+
+KEYS = {
+    # The ids of the parent and the child are the same, and are the key.
+    "int": "{table: instances, key: [id], surrogate: {id: preserve}, columns: {exclude: [updated_at]}}",
+    # The ids mean nothing; in the child they are others.
+    "uuid": "{table: instances, key: [uuid], columns: {exclude: [updated_at]}}",
+}
+MOVED = "UPDATE instances SET id = id + 100000000 ORDER BY id DESC"
