@@ -14,9 +14,20 @@ import sqlalchemy as sa
 from edges import Stand, execute, opened, result, rows, ruleset
 from servers import AnyServer, Server
 
+from cellsync import db
 from cellsync.db.schema import family
 from cellsync.diff import digests
-from cellsync.model import Bucketing, Family, Fold, Projected, Projection, Status
+from cellsync.errors import ExitCode, ReadFailed
+from cellsync.model import (
+    Bucketing,
+    Family,
+    Fold,
+    Projected,
+    Projection,
+    Status,
+    TableDiff,
+    TableFailure,
+)
 
 MakeDatabase = Callable[..., str]
 
@@ -347,3 +358,40 @@ def test_a_key_that_occurs_twice_on_both_sides_is_found(
     assert {(each.code, each.cell) for each in table.findings} == {  # type: ignore[union-attr]
         ("duplicate-key", "api"), ("duplicate-key", "c1")}  # fmt: skip
     assert table.differences == ()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("broken", ["span", "digest", "pairs"])
+@pytest.mark.parametrize("side", ["api", "c1"])
+def test_what_could_not_be_read_is_a_failure_of_its_rule(
+    servers: Mapping[str, AnyServer],
+    database: MakeDatabase,
+    monkeypatch: pytest.MonkeyPatch,
+    broken: str,
+    side: str,
+) -> None:
+    """Never a difference, never clean; the other rule goes on."""
+    stand = fleet(servers, database, 1)
+    for url in stand.urls.values():
+        execute(url, LARGE.replace("large", "other"), FILL.replace("large", "other"), "ANALYZE TABLE other")
+    execute(stand.urls["c1"], *(f"UPDATE {table} SET size = 0 WHERE id = 3" for table in ("large", "other")))
+    text = "rules:" + "".join(
+        f"\n  - {{table: {table}, key: [id], surrogate: {{id: preserve}}}}" for table in ("large", "other")
+    )
+    known = getattr(db.Database, broken)
+
+    def failing(self: db.Database, projection: Projection, *more: Any) -> Any:
+        if projection.table == "large" and self.cell.name == side:
+            raise ReadFailed("the connection is gone")
+        return known(self, projection, *more)
+
+    monkeypatch.setattr(db.Database, broken, failing)
+    report = Stand(stand.urls, ruleset(text)).diff()
+    large, other = result(report, "c1").tables
+    if broken == "span":  # only the parent is asked, and hashes do as well
+        assert isinstance(large, TableDiff)
+    else:
+        assert isinstance(large, TableFailure)
+        assert "the connection is gone" in large.error
+        assert report.exit_code is ExitCode.INCOMPLETE
+    assert isinstance(other, TableDiff)
+    assert [difference.key for difference in other.differences] == [(3,)]

@@ -57,9 +57,16 @@ def bucketings(state: State, pairs: Mapping[str, Paired]) -> dict[str, Bucketing
     fold = Fold.CRC if all(state.databases[cell].fold is Fold.CRC for cell in state.looks) else Fold.CUT
     found = {}
     for rule, pairings in large.items():
-        span = next(iter(got.of(state.parent, spans[rule])), None) if rule in spans else None
+        span = _span(state, got, spans[rule]) if rule in spans else None
         found[rule] = digests.bucketing(pairings[0], rows[rule], span, fold)
     return found
+
+
+def _span(state: State, got: Got, want: Span) -> tuple[int, int] | None:
+    try:
+        return next(iter(got.of(state.parent, want)), None)
+    except ReadFailed:
+        return None  # what stopped it stops the digests as well, and they fail by rule
 
 
 def _is_large(state: State, pairings: Sequence[Pairing], rows: int) -> bool:

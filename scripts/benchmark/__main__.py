@@ -64,7 +64,7 @@ def main(rows: int, rounds: int, chosen: tuple[str, ...], with_peers: bool, file
                     child=servers[1],
                     folder=folder,
                     key=key,
-                    count=drift.count(rows),
+                    counts=drift.counts(rows),
                     columns=columns,
                 )
                 contenders: list[Contender] = [*SCANS, Cellsync(), *(others if key == "int" else [])]

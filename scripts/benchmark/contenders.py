@@ -28,8 +28,8 @@ class Place:
     child: PrivateServer
     folder: Path
     key: str
-    count: int
-    """As many rows are missing, as many changed, and as many extra."""
+    counts: tuple[int, int, int]
+    """How many rows are missing, changed and extra."""
     columns: Sequence[str]
 
     @property
@@ -135,7 +135,7 @@ class Cellsync:
             return Answer(seconds=done.seconds, wrong=f"exit code {done.code}", peak_mb=done.peak_mb)
         table = json.loads(done.out.read_text())["cells"][0]["tables"][0]
         found = (table["missing"], table["changed"], table["extra"])
-        wrong = "" if found == (place.count,) * 3 else f"found {found} instead of {place.count} each"
+        wrong = "" if found == place.counts else f"found {found} instead of {place.counts}"
         return Answer(seconds=done.seconds, wrong=wrong, peak_mb=done.peak_mb)
 
 
@@ -157,7 +157,8 @@ class PtTableSync:
         text = done.out.read_text(errors="replace").splitlines()
         deletes = sum(line.startswith("DELETE") for line in text)
         writes = sum(line.startswith(("REPLACE", "INSERT", "UPDATE")) for line in text)
-        right = (deletes, writes) == (place.count, 2 * place.count)
+        missing, changed, extra = place.counts
+        right = (deletes, writes) == (extra, missing + changed)
         wrong = "" if right else f"exit code {done.code}, {deletes} deletes and {writes} writes"
         return Answer(seconds=done.seconds, wrong=wrong, peak_mb=done.peak_mb)
 
@@ -181,7 +182,8 @@ class Reladiff:
         done = measured(command, place.folder / "reladiff.out")
         lines = done.out.read_text(errors="replace").splitlines()
         minus, plus = (sum(line.startswith(sign) for line in lines) for sign in "-+")
-        right = (minus, plus) == (2 * place.count, 2 * place.count)
+        missing, changed, extra = place.counts
+        right = (minus, plus) == (missing + changed, changed + extra)
         wrong = "" if right else f"exit code {done.code}, {minus} rows only there and {plus} only here"
         return Answer(seconds=done.seconds, wrong=wrong, peak_mb=done.peak_mb)
 

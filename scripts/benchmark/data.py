@@ -39,12 +39,13 @@ class Drift:
     """Rows before this one are in step."""
     last: int | None = None
 
-    def count(self, rows: int) -> int:
-        """Return how many rows are missing, as many as are changed, and as are extra."""
+    def counts(self, rows: int) -> tuple[int, int, int]:
+        """Return how many rows are missing, changed and extra."""
         if not self.step:
-            return 0
-        last = min(rows, self.last or rows)
-        return sum(1 for number in range(self.first + 1, last + 1) if number % self.step == 1)
+            return 0, 0, 0
+        span = range(self.first + 1, min(rows, self.last or rows) + 1)
+        gone = sum(1 for number in span if number % self.step == 1)
+        return gone, sum(1 for number in span if number % self.step == 2 % self.step), gone
 
     def statements(self) -> list[str]:
         """Return what puts a copy out of step."""
