@@ -81,6 +81,7 @@ def _write(request: Request, edges: Sequence[Edge]) -> list[Written]:
             )
             return [_refused(edge, "wrong-database", message) for edge in edges]
         lock = db.NamedLock(stack.enter_context(db.connect(cell, request.timeouts)), identity.schema)
+        stack.callback(lock.release)
         try:
             lock.acquire()
             prepare(database, cell=cell.name)
