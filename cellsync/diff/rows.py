@@ -57,6 +57,7 @@ def compare(
         table=pairing.rule.table,
         direction=pairing.rule.direction,
         key=pairing.rule.key,
+        columns=pairing.columns,
         desired_rows=desired_side.count,
         existing_rows=existing_side.count,
         differences=differences,
@@ -186,52 +187,25 @@ def _differences(
     for key, row in wanted.items():
         other = held.get(key)
         if other is None:
-            yield Difference(
-                kind=Kind.MISSING,
-                key=key,
-                desired=row,
-                existing=None,
-                columns=tuple(_columns(pairing.columns, desired=row.values)),
-            )
+            yield Difference(kind=Kind.MISSING, key=key, desired=row, existing=None)
         elif row.values != other.values:
             columns = tuple(changed(pairing, row, other))
             if columns:
                 yield Difference(kind=Kind.CHANGED, key=key, desired=row, existing=other, columns=columns)
     for key, other in held.items():
         if key not in wanted:
-            yield Difference(
-                kind=Kind.EXTRA,
-                key=key,
-                desired=None,
-                existing=other,
-                columns=tuple(_columns(pairing.columns, existing=other.values)),
-            )
-
-
-def _columns(
-    names: Sequence[str],
-    *,
-    desired: tuple[KeyPart, ...] | None = None,
-    existing: tuple[KeyPart, ...] | None = None,
-) -> Iterator[ColumnDifference]:
-    for index, name in enumerate(names):
-        yield ColumnDifference(
-            column=name,
-            desired=desired[index] if desired else None,
-            existing=existing[index] if existing else None,
-        )
+            yield Difference(kind=Kind.EXTRA, key=key, desired=None, existing=other)
 
 
 def changed(pairing: Pairing, desired: Row, existing: Row) -> Iterator[ColumnDifference]:
     """Yield the compared columns that differ between two rows, by more than the rule tolerates."""
+    tolerances = pairing.rule.tolerance
     for name, wanted, held in zip(pairing.columns, desired.values, existing.values, strict=True):
-        if not _equal(wanted, held, pairing.rule.tolerance.get(name)):
-            yield ColumnDifference(column=name, desired=wanted, existing=held)
+        if wanted != held and not _near(wanted, held, tolerances.get(name)):
+            yield ColumnDifference(name, wanted, held)
 
 
-def _equal(desired: KeyPart, existing: KeyPart, tolerance: float | None) -> bool:
-    if desired == existing:
-        return True
+def _near(desired: KeyPart, existing: KeyPart, tolerance: float | None) -> bool:
     if tolerance is None or desired is None or existing is None:
         return False
     if isinstance(desired, (str, bytes, tuple, Dangling)) or isinstance(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Union
+from typing import NamedTuple, Union
 
 from cellsync.model.reading import Row
 from cellsync.model.rules import Action, Direction
@@ -20,8 +20,7 @@ class Kind(str, Enum):
     EXTRA = "extra"
 
 
-@dataclass(frozen=True, kw_only=True)
-class ColumnDifference:
+class ColumnDifference(NamedTuple):
     """A compared column that holds another value."""
 
     column: str
@@ -38,7 +37,7 @@ class Difference:
     desired: Row | None
     existing: Row | None
     columns: tuple[ColumnDifference, ...] = ()
-    """What changed. A missing row shows its desired, an extra row its existing values here."""
+    """What changed; empty where a whole row is missing or extra (see ``TableDiff.columns_of``)."""
     action: Action = Action.REPORT
     reason: str = ""
     """What it means, in the users' words."""
@@ -85,6 +84,8 @@ class TableDiff:
     direction: Direction
     key: tuple[str, ...]
     """The names of the key columns, for reading ``Difference.key``."""
+    columns: tuple[str, ...] = ()
+    """The names of the compared columns, for reading ``Row.values``."""
     desired_rows: int
     existing_rows: int
     differences: tuple[Difference, ...] = ()
@@ -97,6 +98,17 @@ class TableDiff:
     def count(self, kind: Kind) -> int:
         """Return the number of differences of that kind."""
         return sum(difference.kind is kind for difference in self.differences)
+
+    def columns_of(self, difference: Difference) -> tuple[ColumnDifference, ...]:
+        """Return what changed; of a missing row all desired, of an extra one all existing values."""
+        row = difference.desired or difference.existing
+        if difference.columns or difference.kind is Kind.CHANGED or row is None:
+            return difference.columns
+        wanted = difference.kind is Kind.MISSING
+        return tuple(
+            ColumnDifference(name, value if wanted else None, None if wanted else value)
+            for name, value in zip(self.columns, row.values, strict=True)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -62,19 +62,24 @@ def _soft_delete(difference: Difference, pairing: Pairing) -> tuple[Action, str]
 
 
 def _meaning(rule: Rule, difference: Difference, pairing: Pairing, names: Mapping[str, str]) -> str:
-    words = Words(names)
+    said = [(saying, text) for saying in rule.says if (text := _said(saying, difference.kind))]
     row = difference.desired or difference.existing
-    values: dict[str, KeyPart] = dict(zip(rule.key, difference.key, strict=True))
-    if row is not None:
+    values: dict[str, KeyPart] = dict(zip(rule.key, difference.key, strict=True)) if said else {}
+    if row is not None and said:
         values.update(zip(pairing.columns, row.values, strict=True))
+    for saying, text in said:
+        if all(values.get(name) == value for name, value in saying.rows.items()):
+            return text.format_map(_words(difference, values, names))
+    return _PLAIN[difference.kind].format(here=pairing.existing_cell, there=pairing.desired_cell)
+
+
+def _words(difference: Difference, values: Mapping[str, KeyPart], names: Mapping[str, str]) -> Words:
+    """Return what a saying may name: the row's columns, the cells, and what changed."""
+    words = Words(names)
     words.update({name: shown(value) for name, value in values.items()})
     words["was"] = _listed((d.column, d.existing) for d in difference.columns)
     words["now"] = _listed((d.column, d.desired) for d in difference.columns)
-    for saying in rule.says:
-        text = _said(saying, difference.kind)
-        if text and all(values.get(name) == value for name, value in saying.rows.items()):
-            return text.format_map(words)
-    return _PLAIN[difference.kind].format(here=pairing.existing_cell, there=pairing.desired_cell)
+    return words
 
 
 _PLAIN = {

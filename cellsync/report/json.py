@@ -110,11 +110,11 @@ def key(named: facts.Named) -> Object:
     return {column: value(part) for column, part in named}
 
 
-def columns(difference: Difference) -> Object:
+def columns(difference: Difference, table: TableDiff) -> Object:
     """Return column -> its desired and existing value."""
     return {
         each.column: {"desired": value(each.desired), "existing": value(each.existing)}
-        for each in difference.columns
+        for each in table.columns_of(difference)
     }
 
 
@@ -123,7 +123,7 @@ def difference(found: Difference, table: TableDiff) -> Object:
     return {
         "kind": found.kind.value,
         "key": key(facts.named(table.key, found.key)),
-        "columns": columns(found),
+        "columns": columns(found, table),
         "action": found.action.value,
         "reason": found.reason,
         "accepted": found.accepted or None,

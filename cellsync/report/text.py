@@ -18,6 +18,7 @@ from cellsync.model import (
     CellFailure,
     CellResult,
     Change,
+    ColumnDifference,
     Difference,
     Direction,
     JournaledChange,
@@ -283,8 +284,9 @@ def _difference_of(table: TableDiff, style: Style) -> Callable[[Difference], Ite
         if difference.reason:
             yield Line(words.shorten(difference.reason, style.prose), 2, Tone.TITLE)
         yield Line(fact, 3 if difference.reason else 2, Tone.QUIET if difference.reason else Tone.PLAIN)
-        if style.verbose and difference.columns and difference.kind is not Kind.CHANGED:
-            yield Line(_row(difference, style), 3, Tone.QUIET)
+        row = table.columns_of(difference) if style.verbose and difference.kind is not Kind.CHANGED else ()
+        if row:
+            yield Line(_row(difference.kind, row, style), 3, Tone.QUIET)
 
     return lines
 
@@ -311,9 +313,8 @@ def _steps(difference: Difference, style: Style) -> list[str]:
     return [f"{c.column}: {words.step(c.existing, c.desired, style.short)}" for c in difference.columns]
 
 
-def _row(difference: Difference, style: Style) -> str:
-    missing = difference.kind is Kind.MISSING
-    values = ((c.column, c.desired if missing else c.existing) for c in difference.columns)
+def _row(kind: Kind, row: Sequence[ColumnDifference], style: Style) -> str:
+    values = ((c.column, c.desired if kind is Kind.MISSING else c.existing) for c in row)
     return ", ".join(f"{column}: {words.value(value, style.short)}" for column, value in values)
 
 

@@ -152,7 +152,7 @@ def _held_back(rule: Rule, table: TableDiff, lacking: dict[str, set[Key]]) -> Ta
     own |= {d.key for d in table.differences if d.accepted and _is_lacking(rule, d)}
     more = any(lacking.values())
     while more:
-        differences = tuple(_held(rule, difference, lacking) for difference in table.differences)
+        differences = tuple(_held(rule, table, difference, lacking) for difference in table.differences)
         held = [new for old, new in zip(table.differences, differences, strict=True) if new is not old]
         own |= {difference.key for difference in held if _is_lacking(rule, difference)}
         table, more = replace(table, differences=differences), bool(held)
@@ -165,12 +165,14 @@ def _is_lacking(rule: Rule, difference: Difference) -> bool:
     return difference.kind is Kind.MISSING or (difference.kind is Kind.CHANGED and renamed)
 
 
-def _held(rule: Rule, difference: Difference, lacking: Mapping[str, set[Key]]) -> Difference:
+def _held(
+    rule: Rule, table: TableDiff, difference: Difference, lacking: Mapping[str, set[Key]]
+) -> Difference:
     row = difference.desired
     if row is None or difference.action not in (Action.INSERT, Action.UPDATE):
         return difference
     parts = dict(zip(rule.key, row.key, strict=True))
-    parts.update({column.column: column.desired for column in difference.columns})
+    parts.update({column.column: column.desired for column in table.columns_of(difference)})
     for column, other in rule.references.items():
         key = parts.get(column)
         if isinstance(key, tuple) and key in lacking.get(other, ()):

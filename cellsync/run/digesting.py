@@ -260,6 +260,7 @@ def _result(pairing: Pairing, sides: _Sides, suspicions: Sequence[Difference]) -
         table=pairing.rule.table,
         direction=pairing.rule.direction,
         key=pairing.rule.key,
+        columns=pairing.columns,
         desired_rows=sum(digest.rows for digest in sides.desired.values()),
         existing_rows=sum(digest.rows for digest in sides.existing.values()),
         differences=tuple({difference.key: difference for difference in suspicions}.values()),
