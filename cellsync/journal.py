@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
+from itertools import islice
 from typing import Any, Protocol
 
 import sqlalchemy as sa
@@ -25,6 +26,9 @@ VERSION = 1
 
 _STATEMENT = 1024
 """More bytes than an INSERT into these tables takes beside its values."""
+
+_ASKED = 1000
+"""Rows whose origin is asked for in one query."""
 
 _MAKING = "cellsync-journal"
 """The named lock under which the tables are made."""
@@ -450,22 +454,27 @@ def _joined(one: JournaledRun, other: JournaledRun) -> JournaledRun:
 
 
 def pushed(
-    session: Session, rules: Collection[str], *, database: str, origin_cell: str
-) -> Mapping[str, Mapping[Identity, Identity]]:
-    """Return, by rule, the rows that cellsync pushed to a database: primary key -> that of its origin.
+    session: Session, rule: str, identities: Iterable[Identity], *, database: str, origin_cell: str
+) -> Mapping[Identity, Identity]:
+    """Return which rows of a rule cellsync pushed to a database: primary key -> that of its origin.
 
-    Empty where there is no journal, or none that this login may see.
+    Only those of ``identities``. Empty where there is no journal, or none that this login may see.
     """
-    if not session.has_table(_PUSHED.name, schema=SCHEMA):
-        return {}
-    mine = sa.and_(
-        _PUSHED.c.database_name == database, _PUSHED.c.origin_cell == origin_cell, _PUSHED.c.rule.in_(rules)
-    )
-    found: dict[str, dict[Identity, Identity]] = {}
-    columns = (_PUSHED.c.rule, _PUSHED.c.identity, _PUSHED.c.origin)
-    for row in session.execute(sa.select(*columns).where(mine)).mappings():
-        known = found.setdefault(row["rule"], {})
-        known[codec.tuple_from_text(row["identity"])] = codec.tuple_from_text(row["origin"])
+    asked = map(codec.tuple_to_text, identities)
+    found: dict[Identity, Identity] = {}
+    part = list(islice(asked, _ASKED))
+    if not part or not session.has_table(_PUSHED.name, schema=SCHEMA):
+        return found
+    while part:
+        mine = sa.and_(
+            _PUSHED.c.database_name == database,
+            _PUSHED.c.origin_cell == origin_cell,
+            _PUSHED.c.rule == rule,
+            _PUSHED.c.identity.in_(part),
+        )
+        for row in session.execute(sa.select(_PUSHED.c.identity, _PUSHED.c.origin).where(mine)).all():
+            found[codec.tuple_from_text(row.identity)] = codec.tuple_from_text(row.origin)
+        part = list(islice(asked, _ASKED))
     return found
 
 

@@ -21,9 +21,12 @@ from cellsync import db, rules, run
 from cellsync.demo.database import connected
 from cellsync.diff import Pairing, pair
 from cellsync.model import (
+    Bucketing,
     Cell,
     CellResult,
     Endpoint,
+    Pair,
+    Projection,
     Report,
     Role,
     Rule,
@@ -50,6 +53,15 @@ def opened(url: str, name: str = "c1") -> Iterator[db.Database]:
     """Open one connection to a cell's database."""
     with db.connect(cell(name, url), TIMEOUTS) as database:
         yield database
+
+
+def pairs(
+    database: db.Database, projection: Projection, bucketing: Bucketing, parts: int = 1
+) -> Iterator[Pair]:
+    """Yield the keys and checksums of all rows of a projection, as the server writes them."""
+    taken_apart = database.pairs(projection)
+    for bundle in database.bundles(projection, bucketing, parts=parts):
+        yield from map(taken_apart, bundle.texts)
 
 
 def ruleset(text: str) -> RuleSet:

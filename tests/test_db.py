@@ -12,7 +12,7 @@ import pytest
 import servers
 import sqlalchemy as sa
 from column_types import TYPES, Raw
-from edges import TIMEOUTS, add, cell, execute, opened, rows
+from edges import TIMEOUTS, add, cell, execute, opened, pairs, rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from servers import PrivateServer, Server
@@ -181,7 +181,7 @@ def test_unequal_values_have_unequal_checksums(copied: Copy, kind: str, fold: Fo
     checksums: dict[Any, set[int]] = {}
     for url in (copied.here, copied.there):
         with opened(url) as database:
-            for pair in database.pairs(by_value, Bucketing(count=1, fold=fold)):
+            for pair in pairs(database, by_value, Bucketing(count=1, fold=fold)):
                 checksums.setdefault(repr(pair.key), set()).add(pair.checksum)
     assert all(len(each) == 1 for each in checksums.values()), checksums
     assert len({checksum for each in checksums.values() for checksum in each}) == len(checksums)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import servers
 import sqlalchemy as sa
-from edges import Stand, execute, opened, result, rows, ruleset
+from edges import Stand, execute, opened, pairs, result, rows, ruleset
 from servers import AnyServer, Server
 
 from cellsync import db
@@ -91,7 +91,7 @@ def test_rows_that_are_nearly_equal_have_unequal_checksums(
     with opened(url) as there:
         checksums = [
             pair.checksum
-            for pair in there.pairs(projection("mixed", "a", **types), Bucketing(count=1, fold=fold))
+            for pair in pairs(there, projection("mixed", "a", **types), Bucketing(count=1, fold=fold), parts=99)
         ]
     ((count,),) = servers.sql(url, "SELECT COUNT(*) FROM mixed")
     assert count == len(checksums) > 100_000
@@ -169,8 +169,11 @@ def test_negative_keys_are_in_the_buckets_that_are_read(server: Server, database
     with opened(url) as there:
         sizes = {digest.bucket: digest.rows for digest in there.digest(columns, by_range)}
         for bucket, size in sizes.items():
-            assert [pair.bucket for pair in there.pairs(columns, by_range, [bucket])] == [bucket] * size
-        assert sum(sizes.values()) == len(list(there.pairs(columns, by_range, list(sizes)))) == 100
+            (bundle,) = there.bundles(columns, by_range, [bucket])
+            assert (bundle.bucket, len(bundle.texts)) == (bucket, size)
+        bundles = list(there.bundles(columns, by_range, list(sizes)))
+        assert sum(len(bundle.texts) for bundle in bundles) == sum(sizes.values()) == 100
+        assert [bundle.bucket for bundle in bundles] == sorted(sizes)
 
 
 # -- What it costs -----------------------------------------------------------------------------
@@ -360,7 +363,7 @@ def test_a_key_that_occurs_twice_on_both_sides_is_found(
     assert table.differences == ()  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("broken", ["span", "digest", "pairs"])
+@pytest.mark.parametrize("broken", ["span", "digest", "bundles"])
 @pytest.mark.parametrize("side", ["api", "c1"])
 def test_what_could_not_be_read_is_a_failure_of_its_rule(
     servers: Mapping[str, AnyServer],
@@ -379,10 +382,10 @@ def test_what_could_not_be_read_is_a_failure_of_its_rule(
     )
     known = getattr(db.Database, broken)
 
-    def failing(self: db.Database, projection: Projection, *more: Any) -> Any:
+    def failing(self: db.Database, projection: Projection, *more: Any, **named: Any) -> Any:
         if projection.table == "large" and self.cell.name == side:
             raise ReadFailed("the connection is gone")
-        return known(self, projection, *more)
+        return known(self, projection, *more, **named)
 
     monkeypatch.setattr(db.Database, broken, failing)
     report = Stand(stand.urls, ruleset(text)).diff()

@@ -129,7 +129,7 @@ class _Prepare:
         self._settings = {
             "time_zone": "'+00:00'",
             "sql_mode": f"'{SQL_MODE}'",
-            "group_concat_max_len": 1024 * 1024,
+            "group_concat_max_len": 16 * 1024 * 1024,
             "lock_wait_timeout": timeouts.lock,
             "innodb_lock_wait_timeout": timeouts.lock,
             "max_statement_time": timeouts.statement,

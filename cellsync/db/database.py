@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
@@ -21,6 +21,7 @@ from cellsync.errors import ReadFailed, Rejected, Unreachable
 from cellsync.model import (
     Action,
     Bucketing,
+    Bundle,
     Cascade,
     Cell,
     DatabaseIdentity,
@@ -209,24 +210,42 @@ class Database:
         ((low, high),) = self.query(self._select(projection).span().sql)
         return None if low is None else (int(low), int(high))
 
-    def digest(self, projection: Projection, bucketing: Bucketing) -> Iterator[Digest]:
+    def digest(
+        self, projection: Projection, bucketing: Bucketing, buckets: Sequence[int] | None = None
+    ) -> Iterator[Digest]:
         """Yield the digests of a projection; see ``diff.Reader``."""
         select = self._select(projection)
         doubled: set[int] = set()
-        if projection.nullable or not projection.unique:
+        if buckets is None and (projection.nullable or not projection.unique):
             doubled = {int(row[0]) for row in self._stream(select.doubles(bucketing))}  # type: ignore[arg-type]
-        for record in self._stream(select.digests(bucketing)):
+        for record in self._stream(select.digests(bucketing, buckets)):
             digest = select.digest(record)
             yield digest._replace(odd=True) if digest.bucket in doubled else digest
 
-    def pairs(
-        self, projection: Projection, bucketing: Bucketing, buckets: Sequence[int] | None = None
-    ) -> Iterator[Pair]:
+    def sizes(self, projection: Projection, bucketing: Bucketing) -> Iterator[Digest]:
+        """Yield how many rows each bucket holds; see ``diff.Reader``."""
+        select = self._select(projection)
+        yield from map(select.digest, self._stream(select.sizes(bucketing)))
+
+    def bundles(
+        self,
+        projection: Projection,
+        bucketing: Bucketing,
+        buckets: Sequence[int] | None = None,
+        *,
+        parts: int = 1,
+    ) -> Iterator[Bundle]:
         """Yield keys and checksums of the rows of a projection; see ``diff.Reader``."""
         select = self._select(projection)
-        parts = [None] if buckets is None else _batches(sorted(buckets), BUCKETS_PER_QUERY)
-        for part in parts:
-            yield from map(select.pair, self._stream(select.pairs(bucketing, part)))
+        # By hashes every statement is a pass over the table, by ranges a long one is slow to parse.
+        most = BUCKETS_PER_QUERY if bucketing.width is not None else len(buckets or ())
+        some = [None] if buckets is None else _batches(sorted(buckets), max(1, most))
+        for batch in some:
+            yield from map(select.bundle, self._stream(select.bundles(bucketing, batch, parts)))
+
+    def pairs(self, projection: Projection) -> Callable[[str], Pair]:
+        """Return what takes the texts of a bundle apart."""
+        return self._select(projection).pair
 
     def _select(self, projection: Projection, *, tombstones: bool = False) -> Select:
         known = schema.columns(self._needed(projection))

@@ -35,10 +35,13 @@ class Scalar:
     def encoded(self) -> str:
         """Return the expression with which the value enters the encoding."""
         kind = self.column.type.partition("(")[0].partition(" ")[0]
-        expression = self.expression
-        if self.column.charset not in _UNICODE:
-            expression = f"CONVERT({expression} USING utf8mb4)"
-        return f"SHA1({expression})" if kind.endswith(_LONG) else expression
+        return f"SHA1({self.unicode()})" if kind.endswith(_LONG) else self.unicode()
+
+    def unicode(self) -> str:
+        """Return the expression, in a charset in which equal texts have equal bytes."""
+        if self.column.charset in _UNICODE:
+            return self.expression
+        return f"CONVERT({self.expression} USING utf8mb4)"
 
     @property
     def plain(self) -> bool:
@@ -73,6 +76,11 @@ def bucket(key: Sequence[Scalar], flags: Sequence[str], raw: str, bucketing: Buc
     if bucketing.width is not None:
         return f"({raw} DIV {bucketing.width})"
     return f"(CRC32({encoded(key, flags)}) % {bucketing.count})"
+
+
+def part(key: Sequence[Scalar], flags: Sequence[str], parts: int) -> str:
+    """Return an expression for the part of its bucket that a row is in, of so many."""
+    return f"(CRC32(REVERSE({encoded(key, flags)})) % {parts})" if parts > 1 else "0"
 
 
 def within(raw: str, dealt: str, bucketing: Bucketing, buckets: Sequence[int]) -> str:

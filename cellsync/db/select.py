@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cellsync.db import encoding
+from cellsync.db import bundling, encoding
+from cellsync.db.bundling import Parse
 from cellsync.db.dialects import Dialect, escaped
 from cellsync.db.encoding import Scalar
+from cellsync.errors import ReadFailed
 from cellsync.model import (
     Bucketing,
+    Bundle,
     Column,
     Dangling,
     Digest,
@@ -59,6 +62,8 @@ class _Encoded:
     scalars: list[Scalar] = field(default_factory=list)
     flags: list[str] = field(default_factory=list)
     """For each reference whether it is NULL (0), leads to a live row (1), or does not (2)."""
+    fields: list[str] = field(default_factory=list)
+    """The same values as the fields of a text that can be read back."""
 
 
 class Select:
@@ -85,10 +90,12 @@ class Select:
         # How each part of the key compares with parameters: one expression for each scalar.
         self._comparable: list[list[str]] = []
         self._encoded = _Encoded()
-        self._key = [self._key_part(p) for p in projection.key]
-        self._encoded_key = _Encoded([*self._encoded.scalars], [*self._encoded.flags])
-        self._key_end = len(self._outputs)
-        self._columns = [self._part("t", projection.table, p, []) for p in projection.columns]
+        keys = [self._key_part(p) for p in projection.key]
+        self._key = [decode for decode, _ in keys]
+        self._parse = [parse for _, parse in keys]
+        known = self._encoded
+        self._encoded_key = _Encoded([*known.scalars], [*known.flags], [*known.fields])
+        self._columns = [self._part("t", projection.table, p, [])[0] for p in projection.columns]
         self._identity_at = len(self._outputs)
         for name, family in zip(projection.identity, projection.identity_families, strict=True):
             self._outputs.append(self._read("t", projection.table, name, family))
@@ -142,11 +149,12 @@ class Select:
             f"SELECT MIN({raw}), MAX({raw}) FROM {self._dialect.quote(self._projection.table)} AS t"
         )
 
-    def digests(self, bucketing: Bucketing) -> Statement:
-        """Return the SELECT of all digests: one pass over the table."""
+    def digests(self, bucketing: Bucketing, buckets: Sequence[int] | None = None) -> Statement:
+        """Return the SELECT of all digests, in one pass over the table, or of some buckets."""
         grouped = [f"{self._bucket(bucketing)} AS bucket", f"{self._owner()} AS owner"]
         rows, odd = f"COUNT(IF({self._limbo()}, NULL, 1))", f"COUNT(IF({self._odd()}, 1, NULL))"
-        sql = self._select([*grouped, rows, f"BIT_XOR({self._hash(bucketing)})", odd])
+        outputs = [*grouped, rows, f"BIT_XOR({self._hash(bucketing)})", odd]
+        sql = self._select(outputs, self._within(bucketing, buckets))
         # In no order: the server would sort the groups.
         return Statement(f"{sql} GROUP BY bucket, owner ORDER BY NULL")
 
@@ -170,23 +178,49 @@ class Select:
             "HAVING COUNT(*) > 1) AS d"
         )
 
-    def pairs(self, bucketing: Bucketing, buckets: Sequence[int] | None) -> Statement:
-        """Return the SELECT of keys and checksums, of some buckets or of all."""
-        owner = "NULL" if self._route_at is None else self._outputs[self._route_at]
-        bucket = self._bucket(bucketing)
-        outputs = [*self._outputs[: self._key_end], self._hash(bucketing), bucket, self._odd(), owner]
-        if buckets is None:
-            return Statement(self._select(outputs))
-        return Statement(self._select(outputs, encoding.within(self._raw_key(), bucket, bucketing, buckets)))
+    def sizes(self, bucketing: Bucketing) -> Statement:
+        """Return the SELECT of how many rows each bucket has, as digests without a checksum."""
+        grouped = [f"{self._bucket(bucketing)} AS bucket", f"{self._owner()} AS owner"]
+        sql = self._select([*grouped, f"COUNT(IF({self._limbo()}, NULL, 1))", "0", "0"])
+        return Statement(f"{sql} GROUP BY bucket, owner ORDER BY NULL")
 
-    def pair(self, record: Record) -> Pair:
-        """Return the pair of one record of ``pairs``'s result."""
-        checksum, bucket, odd, owner = record[-4:]
-        key = tuple(decode(record) for decode in self._key)
-        return Pair(key, checksum, bucket, bool(odd), owner)  # type: ignore[arg-type]
+    def bundles(self, bucketing: Bucketing, buckets: Sequence[int] | None, parts: int) -> Statement:
+        """Return the SELECT of keys and checksums, of some buckets or of all, in order."""
+        bucket, key = self._bucket(bucketing), self._encoded_key
+        part = encoding.part(key.scalars, key.flags, parts)
+        row = bundling.text(key.fields, self._odd(), self._hash(bucketing))
+        together = f"GROUP_CONCAT({row} SEPARATOR '{bundling.BETWEEN}')"
+        odd = f"COUNT(IF({self._odd()}, 1, NULL))"
+        grouped = [f"{bucket} AS bucket", f"{part} AS part", f"{self._owner()} AS owner"]
+        sql = self._select([*grouped, "COUNT(*)", odd, together], self._within(bucketing, buckets))
+        return Statement(f"{sql} GROUP BY bucket, part, owner ORDER BY bucket, part")
+
+    def bundle(self, record: Record) -> Bundle:
+        """Return the bundle of one record of ``bundles``'s result. Raises ReadFailed if it was cut."""
+        bucket, part, owner, rows, odd, together = record
+        assert isinstance(together, str)
+        texts = tuple(together.split(bundling.BETWEEN))
+        # Cut by group_concat_max_len or max_allowed_packet, with a warning at most.
+        if len(texts) != int(rows) or not texts[-1].endswith(bundling.END):  # type: ignore[arg-type]
+            raise ReadFailed(
+                f"{len(texts)} keys and more of {self._projection.table} are too long for one answer of the "
+                f"server: raise max_allowed_packet"
+            )
+        return Bundle(int(bucket), int(part), texts, bool(odd), owner)  # type: ignore[arg-type]
+
+    def pair(self, text: str) -> Pair:
+        """Return the pair of one text of a bundle."""
+        fields = iter(text.removesuffix(bundling.END).split(","))
+        key = tuple(parse(fields) for parse in self._parse)
+        return Pair(key, odd=next(fields) == "1", checksum=int(next(fields)))
 
     def _raw_key(self) -> str:
         return f"t.{self._dialect.quote(self._projection.key[0].column)}"
+
+    def _within(self, bucketing: Bucketing, buckets: Sequence[int] | None) -> str | None:
+        if buckets is None:
+            return None
+        return encoding.within(self._raw_key(), self._bucket(bucketing), bucketing, buckets)
 
     def _key_encoding(self) -> str:
         return encoding.encoded(self._encoded_key.scalars, self._encoded_key.flags)
@@ -239,16 +273,18 @@ class Select:
         kind = known.type if known else ""
         return self._dialect.canonical(f"{alias}.{self._dialect.quote(column)}", kind, family)
 
-    def _key_part(self, projected: Projected) -> Decode:
+    def _key_part(self, projected: Projected) -> tuple[Decode, Parse]:
         comparable: list[str] = []
-        decode = self._part("t", self._projection.table, projected, comparable)
+        both = self._part("t", self._projection.table, projected, comparable)
         self._comparable.append(comparable)
-        return decode
+        return both
 
-    def _part(self, alias: str, table: str, projected: Projected, comparable: list[str]) -> Decode:
+    def _part(
+        self, alias: str, table: str, projected: Projected, comparable: list[str]
+    ) -> tuple[Decode, Parse]:
         """Add the outputs of one column; add to ``comparable`` what its scalars compare as."""
         if projected.join is not None:
-            return self._reference(alias, projected.column, projected.join, comparable)
+            return self._reference(alias, table, projected, projected.join, comparable)
         names = {"parent": self._projection.parent, "child": self._projection.child}
         raw = f"{alias}.{self._dialect.quote(projected.column)}"
         read = self._read(alias, table, projected.column, projected.family)
@@ -258,12 +294,19 @@ class Select:
         self._outputs.append(self._dialect.transformed(projected, read, **names))
         known = self._known.get(table, {}).get(projected.column)
         if known is not None:
-            self._encoded.scalars.append(Scalar(self._outputs[-1], known))
-        return _scalar(len(self._outputs) - 1, projected.family)
+            scalar = Scalar(self._outputs[-1], known)
+            self._encoded.scalars.append(scalar)
+            self._encoded.fields.append(bundling.field(scalar))
+        return (
+            _scalar(len(self._outputs) - 1, projected.family),
+            bundling.parsed(projected.family, canonical),
+        )
 
-    def _reference(self, alias: str, column: str, join: Join, comparable: list[str]) -> Decode:
+    def _reference(
+        self, alias: str, table: str, projected: Projected, join: Join, comparable: list[str]
+    ) -> tuple[Decode, Parse]:
         quote = self._dialect.quote
-        joined, raw = f"r{len(self._joins)}", f"{alias}.{quote(column)}"
+        joined, raw = f"r{len(self._joins)}", f"{alias}.{quote(projected.column)}"
         surrogate = f"{joined}.{quote(join.column)}"
         self._joins.append(f" LEFT JOIN {quote(join.table)} AS {joined} ON {surrogate} = {raw}")
         live = "1"
@@ -273,7 +316,14 @@ class Select:
         at, found = len(self._outputs), f"{surrogate} IS NOT NULL"
         self._outputs += [raw, found, live]
         self._encoded.flags.append(f"IF({raw} IS NULL, 0, IF({found} AND {live}, 1, 2))")
-        return _referenced(at, [self._part(joined, join.table, part, comparable) for part in join.key])
+        known = self._known.get(table, {}).get(projected.column)
+        if known is not None:
+            self._encoded.fields.append(bundling.reference(Scalar(raw, known), found, live))
+        parts = [self._part(joined, join.table, part, comparable) for part in join.key]
+        return (
+            _referenced(at, [decode for decode, _ in parts]),
+            bundling.referenced(projected.family, [parse for _, parse in parts], canonical),
+        )
 
     def _matching(self, keys: Sequence[Key]) -> tuple[str, dict[str, Value]]:
         """Return a condition that holds for the rows of these keys, and its parameters.

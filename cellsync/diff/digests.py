@@ -1,7 +1,7 @@
 """Which rows to read, of a table that is too large to read whole.
 
     digests of both sides   -> the buckets that differ
-    pairs of those buckets  -> the keys that differ, as differences whose rows are not read yet
+    bundles of those        -> the keys that differ, as differences whose rows are not read yet
 
 What is found here is a suspicion: equal rows that are stored in other types look different too.
 `confirming` reads the rows themselves, and has the last word.
@@ -9,10 +9,10 @@ What is found here is a suspicion: equal rows that are stored in other types loo
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from cellsync.diff.routing import Owners
-from cellsync.model import Bucketing, Difference, Digest, Fold, Key, Kind, Pair, Pairing
+from cellsync.model import Bucketing, Bundle, Difference, Digest, Fold, Key, Kind, Pair, Pairing
 
 READ_WHOLE = 5_000
 """A table that is not expected to have more rows on either side is read whole, in one query."""
@@ -21,6 +21,12 @@ ROWS_PER_BUCKET = 256
 """A differing row makes so many keys and checksums cross the network."""
 
 MOST_BUCKETS = 1 << 16
+
+MOST_IN_BUNDLE = 2_048
+"""Rows whose keys come as one value: with the longest keys that an index takes, a few megabytes."""
+
+SAMPLE = 32
+"""Buckets by which it is told whether most of them differ."""
 
 
 def bucketing(pairing: Pairing, rows: int, span: tuple[int, int] | None, fold: Fold) -> Bucketing:
@@ -70,50 +76,78 @@ def differing(desired: Mapping[int, Digest], existing: Mapping[int, Digest]) -> 
     yield from existing.keys() - desired.keys()
 
 
-def portions(buckets: Collection[int], rows: Mapping[int, int], most: int) -> Iterator[list[int]]:
-    """Divide buckets, in order, so that no portion has many more than ``most`` rows."""
-    portion: list[int] = []
-    held = 0
-    for bucket in sorted(buckets):
-        if portion and held + rows.get(bucket, 0) > most:
-            yield portion
-            portion, held = [], 0
-        portion.append(bucket)
-        held += rows.get(bucket, 0)
-    if portion:
-        yield portion
+def most_differ(desired: Mapping[int, Digest], existing: Mapping[int, Digest]) -> bool:
+    """Say whether, by the digests of a few buckets, looking for the differing ones is not worth it."""
+    several = len(desired.keys() | existing.keys())
+    return several > 0 and len(list(differing(desired, existing))) * 2 > several
 
 
-def suspects(desired: Iterable[Pair], existing: Iterable[Pair]) -> tuple[Difference, ...]:
-    """Return the keys that differ, are odd, or occur twice on a side; no row of them is read yet."""
+def sample(span: tuple[int, int], bucketing: Bucketing) -> tuple[int, ...]:
+    """Return a few buckets, spread over all ranges of a key; () where there are few ranges at all."""
+    assert bucketing.width is not None
+    low, high = (int(end / bucketing.width) for end in span)
+    step = (high - low + 1) // SAMPLE
+    return tuple(range(low + step // 2, high + 1, step)) if step > 1 else ()
+
+
+def parts(sizes: Iterable[int]) -> int:
+    """Return in how many parts the keys of each bucket must come, by the rows of all of them."""
+    return -(-max(sizes, default=1) // MOST_IN_BUNDLE)
+
+
+def owned(bundles: Iterable[Bundle], owners: Owners, child: str) -> tuple[Sequence[Bundle], Sequence[Bundle]]:
+    """Return the bundles of a child, and those that nobody owns."""
+    mine: list[Bundle] = []
+    stray: list[Bundle] = []
+    for bundle in bundles:
+        claimed = owners.of(bundle.route)
+        if claimed is None or len(claimed) != 1:
+            stray.append(bundle)
+        elif claimed[0] == child:
+            mine.append(bundle)
+    return mine, stray
+
+
+def suspects(
+    desired: Sequence[Bundle],
+    existing: Sequence[Bundle],
+    pairs: Callable[[str], Pair],
+    *,
+    exact: bool,
+    stray: Sequence[Bundle] = (),
+) -> tuple[Difference, ...]:
+    """Return the keys that differ, are odd, or occur twice on a side; no row of them is read yet.
+
+    The bundles are those of one bucket. ``exact`` says that the schema lets no key occur twice.
+    ``stray`` are rows of the parent that nobody owns: they may have a child's keys.
+    """
+    wanted = [text for bundle in desired for text in bundle.texts]
+    held = [text for bundle in existing for text in bundle.texts]
+    if exact and not any(bundle.odd for bundle in (*desired, *existing)):
+        wanted, held = sorted({*wanted}.difference(held)), sorted({*held}.difference(wanted))
+    found = _suspects([*map(pairs, wanted)], [*map(pairs, held)])
+    found.update((pairs(text).key, Kind.CHANGED) for bundle in stray for text in bundle.texts)
+    return tuple(Difference(kind=kind, key=key, desired=None, existing=None) for key, kind in found.items())
+
+
+def _suspects(desired: Sequence[Pair], existing: Sequence[Pair]) -> dict[Key, Kind]:
     wanted, odd = _by_key(desired)
     held, more = _by_key(existing)
-    odd |= more
-    kinds: dict[Key, Kind] = dict.fromkeys(odd, Kind.CHANGED)
+    kinds: dict[Key, Kind] = dict.fromkeys([*odd, *more], Kind.CHANGED)
     for key, checksum in wanted.items():
         if key not in held:
             kinds[key] = Kind.MISSING
         elif held[key] != checksum:
             kinds[key] = Kind.CHANGED
-    kinds.update((key, Kind.EXTRA) for key in held.keys() - wanted.keys())
-    return tuple(Difference(kind=kind, key=key, desired=None, existing=None) for key, kind in kinds.items())
+    kinds.update((key, Kind.EXTRA) for key in held if key not in wanted)
+    return kinds
 
 
-def _by_key(pairs: Iterable[Pair]) -> tuple[dict[Key, int], set[Key]]:
+def _by_key(pairs: Iterable[Pair]) -> tuple[dict[Key, int], dict[Key, None]]:
     checksums: dict[Key, int] = {}
-    odd: set[Key] = set()
+    odd: dict[Key, None] = {}
     for pair in pairs:
         if pair.odd or pair.key in checksums:
-            odd.add(pair.key)
+            odd[pair.key] = None
         checksums[pair.key] = pair.checksum
     return checksums, odd
-
-
-def owned(pairs: Sequence[Pair], owners: Owners, child: str) -> Iterator[Pair]:
-    """Yield the rows of a child, and those that nobody owns: they may have its keys."""
-    for pair in pairs:
-        claimed = owners.of(pair.route)
-        if claimed is None or len(claimed) != 1:
-            yield pair._replace(odd=True)
-        elif claimed[0] == child:
-            yield pair

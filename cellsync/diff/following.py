@@ -24,6 +24,7 @@ from cellsync.model import (
     Status,
     TableDiff,
 )
+from cellsync.spool import Collector
 
 Renames = Mapping[str, Mapping[Key, Key]]
 """Rule -> existing key -> desired key, of the rows that are about to be renamed."""
@@ -45,10 +46,13 @@ def follow(
     ``pushed`` maps the primary keys of the existing rows that cellsync pushed to those of the
     desired rows that they were made from. ``renames`` are those of the rules referenced here.
     """
-    missing = {d.key: d for d in table.differences if d.kind is Kind.MISSING}
+    if not pushed and not any(renames.values()):
+        return Followed(table=table, renames={})
+    missing = _renamed_to(pairing, table, pushed, renames)
+    sought = frozenset(missing)
     origins = {d.desired.identity: d for d in missing.values() if d.desired and d.desired.identity}
     own: dict[Key, Key] = {}
-    kept: list[Difference] = []
+    followed: Collector[Difference] = Collector()
     for original in table.differences:
         difference = _substituted(pairing, original, renames)
         held = difference.existing
@@ -56,16 +60,36 @@ def follow(
             same = missing.pop(held.key, None) or origins.get(pushed.get(held.identity, ()))
             if same is not None and same.desired is not None:
                 missing.pop(same.key, None)
-                kept += _joined(pairing, same.desired, held)
+                followed.extend(_joined(pairing, same.desired, held))
                 if same.key != original.key:
                     own[original.key] = same.key
                 continue
             difference = replace(difference, pushed=held.identity in pushed)
-        if difference.kind is not Kind.MISSING:
-            kept += _still(pairing, difference)
-    differences = (*missing.values(), *kept)
+        if difference.kind is not Kind.MISSING or difference.key not in sought:
+            followed.extend(_still(pairing, difference))
+    followed.extend(missing.values())
+    differences = followed.kept()
     differ = Status.DIFFERS if differences or table.findings else Status.IN_STEP
     return Followed(table=replace(table, differences=differences, status=differ), renames=own)
+
+
+def _renamed_to(
+    pairing: Pairing, table: TableDiff, pushed: Mapping[Identity, Identity], renames: Renames
+) -> dict[Key, Difference]:
+    """Return the missing rows, by key, that an extra one may have become."""
+    origins = set(pushed.values())
+    keys = {
+        held.key
+        for difference in table.differences
+        if difference.kind is Kind.EXTRA
+        and (held := _substituted(pairing, difference, renames).existing) is not None
+        and held.key != difference.key
+    }
+    return {
+        d.key: d
+        for d in table.differences
+        if d.kind is Kind.MISSING and d.desired and (d.key in keys or d.desired.identity in origins)
+    }
 
 
 def _substituted(pairing: Pairing, difference: Difference, renames: Renames) -> Difference:

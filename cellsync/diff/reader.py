@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from cellsync.model import (
     Bucketing,
+    Bundle,
     Digest,
     Key,
     Pair,
@@ -36,16 +37,33 @@ class Reader(Protocol):
     def span(self, projection: Projection) -> tuple[int, int] | None:
         """Return the smallest and the largest key of a ranged projection; None for an empty table."""
 
-    def digest(self, projection: Projection, bucketing: Bucketing) -> Iterator[Digest]:
+    def digest(
+        self, projection: Projection, bucketing: Bucketing, buckets: Sequence[int] | None = None
+    ) -> Iterator[Digest]:
         """Yield count and checksum of every bucket that holds rows, computed inside the server.
 
-        One query and one pass, and another one where the schema does not keep keys unique. Sets of
-        equal rows, stored alike, give equal digests on every server, whatever the column order or
-        the ids; unequal sets give unequal ones but for chance (64 bits, not linear in the rows).
+        One query and one pass, and another one where the schema does not keep keys unique; with
+        ``buckets``, of these alone, and keys that occur twice are not looked for. Sets of equal
+        rows, stored alike, give equal digests on every server, whatever the column order or the
+        ids; unequal sets give unequal ones but for chance (64 bits, not linear in the rows).
         Equal rows that are stored in other types (a fraction of zeros more) may give unequal digests.
         """
 
-    def pairs(
-        self, projection: Projection, bucketing: Bucketing, buckets: Sequence[int] | None = None
-    ) -> Iterator[Pair]:
-        """Yield the key and the checksum of every row of some buckets, or of all, in no order."""
+    def sizes(self, projection: Projection, bucketing: Bucketing) -> Iterator[Digest]:
+        """Yield the digests as far as an index knows them: the numbers of rows, without checksums."""
+
+    def bundles(
+        self,
+        projection: Projection,
+        bucketing: Bucketing,
+        buckets: Sequence[int] | None = None,
+        *,
+        parts: int = 1,
+    ) -> Iterator[Bundle]:
+        """Yield the keys and checksums of all rows of some buckets, or of all, in order of the buckets.
+
+        Raises ReadFailed also where a bundle is too large for the server: then more parts are needed.
+        """
+
+    def pairs(self, projection: Projection) -> Callable[[str], Pair]:
+        """Return what takes the texts of a bundle apart."""

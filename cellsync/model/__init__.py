@@ -21,13 +21,25 @@ from cellsync.model.differences import (
     Difference,
     Finding,
     Kind,
+    Sort,
     Status,
     TableDiff,
     TableFailure,
     TableResult,
 )
 from cellsync.model.plans import Change, Plan, Reference, Refusal, Skipped, Stored
-from cellsync.model.reading import Bucketing, Digest, Fold, Join, Pair, Pairing, Projected, Projection, Row
+from cellsync.model.reading import (
+    Bucketing,
+    Bundle,
+    Digest,
+    Fold,
+    Join,
+    Pair,
+    Pairing,
+    Projected,
+    Projection,
+    Row,
+)
 from cellsync.model.results import (
     CellFailure,
     CellResult,
@@ -81,6 +93,7 @@ __all__ = [
     "Accepted",
     "Action",
     "Bucketing",
+    "Bundle",
     "Cascade",
     "Cell",
     "CellFailure",
@@ -142,6 +155,7 @@ __all__ = [
     "ServerTime",
     "Skipped",
     "SoftDelete",
+    "Sort",
     "Status",
     "Stored",
     "Surrogate",

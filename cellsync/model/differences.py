@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple, Union
@@ -10,6 +12,7 @@ from cellsync.model.reading import Row
 from cellsync.model.rules import Action, Direction
 from cellsync.model.schemas import SchemaDifference
 from cellsync.model.values import Key, KeyPart
+from cellsync.spool import tallied
 
 
 class Kind(str, Enum):
@@ -50,6 +53,18 @@ class Difference:
     """For an extra row: when the desired side deleted its row of that key, as text, in UTC."""
 
 
+class Sort(NamedTuple):
+    """What a difference is to those who count."""
+
+    kind: Kind
+    action: Action
+    accepted: bool
+
+
+def _sort(difference: Difference) -> Sort:
+    return Sort(difference.kind, difference.action, bool(difference.accepted))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Finding:
     """Something wrong that no push mends by itself."""
@@ -77,7 +92,10 @@ class Status(str, Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class TableDiff:
-    """One rule on one edge, compared to the end. Differences are in no order that means anything."""
+    """One rule on one edge, compared to the end. Differences are in no order that means anything.
+
+    They may be more than memory holds (see ``spool``): whoever goes through them does so in order.
+    """
 
     rule: str
     table: str
@@ -88,16 +106,25 @@ class TableDiff:
     """The names of the compared columns, for reading ``Row.values``."""
     desired_rows: int
     existing_rows: int
-    differences: tuple[Difference, ...] = ()
+    differences: Sequence[Difference] = ()
     findings: tuple[Finding, ...] = ()
     schema: tuple[SchemaDifference, ...] = ()
     status: Status = Status.IN_STEP
     unknown: tuple[str, ...] = ()
     """Why some rows could not be judged (a child that should own them did not answer)."""
 
+    @property
+    def tally(self) -> Counter[Sort]:
+        """Return how many differences of each sort there are."""
+        return tallied(self.differences, _sort)
+
     def count(self, kind: Kind) -> int:
         """Return the number of differences of that kind."""
-        return sum(difference.kind is kind for difference in self.differences)
+        return sum(number for sort, number in self.tally.items() if sort.kind is kind)
+
+    def does(self, *actions: Action) -> int:
+        """Return about how many differences a repair does one of ``actions``."""
+        return sum(number for sort, number in self.tally.items() if sort.action in actions)
 
     def columns_of(self, difference: Difference) -> tuple[ColumnDifference, ...]:
         """Return what changed; of a missing row all desired, of an extra one all existing values."""

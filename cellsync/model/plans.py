@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Union
 
@@ -94,7 +94,8 @@ class Plan:
     written: str
     """The cell whose database is written: the child, or the parent for rules that go up."""
     database: DatabaseIdentity
-    changes: tuple[Change, ...] = ()
-    skipped: tuple[Skipped, ...] = ()
+    changes: Sequence[Change] = ()
+    """In the order in which they are made; there may be more than memory holds (see ``spool``)."""
+    skipped: Sequence[Skipped] = ()
     refusals: tuple[Refusal, ...] = ()
     notices: tuple[str, ...] = ()

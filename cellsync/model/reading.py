@@ -116,15 +116,30 @@ class Digest(NamedTuple):
     """Whose rows they are, where the projection is routed: a bucket has a digest for each owner."""
 
 
+class Bundle(NamedTuple):
+    """The keys and checksums of one bucket as one text, so that a driver has no work with each.
+
+    Two rows have the same text exactly if they have the same key and the same checksum, on
+    whatever server, unless they are odd. ``Reader.pairs`` takes the text apart.
+    """
+
+    bucket: int
+    part: int
+    """Rows of a large bucket come in parts, dealt by their keys; the same ones on both sides."""
+    texts: tuple[str, ...]
+    odd: bool = False
+    """True when some row is in limbo or refers to nothing."""
+    route: Value = None
+    """Whose rows they are, as in a digest."""
+
+
 class Pair(NamedTuple):
     """The key of one row and the checksum of the rest of it."""
 
     key: Key
     checksum: int
-    bucket: int
     odd: bool = False
     """True when the row is in limbo or refers to nothing."""
-    route: Value = None
 
 
 @dataclass(frozen=True, kw_only=True)

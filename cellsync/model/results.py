@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
@@ -67,8 +67,8 @@ class CellResult:
     tables: tuple[TableResult, ...]
     counts: Counts = Counts()
     refusals: tuple[Refusal, ...] = ()
-    skipped: tuple[Skipped, ...] = ()
-    problems: tuple[str, ...] = ()
+    skipped: Sequence[Skipped] = ()
+    problems: Sequence[str] = ()
     """Conflicts, failures and what the verification found, each in one line."""
     plans: tuple[Plan, ...] = ()
     notices: tuple[str, ...] = ()

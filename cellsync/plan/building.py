@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Union
 
 from cellsync.model import (
     Action,
@@ -20,6 +21,10 @@ from cellsync.plan.changing import changes as changes_of
 from cellsync.plan.guarding import refuse, refuse_all, with_dependents
 from cellsync.plan.inputs import Compared, Target, Words
 from cellsync.plan.ordering import untangled
+from cellsync.spool import Collector
+
+Step = Union[Change, Skipped]
+"""What is done, or left, in its place in the order."""
 
 
 def build(
@@ -41,8 +46,9 @@ def build(
     refusals = with_dependents(refusals, ordered)
     stopped = {refusal.rule for refusal in refusals}
     going = [each for each in ordered if each.pairing.rule.id not in stopped]
-    changes: list[Change] = []
-    skipped: list[Skipped] = []
+    changes: Collector[Change] = Collector()
+    skipped: Collector[Skipped] = Collector()
+    writing: set[str] = set()
     aside = {each.pairing.rule.id: set(_set_aside(each.table)) for each in ordered}
     for actions, sequence in (
         ({Action.INSERT}, going),
@@ -50,31 +56,31 @@ def build(
         ({Action.SOFT_DELETE, Action.DELETE}, list(reversed(going))),
     ):
         for each in sequence:
-            made, left = changes_of(each, actions, target, failed)
+            steps = changes_of(each, actions, target, failed)
             if sequence is not going:
-                made, kept = _kept(made, each, ordered, stopped)
-                left = [*left, *kept]
+                steps = _kept(steps, each, ordered, stopped)
             if actions == {Action.UPDATE}:
-                made, tangled = untangled(made, each.written)
-                left = [*left, *tangled]
-            made, waiting = _placed(made, aside)
-            changes += made
-            skipped += [*left, *waiting]
-    writing = {change.rule for change in changes}
+                steps = untangled(steps, each.written)
+            for step in _placed(steps, aside):
+                if isinstance(step, Change):
+                    writing.add(step.rule)
+                    changes.append(step)
+                else:
+                    skipped.append(step)
     return Plan(
         child=target.child,
         written=target.written,
         database=target.database,
-        changes=tuple(changes),
-        skipped=tuple(skipped),
+        changes=changes.kept(),
+        skipped=skipped.kept(),
         refusals=tuple(refusals),
         notices=tuple(_notices(going, writing, target)),
     )
 
 
 def _kept(
-    removals: list[Change], each: Compared, ordered: Sequence[Compared], stopped: Collection[str]
-) -> tuple[list[Change], list[Skipped]]:
+    removals: Iterator[Step], each: Compared, ordered: Sequence[Compared], stopped: Collection[str]
+) -> Iterator[Step]:
     """Keep all rows of a rule where rows that refer to them stay, as their own rule was refused."""
     rule = each.pairing.rule.id
     staying = [
@@ -82,12 +88,12 @@ def _kept(
         for other in ordered
         if other.pairing.rule.id in stopped
         and rule in other.pairing.rule.references.values()
-        and any(d.action in (Action.DELETE, Action.SOFT_DELETE) for d in other.table.differences)
+        and other.table.does(Action.DELETE, Action.SOFT_DELETE)
     ]
-    if not staying:
-        return removals, []
     reason = f"rows of {', '.join(staying)} may refer to it, and that rule was refused"
-    return [], [Skipped(rule=rule, key=change.key, reason=reason) for change in removals]
+    for step in removals:
+        stays = staying and isinstance(step, Change)
+        yield Skipped(rule=rule, key=step.key, reason=reason) if stays else step
 
 
 def _set_aside(table: TableDiff) -> Iterator[Key]:
@@ -97,24 +103,25 @@ def _set_aside(table: TableDiff) -> Iterator[Key]:
             yield finding.key
 
 
-def _placed(changes: Sequence[Change], aside: Mapping[str, set[Key]]) -> tuple[list[Change], list[Skipped]]:
-    """Divide changes by whether all rows that they refer to can be told; adds to ``aside``.
+def _placed(steps: Iterator[Step], aside: Mapping[str, set[Key]]) -> Iterator[Step]:
+    """Skip the changes that refer to rows which cannot be told; adds to ``aside``.
 
     What refers to a row that was set aside would only be a conflict when it is written.
     """
-    made: list[Change] = []
-    waiting: list[Skipped] = []
-    for change in changes:
-        values = [*(change.before or {}).values(), *(change.after or {}).values()]
-        lost = [v for v in values if isinstance(v, Reference) and v.key in aside.get(v.rule, ())]
-        if not lost:
-            made.append(change)
+    for step in steps:
+        lost = _lost(step, aside) if isinstance(step, Change) and any(aside.values()) else None
+        if lost is None:
+            yield step
             continue
-        reason = f"it refers to {shown(lost[0].key)} of {lost[0].rule}, which was set aside: see the findings"
-        waiting.append(Skipped(rule=change.rule, key=change.key, reason=reason))
-        if change.action is Action.INSERT:
-            aside[change.rule].add(change.key)
-    return made, waiting
+        reason = f"it refers to {shown(lost.key)} of {lost.rule}, which was set aside: see the findings"
+        yield Skipped(rule=step.rule, key=step.key, reason=reason)
+        if isinstance(step, Change) and step.action is Action.INSERT:
+            aside[step.rule].add(step.key)
+
+
+def _lost(change: Change, aside: Mapping[str, set[Key]]) -> Reference | None:
+    values = (value for row in (change.before, change.after) for value in (row or {}).values())
+    return next((v for v in values if isinstance(v, Reference) and v.key in aside.get(v.rule, ())), None)
 
 
 def _ordered(compared: Sequence[Compared]) -> list[Compared]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from cellsync.model import (
     Action,
@@ -26,16 +26,21 @@ from cellsync.plan.ordering import self_ordered
 
 def changes(
     each: Compared, actions: Collection[Action], target: Target, failed: Collection[str]
-) -> tuple[list[Change], list[Skipped]]:
-    """Return the changes of one rule that do one of ``actions``, and those that cannot be made."""
+) -> Iterator[Change | Skipped]:
+    """Yield the changes of one rule that do one of ``actions``, in order, and those that cannot be made."""
     rule = each.pairing.rule
-    chosen = self_ordered([d for d in each.table.differences if d.action in actions], rule)
+    if not each.table.does(*actions):
+        return
+    chosen: Iterable[Difference] = (d for d in each.table.differences if d.action in actions)
+    if rule.id in rule.references.values():
+        chosen = self_ordered(list(chosen), rule)
     lost = sorted(set(failed) & set(rule.references.values()))
     if lost:
         reason = f"{', '.join(lost)} could not be compared, and this row refers to it"
-        return [], [Skipped(rule=rule.id, key=difference.key, reason=reason) for difference in chosen]
+        yield from (Skipped(rule=rule.id, key=difference.key, reason=reason) for difference in chosen)
+        return
     make = {Action.INSERT: _insert, Action.UPDATE: _update}
-    return [make.get(d.action, _remove)(each.pairing, d, target) for d in chosen], []
+    yield from (make.get(d.action, _remove)(each.pairing, d, target) for d in chosen)
 
 
 def _insert(pairing: Pairing, difference: Difference, target: Target) -> Change:

@@ -18,12 +18,13 @@ from cellsync.model import (
     shown,
 )
 from cellsync.plan.inputs import Words
+from cellsync.spool import kept, ordered
 
 
 def decide(pairing: Pairing, table: TableDiff, names: Mapping[str, str]) -> TableDiff:
     """Give every difference its action and its meaning in words."""
-    decided = tuple(_decided(pairing.rule, d, pairing, names) for d in table.differences)
-    return replace(table, differences=tuple(sorted(decided, key=_order)))
+    decided = kept(_decided(pairing.rule, d, pairing, names) for d in table.differences)
+    return replace(table, differences=ordered(decided, key=_order))
 
 
 def _order(difference: Difference) -> tuple[int, str]:

@@ -34,11 +34,11 @@ def refuse(compared: Compared, waived: Collection[str] = ()) -> Iterator[Refusal
 
 def counted(compared: Compared) -> Mapping[str, int]:
     """Return how many rows a rule would insert, update and delete."""
-    actions = [difference.action for difference in compared.table.differences]
+    does = compared.table.does
     return {
-        "inserts": actions.count(Action.INSERT),
-        "updates": actions.count(Action.UPDATE),
-        "deletes": actions.count(Action.DELETE) + actions.count(Action.SOFT_DELETE),
+        "inserts": does(Action.INSERT),
+        "updates": does(Action.UPDATE),
+        "deletes": does(Action.DELETE, Action.SOFT_DELETE),
     }
 
 
@@ -80,13 +80,12 @@ def _acts_on_others(compared: Compared) -> Iterator[tuple[str, str]]:
             f"{table.name} in {cell} has triggers ({', '.join(table.triggers)}): what they write is "
             f"neither planned nor undone",
         )
-    removing = any(d.action is Action.DELETE for d in compared.table.differences)
-    falling = [str(key) for key in table.cascades if key.on_delete and removing]
+    falling = [str(key) for key in table.cascades if key.on_delete and compared.table.does(Action.DELETE)]
     if falling:
         yield "cascade", _cascade(f"deleting rows of {table.name} in {cell}", falling)
     moving = {
         column.column.lower()
-        for difference in compared.table.differences
+        for difference in (compared.table.differences if table.cascades else ())
         if difference.action is Action.UPDATE
         for column in difference.columns
     }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from cellsync.model import (
@@ -64,18 +64,24 @@ Slot = tuple[str, tuple[object, ...]]
 """The name of a unique index and the values that one row has there, folded as a collation does."""
 
 
-def untangled(updates: Sequence[Change], table: Table) -> tuple[list[Change], list[Skipped]]:
+def untangled(steps: Iterable[Change | Skipped], table: Table) -> Iterator[Change | Skipped]:
     """Order the updates of a table so that no unique value is taken before it is given up.
 
-    Returns the ordered changes, with a parking change before each circle, and the changes of
-    circles that cannot be opened. Only indexes whose columns a rule knows can be looked after;
-    for the others the server has the last word.
+    Yields those that move no unique value as they come, then the others in order, with a parking
+    change before each circle, and the changes of circles that cannot be opened. Only indexes whose
+    columns a rule knows can be looked after; for the others the server has the last word.
     """
+    moving: list[Change] = []
+    for step in steps:
+        if isinstance(step, Change) and _slots(step, {}, table):
+            moving.append(step)
+        else:
+            yield step
+    yield from _untangled(moving, table)
+
+
+def _untangled(updates: Sequence[Change], table: Table) -> Iterator[Change | Skipped]:
     waiting = list(updates)
-    if len(waiting) < 2 or not any(_slots(change, change.after or {}, table) for change in waiting):
-        return waiting, []
-    ordered: list[Change] = []
-    stuck: list[Skipped] = []
     circles = 0
     while waiting:
         holders = {slot: change for change in waiting for slot in _slots(change, {}, table)}
@@ -83,13 +89,10 @@ def untangled(updates: Sequence[Change], table: Table) -> tuple[list[Change], li
         circle = [] if free else _circle(waiting[0], holders, table)
         if circle:
             circles += 1
-            opened = _opened(circle, table, f"circle-{circles}")
-            ordered += opened
-            stuck += [] if opened else [_stuck(each) for each in circle]
-        ordered += free
+            yield from _opened(circle, table, f"circle-{circles}") or map(_stuck, circle)
+        yield from free
         placed = set(map(id, free or circle))
         waiting = [change for change in waiting if id(change) not in placed]
-    return ordered, stuck
 
 
 def _stuck(change: Change) -> Skipped:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, TypeVar
 
+from cellsync import spool
 from cellsync.model import (
     Action,
     CellFailure,
@@ -23,6 +25,7 @@ from cellsync.model import (
     Report,
     SchemaDifference,
     Skipped,
+    Sort,
     Status,
     Stored,
     TableDiff,
@@ -107,31 +110,35 @@ def tables(cells: Iterable[CellResult]) -> Iterator[TableDiff]:
 
 def tally(of: Iterable[TableDiff]) -> Tally:
     """Count the differences of the tables by kind, those that count."""
-    kinds = [difference.kind for table in of for difference in table.differences if counting(difference)]
-    return Tally(
-        missing=kinds.count(Kind.MISSING), changed=kinds.count(Kind.CHANGED), extra=kinds.count(Kind.EXTRA)
-    )
+    kinds: Counter[Kind] = Counter()
+    for table in of:
+        for sort, number in table.tally.items():
+            kinds[sort.kind] += number if counting(sort) else 0
+    return Tally(missing=kinds[Kind.MISSING], changed=kinds[Kind.CHANGED], extra=kinds[Kind.EXTRA])
 
 
-def counting(difference: Difference) -> bool:
+def counting(difference: Difference | Sort) -> bool:
     """Return whether a difference counts: nobody accepted it and the rule does not ignore it."""
     return difference.action is not Action.IGNORE and not difference.accepted
 
 
 def accepted(of: Iterable[TableDiff]) -> int:
     """Count the differences that people have decided to live with."""
-    return sum(bool(difference.accepted) for table in of for difference in table.differences)
+    return _count(of, lambda sort: sort.accepted)
 
 
 def ignored(of: Iterable[TableDiff]) -> int:
     """Count the differences that their rule ignores."""
-    differences = (difference for table in of for difference in table.differences)
-    return sum(not counting(difference) and not difference.accepted for difference in differences)
+    return _count(of, lambda sort: not counting(sort) and not sort.accepted)
+
+
+def _count(of: Iterable[TableDiff], chosen: Callable[[Sort], bool]) -> int:
+    return sum(number for table in of for sort, number in table.tally.items() if chosen(sort))
 
 
 def acting(of: Iterable[TableDiff], *actions: Action) -> int:
     """Count the differences about which a repair does one of ``actions``."""
-    return sum(d.action in actions for table in of for d in table.differences)
+    return sum(table.does(*actions) for table in of)
 
 
 def totals(report: Report) -> Counts:
@@ -155,9 +162,9 @@ def refusals(cell: CellResult) -> tuple[Refusal, ...]:
     return unique([*cell.refusals, *(r for plan in cell.plans for r in plan.refusals)])
 
 
-def skipped(cell: CellResult) -> tuple[Skipped, ...]:
-    """Return what the cell and its plans skipped, each once."""
-    return unique([*cell.skipped, *(s for plan in cell.plans for s in plan.skipped)])
+def skipped(cell: CellResult) -> Sequence[Skipped]:
+    """Return what was skipped in the cell."""
+    return cell.skipped or spool.kept(each for plan in cell.plans for each in plan.skipped)
 
 
 def notices(cell: CellResult) -> tuple[str, ...]:
@@ -195,8 +202,11 @@ def named(names: Sequence[str], key: Key) -> Named:
 
 def key_names(cell: CellResult) -> Mapping[str, tuple[str, ...]]:
     """Return rule -> names of its key columns, from all that the cell knows about its rules."""
+    names = {table.rule: table.key for table in compared(cell)}
+    if all(each.rule in names for each in cell.skipped):
+        return names
     planned = {change.rule: change.key_columns for plan in cell.plans for change in plan.changes}
-    return {**planned, **{table.rule: table.key for table in compared(cell)}}
+    return {**planned, **names}
 
 
 def subject(change: Change) -> tuple[tuple[str, Stored | KeyPart], ...]:
@@ -216,7 +226,7 @@ def soft_deleted(cell: CellResult) -> Rows:
     return frozenset(
         (table.rule, difference.key)
         for table in compared(cell)
-        for difference in table.differences
+        for difference in (table.differences if table.does(Action.SOFT_DELETE) else ())
         if difference.action is Action.SOFT_DELETE
     )
 
@@ -233,13 +243,14 @@ def in_step(table: TableResult) -> bool:
     return isinstance(table, TableDiff) and not (table.differences or table.findings or table.unknown)
 
 
-def ordered(table: TableDiff) -> list[Difference]:
+def ordered(table: TableDiff) -> Sequence[Difference]:
     """Return the differences by kind and key, so that two runs over the same rows read the same.
 
-    The order is for readers; it is none that a server would give.
+    The order is for readers; it is none that a server would give. Very many stay in the order in
+    which they were found, which is also the same for the same rows.
     """
     kinds = list(Kind)
-    return sorted(table.differences, key=lambda each: (kinds.index(each.kind), _rank(each.key)))
+    return spool.ordered(table.differences, key=lambda each: (kinds.index(each.kind), _rank(each.key)))
 
 
 def ordered_findings(table: TableDiff) -> list[Finding]:
@@ -258,22 +269,21 @@ def _rank(part: KeyPart) -> tuple[Any, ...]:
     return (2 if isinstance(part, str) else 3 if isinstance(part, bytes) else 1, part)
 
 
-def kinds(table: TableDiff) -> Iterator[tuple[Kind, list[Difference]]]:
+def kinds(table: TableDiff) -> Iterator[tuple[Kind, Sequence[Difference]]]:
     """Yield the differences of the table by kind, in order, those kinds that it has.
 
     Within a kind, those that count come first: a list that is cut short must not hide them.
     """
     every = ordered(table)
-    for kind in unique(difference.kind for difference in every):
-        of_kind = [difference for difference in every if difference.kind is kind]
-        yield kind, sorted(of_kind, key=lambda each: not counting(each))
+    for kind in (kind for kind in Kind if table.count(kind)):
+        parts = ((d for d in every if d.kind is kind and counting(d) is first) for first in (True, False))
+        yield kind, spool.kept(difference for part in parts for difference in part)
 
 
 def unplanned(table: TableDiff, cell: CellResult) -> TableDiff:
     """Return the table with those differences alone that no plan of the cell is about to mend."""
-    planned = {(change.rule, change.key) for plan in cell.plans for change in plan.changes}
-    rest = tuple(d for d in table.differences if (table.rule, d.key) not in planned)
-    return replace(table, differences=rest)
+    planned = {change.key for plan in cell.plans for change in plan.changes if change.rule == table.rule}
+    return replace(table, differences=spool.kept(d for d in table.differences if d.key not in planned))
 
 
 def writable(report: Report) -> int:

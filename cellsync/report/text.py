@@ -38,6 +38,7 @@ from cellsync.report.facts import Stage
 from cellsync.report.page import Block, Grid, Line, Style, Tone, compose
 from cellsync.report.verdict import drift, question, verdict
 from cellsync.report.words import counted
+from cellsync.spool import kept
 
 T = TypeVar("T")
 
@@ -256,7 +257,7 @@ def _features(table: TableDiff, report: Report, said: set[str]) -> Iterator[Line
 
     A row that is only extra breaks nothing that anybody misses.
     """
-    lacking = any(facts.counting(d) and d.kind is not Kind.EXTRA for d in table.differences)
+    lacking = any(facts.counting(sort) and sort.kind is not Kind.EXTRA for sort in table.tally)
     broken = facts.tally([table]).total and lacking and report.rule_features.get(table.rule, ())
     for name in broken or ():
         if name not in said:
@@ -273,8 +274,9 @@ def _shown(table: TableDiff, cell: CellResult, report: Report, style: Style) -> 
     """
     if facts.stage(report) is Stage.PLANNED:
         table = facts.unplanned(table, cell)
-    listed = (d for d in table.differences if style.verbose or facts.counting(d) or d.accepted)
-    return replace(table, differences=tuple(listed))
+    if style.verbose or all(facts.counting(sort) or sort.accepted for sort in table.tally):
+        return table
+    return replace(table, differences=kept(d for d in table.differences if facts.counting(d) or d.accepted))
 
 
 def _difference_of(table: TableDiff, style: Style) -> Callable[[Difference], Iterator[Line]]:

@@ -28,6 +28,7 @@ from cellsync.model import (
     TableResult,
     shown,
 )
+from cellsync.spool import kept
 
 
 def day(now: datetime) -> date:
@@ -96,7 +97,7 @@ def _marked(
 
     return replace(
         table,
-        differences=tuple(_difference(d, about(d.key, cells), today) for d in table.differences),
+        differences=kept(_difference(d, about(d.key, cells), today) for d in table.differences),
         findings=tuple(_finding(f, about(f.key, {child, f.cell}), today) for f in table.findings),
     )
 
@@ -149,14 +150,26 @@ def _held_back(rule: Rule, table: TableDiff, lacking: dict[str, set[Key]]) -> Ta
     to itself is gone through until no more are found.
     """
     own = lacking.setdefault(rule.id, set())
-    own |= {d.key for d in table.differences if d.accepted and _is_lacking(rule, d)}
+    if any(sort.accepted for sort in table.tally):
+        own |= {d.key for d in table.differences if d.accepted and _is_lacking(rule, d)}
     more = any(lacking.values())
     while more:
-        differences = tuple(_held(rule, table, difference, lacking) for difference in table.differences)
-        held = [new for old, new in zip(table.differences, differences, strict=True) if new is not old]
+        held: list[Difference] = []
+        table = replace(table, differences=kept(_all_held(rule, table, lacking, held)))
         own |= {difference.key for difference in held if _is_lacking(rule, difference)}
-        table, more = replace(table, differences=differences), bool(held)
+        more = bool(held)
     return table
+
+
+def _all_held(
+    rule: Rule, table: TableDiff, lacking: Mapping[str, set[Key]], held: list[Difference]
+) -> Iterator[Difference]:
+    """Yield the differences of a table, and add those that are held back to ``held``."""
+    for difference in table.differences:
+        now = _held(rule, table, difference, lacking)
+        if now is not difference:
+            held.append(now)
+        yield now
 
 
 def _is_lacking(rule: Rule, difference: Difference) -> bool:

@@ -9,32 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from cellsync import diff
 from cellsync.errors import ReadFailed
 from cellsync.model import (
-    Action,
     CellFailure,
     CellResult,
     Direction,
-    Key,
-    Kind,
     Pairing,
-    Projection,
     Report,
-    Row,
     Rule,
     Status,
     TableDiff,
     TableFailure,
     TableResult,
 )
-from cellsync.run.digesting import bucketings, suspected
+from cellsync.run.confirming import KEYS_AT_ONCE, confirmed
+from cellsync.run.digesting import Block, Edge, large, suspected
 from cellsync.run.look import State, opened, unfit
-from cellsync.run.planning import Found, Paired, planned, report, worst
-from cellsync.run.reading import Got, Router, Rows, Want, failed, read
+from cellsync.run.planning import Paired, planned, report, worst
+from cellsync.run.reading import Got, Router, Rows, failed, read
 from cellsync.run.request import Prepared, Request
+from cellsync.spool import kept
 
 
 def compare(request: Request) -> Prepared:
@@ -45,9 +41,8 @@ def compare(request: Request) -> Prepared:
     with opened(request) as state:
         pairs = {child: _paired(state, child) for child in state.going}
         request.progress("reading")
-        first = _compared(state, pairs)
-        found = _confirmed(state, pairs, first)
-        return planned(state, pairs, found)
+        tables, blocks = _compared(state, pairs)
+        return planned(state, pairs, confirmed(state, pairs, tables, blocks))
 
 
 def schemas(request: Request) -> Report:
@@ -119,33 +114,45 @@ def _pair(
 # -- Comparing ---------------------------------------------------------------------------------
 
 
-def _compared(state: State, pairs: Mapping[str, Paired]) -> dict[str, dict[str, TableResult]]:
-    """Compare all edges from one reading of every database, or digests of it."""
+def _compared(state: State, pairs: Mapping[str, Paired]) -> tuple[dict[Edge, TableResult], Sequence[Block]]:
+    """Compare all edges from one reading of every database, or of digests of it.
+
+    Returns the tables without their differences, and what differs as far as it is known by now.
+    """
     router = Router(state)
-    dealt = bucketings(state, pairs)
-    wants: dict[str, list[Want[Any]]] = {}
-    for pairing in _pairings(pairs):
-        if pairing.rule.id not in dealt:
-            wants.setdefault(pairing.desired_cell, []).append(Rows(projection=pairing.desired))
-            wants.setdefault(pairing.existing_cell, []).append(Rows(projection=pairing.existing))
+    found = large(state, pairs, router)
+    edges = {(child, rule): paired for child, mine in pairs.items() for rule, paired in mine.items()}
+    small = {e: p for e, p in edges.items() if isinstance(p, Pairing) and e not in found.edges}
+    wants = found.wants()
+    for pairing in small.values():
+        wants.setdefault(pairing.desired_cell, []).append(Rows(projection=pairing.desired))
+        wants.setdefault(pairing.existing_cell, []).append(Rows(projection=pairing.existing))
     got = read(state, wants)
-    large = suspected(state, pairs, dealt, router)
-    return {
-        child: {
-            rule: large[child, rule]
-            if (child, rule) in large
-            else _table(state, paired, child, got, router)
-            if isinstance(paired, Pairing)
-            else paired
-            for rule, paired in pairs[child].items()
-        }
-        for child in pairs
-    }
+    tables = {edge: _table(state, pairing, edge[0], got, router) for edge, pairing in small.items()}
+    heads, blocks = suspected(state, found, got, router)
+    heads.update({edge: paired for edge, paired in edges.items() if isinstance(paired, TableFailure)})
+    heads.update(
+        {e: replace(t, differences=()) if isinstance(t, TableDiff) else t for e, t in tables.items()}
+    )
+    every = kept(block for part in (_light(tables), blocks) for block in part)
+    return {edge: heads[edge] for edge in edges}, every
 
 
-def _pairings(pairs: Mapping[str, Paired]) -> Iterator[Pairing]:
-    for paired in pairs.values():
-        yield from (each for each in paired.values() if isinstance(each, Pairing))
+def _head(table: TableResult) -> TableResult:
+    return replace(table, differences=()) if isinstance(table, TableDiff) else table
+
+
+def _light(tables: Mapping[Edge, TableResult]) -> Iterator[Block]:
+    """Yield the differences of whole tables without their rows, which are read again anyway."""
+    for rule in dict.fromkeys(rule for _, rule in tables):
+        mine = {edge: t for edge, t in tables.items() if edge[1] == rule and isinstance(t, TableDiff)}
+        most = max((len(table.differences) for table in mine.values()), default=0)
+        for start in range(0, most, KEYS_AT_ONCE):
+            yield {
+                edge: [replace(d, desired=None, existing=None, columns=()) for d in chosen]
+                for edge, table in mine.items()
+                if (chosen := table.differences[start : start + KEYS_AT_ONCE])
+            }
 
 
 def _table(state: State, pairing: Pairing, child: str, got: Got, router: Router) -> TableResult:
@@ -168,110 +175,3 @@ def _table(state: State, pairing: Pairing, child: str, got: Got, router: Router)
         aside=routed.aside,
     )
     return replace(table, findings=(*table.findings, *routed.findings), unknown=routed.unknown)
-
-
-# -- Reading what differs once more ------------------------------------------------------------
-
-
-def _confirmed(
-    state: State, pairs: Mapping[str, Paired], first: Mapping[str, Found]
-) -> dict[str, dict[str, TableResult]]:
-    """Read the differing rows again in new snapshots; only what still differs counts."""
-    asked = {
-        (child, rule): diff.unsettled(table)
-        for child, tables in first.items()
-        for rule, table in tables.items()
-        if isinstance(table, TableDiff) and table.differences
-    }
-    found = {child: dict(tables) for child, tables in first.items()}
-    if not asked:
-        return found
-    _settle(state, pairs, asked)
-    wants = _again(pairs, asked, first)
-    got = read(state, {cell: [*wanted.values()] for cell, wanted in wants.items()})
-    for child, rule in asked:
-        pairing, table = pairs[child][rule], first[child][rule]
-        assert isinstance(pairing, Pairing) and isinstance(table, TableDiff)
-        found[child][rule] = _confirm(state, pairing, table, child, wants=wants, got=got)
-    return found
-
-
-def _settle(state: State, pairs: Mapping[str, Paired], asked: Mapping[tuple[str, str], object]) -> None:
-    waits = []
-    for child, rule in asked:
-        pairing = pairs[child][rule]
-        own = pairing.rule.settle if isinstance(pairing, Pairing) else None
-        waits.append(state.request.settle if own is None else own)
-    if (longest := max(waits).total_seconds()) > 0:
-        state.request.progress("settling")
-        state.request.sleep(longest)
-
-
-_Wants = Mapping[str, Mapping[tuple[Projection, bool], Rows]]
-"""Cell -> (projection, tombstones) -> the reading; one for all children that share it."""
-
-
-def _again(
-    pairs: Mapping[str, Paired],
-    asked: Mapping[tuple[str, str], tuple[Key, ...]],
-    first: Mapping[str, Found],
-) -> _Wants:
-    keys: dict[str, dict[tuple[Projection, bool], dict[Key, None]]] = {}
-
-    def add(cell: str, projection: Projection, wanted: Sequence[Key], *, tombstones: bool = False) -> None:
-        keys.setdefault(cell, {}).setdefault((projection, tombstones), {}).update(dict.fromkeys(wanted))
-
-    for (child, rule), unsettled in asked.items():
-        pairing, table = pairs[child][rule], first[child][rule]
-        assert isinstance(pairing, Pairing) and isinstance(table, TableDiff)
-        add(pairing.desired_cell, pairing.desired, unsettled)
-        add(pairing.existing_cell, pairing.existing, unsettled)
-        if pairing.rule.on_extra is Action.SOFT_DELETE:
-            extras = [d.key for d in table.differences if d.kind is Kind.EXTRA]
-            add(pairing.desired_cell, pairing.desired, extras, tombstones=True)
-    return {
-        cell: {
-            (projection, dead): Rows(projection=projection, keys=tuple(wanted), tombstones=dead)
-            for (projection, dead), wanted in readings.items()
-        }
-        for cell, readings in keys.items()
-    }
-
-
-def _confirm(
-    state: State,
-    pairing: Pairing,
-    table: TableDiff,
-    child: str,
-    *,
-    wants: _Wants,
-    got: Got,
-) -> TableResult:
-    down = pairing.rule.direction is Direction.DOWN
-    router, routed = Router(state), None
-
-    def rows(cell: str, projection: Projection, *, tombstones: bool = False) -> Sequence[Row]:
-        want = wants[cell].get((projection, tombstones))
-        return got.of(cell, want) if want is not None else ()
-
-    try:
-        desired = rows(pairing.desired_cell, pairing.desired)
-        existing = rows(pairing.existing_cell, pairing.existing)
-        if pairing.rule.route is not None:
-            routed = router.again(pairing.rule, desired if down else existing)
-            desired, existing = (routed.rows[child], existing) if down else (desired, routed.rows[child])
-        confirmed = diff.confirm(
-            pairing,
-            table,
-            desired,
-            existing,
-            child=child,
-            routed=routed,
-            colliding=lambda key: tuple(
-                state.databases[pairing.existing_cell].rows(pairing.existing, keys=[key])
-            ),
-            tombstones=rows(pairing.desired_cell, pairing.desired, tombstones=True),
-        )
-    except ReadFailed as error:
-        return failed(pairing.rule, str(error))
-    return confirmed

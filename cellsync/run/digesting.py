@@ -1,65 +1,95 @@
 """Compare large tables by their digests: what is found is a suspicion, until the rows are read.
 
 estimates       -> which rules, and how their rows are dealt into buckets
+a few digests   -> whether looking for the buckets that differ is worth it
 digests         -> which buckets differ, per child; the parent's are read once for all of them
-keys, checksums -> which keys differ, portion by portion
+bundles         -> which keys differ, bucket by bucket
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import heapq
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
-from cellsync.diff import digests
+from cellsync.diff import Owners, digests
 from cellsync.errors import ReadFailed
 from cellsync.model import (
     Bucketing,
+    Bundle,
     Difference,
     Digest,
     Direction,
     Fold,
-    Pair,
     Pairing,
     Projection,
-    Status,
     TableDiff,
     TableResult,
 )
 from cellsync.run.look import State
 from cellsync.run.planning import Paired
-from cellsync.run.reading import Digests, Got, Pairs, Router, Span, Want, failed, read
+from cellsync.run.reading import Bundles, Digests, Got, Router, Sizes, Span, Want, failed, read
 
-ROWS_AT_ONCE = 400_000
-"""Keys and checksums that are held at once, of all cells together."""
+Edge = tuple[str, str]
+"""Child and rule."""
 
-Edges = Mapping[tuple[str, str], Pairing]
-"""(child, rule) -> how it is compared."""
+Place = tuple[str, Projection]
+"""A cell, and the projection through which it is read."""
+
+Block = Mapping[Edge, Sequence[Difference]]
+"""What was found of some keys, on all edges that they were found on."""
 
 
-def bucketings(state: State, pairs: Mapping[str, Paired]) -> dict[str, Bucketing]:
-    """Return how the rows of each large table are dealt, by rule: alike for all children.
+@dataclass(frozen=True, kw_only=True)
+class Large:
+    """The tables that are too large to be read whole, and how they are compared instead."""
 
-    Which tables are large is said by the servers' estimates alone, so that it repeats.
-    """
-    by_rule: dict[str, list[Pairing]] = {}
-    for paired in pairs.values():
+    edges: Mapping[Edge, Pairing]
+    dealt: Mapping[str, Bucketing]
+    """Rule -> how its rows are dealt, alike for all children."""
+    direct: frozenset[str] = frozenset()
+    """The rules of which most buckets differ: their keys are read without looking for buckets."""
+
+    def counting(self, rule: str, projection: Projection) -> Want[Digest]:
+        """Return the reading of one side from which it is known which buckets there are."""
+        bucketing = self.dealt[rule]
+        if rule in self.direct:
+            return Sizes(projection=projection, bucketing=bucketing)
+        return Digests(projection=projection, bucketing=bucketing)
+
+    def wants(self) -> dict[str, list[Want[Any]]]:
+        """Return the first reading of all cells."""
+        return _wants(self.edges, self.counting)
+
+
+# -- Which tables, and how ---------------------------------------------------------------------
+
+
+def large(state: State, pairs: Mapping[str, Paired], router: Router) -> Large:
+    """Return the large tables. The servers' own estimates say which are, so that it repeats."""
+    by_rule: dict[str, dict[Edge, Pairing]] = {}
+    for child, paired in pairs.items():
         for rule, pairing in paired.items():
             if isinstance(pairing, Pairing):
-                by_rule.setdefault(rule, []).append(pairing)
-    rows = {rule: _estimate(state, pairings) for rule, pairings in by_rule.items()}
-    large = {rule: by_rule[rule] for rule in by_rule if _is_large(state, by_rule[rule], rows[rule])}
-    if not large:
-        return {}
-    ranged = {rule for rule, pairings in large.items() if all(map(digests.ranged, pairings))}
-    spans = {rule: Span(projection=_above(large[rule][0])) for rule in sorted(ranged)}
-    got = read(state, {state.parent: list(spans.values())})
+                by_rule.setdefault(rule, {})[child, rule] = pairing
+    rows = {rule: _estimate(state, mine.values()) for rule, mine in by_rule.items()}
+    chosen = {rule: mine for rule, mine in by_rule.items() if _is_large(state, mine.values(), rows[rule])}
+    if not chosen:
+        return Large(edges={}, dealt={})
+    first = {rule: next(iter(mine.values())) for rule, mine in chosen.items()}
+    ranged = {rule for rule, mine in chosen.items() if all(map(digests.ranged, mine.values()))}
+    wanted = {rule: Span(projection=_above(first[rule])) for rule in first if rule in ranged}
+    got = read(state, {state.parent: list(wanted.values())})
+    spans = {rule: span for rule, want in wanted.items() if (span := _span(state, got, want))}
     fold = Fold.CRC if all(state.databases[cell].fold is Fold.CRC for cell in state.looks) else Fold.CUT
-    found = {}
-    for rule, pairings in large.items():
-        span = _span(state, got, spans[rule]) if rule in spans else None
-        found[rule] = digests.bucketing(pairings[0], rows[rule], span, fold)
-    return found
+    found = Large(
+        edges={edge: pairing for mine in chosen.values() for edge, pairing in mine.items()},
+        dealt={rule: digests.bucketing(first[rule], rows[rule], spans.get(rule), fold) for rule in chosen},
+    )
+    return Large(edges=found.edges, dealt=found.dealt, direct=_direct(state, found, spans, router))
 
 
 def _span(state: State, got: Got, want: Span) -> tuple[int, int] | None:
@@ -69,19 +99,39 @@ def _span(state: State, got: Got, want: Span) -> tuple[int, int] | None:
         return None  # what stopped it stops the digests as well, and they fail by rule
 
 
-def _is_large(state: State, pairings: Sequence[Pairing], rows: int) -> bool:
-    cells = {state.parent, *(cell for each in pairings for cell in (each.desired_cell, each.existing_cell))}
+def _is_large(state: State, pairings: Iterable[Pairing], rows: int) -> bool:
+    every = list(pairings)
+    cells = {state.parent, *(cell for each in every for cell in (each.desired_cell, each.existing_cell))}
     able = all(state.databases[cell].digests for cell in cells)
     # An override is another value for every child; the parent's digests are the same for all.
-    return able and rows > digests.READ_WHOLE and not pairings[0].rule.overrides
+    return able and rows > digests.READ_WHOLE and not every[0].rule.overrides
 
 
-def _estimate(state: State, pairings: Sequence[Pairing]) -> int:
-    return max(
-        state.looks[cell].tables[projection.table].estimate
-        for each in pairings
-        for cell, projection in ((each.desired_cell, each.desired), (each.existing_cell, each.existing))
-    )
+def _estimate(state: State, pairings: Iterable[Pairing]) -> int:
+    places = (place for pairing in pairings for place in _both(pairing))
+    return max(state.looks[cell].tables[projection.table].estimate for cell, projection in places)
+
+
+def _direct(
+    state: State, found: Large, spans: Mapping[str, tuple[int, int]], router: Router
+) -> frozenset[str]:
+    """Return the rules of which most buckets differ in every child, by a few of them."""
+    samples = {rule: digests.sample(span, found.dealt[rule]) for rule, span in spans.items()}
+    edges = {edge: pairing for edge, pairing in found.edges.items() if samples.get(edge[1])}
+    if not edges:
+        return frozenset()
+
+    def few(rule: str, projection: Projection) -> Want[Digest]:
+        return Digests(projection=projection, bucketing=found.dealt[rule], buckets=samples[rule])
+
+    sides, _ = _counted(state, edges, few, read(state, _wants(edges, few)), router)
+    told = {
+        edge: edge in sides and digests.most_differ(sides[edge].desired, sides[edge].existing)
+        for edge in edges
+    }
+    return frozenset(
+        rule for rule in samples if all(most for edge, most in told.items() if edge[1] == rule)
+    ) & {rule for _, rule in edges}
 
 
 def _above(pairing: Pairing) -> Projection:
@@ -89,172 +139,180 @@ def _above(pairing: Pairing) -> Projection:
     return pairing.desired if pairing.rule.direction is Direction.DOWN else pairing.existing
 
 
-@dataclass(frozen=True)
-class _Sides:
-    """The digests of both sides of one edge, by bucket, and the buckets that differ."""
-
-    desired: Mapping[int, Digest]
-    existing: Mapping[int, Digest]
-    buckets: frozenset[int]
-
-
-def suspected(
-    state: State, pairs: Mapping[str, Paired], dealt: Mapping[str, Bucketing], router: Router
-) -> dict[tuple[str, str], TableResult]:
-    """Compare the large tables; the differences have kinds and keys, and no rows yet."""
-    edges = {
-        (child, rule): pairing
-        for child, paired in pairs.items()
-        for rule, pairing in paired.items()
-        if rule in dealt and isinstance(pairing, Pairing)
-    }
-    if not edges:
-        return {}
-    wants: dict[str, list[Want[Any]]] = {}
-    for (_, rule), pairing in edges.items():
-        for cell, projection in _both(pairing):
-            wants.setdefault(cell, []).append(Digests(projection=projection, bucketing=dealt[rule]))
-    got = read(state, wants)
-    results: dict[tuple[str, str], TableResult] = {}
-    found: dict[tuple[str, str], _Sides] = {}
-    parents = _Parents(state, dealt, got, router)
-    for edge, pairing in edges.items():
-        try:
-            found[edge] = _sides(edge, pairing, dealt[edge[1]], got, parents)
-        except ReadFailed as error:
-            results[edge] = failed(pairing.rule, str(error))
-    for rule, bucketing in dealt.items():
-        mine = {edge: sides for edge, sides in found.items() if edge[1] == rule}
-        results.update(_keys(state, {edge: edges[edge] for edge in mine}, mine, bucketing, router))
-    return results
-
-
-def _both(pairing: Pairing) -> tuple[tuple[str, Projection], tuple[str, Projection]]:
+def _both(pairing: Pairing) -> tuple[Place, Place]:
     return (pairing.desired_cell, pairing.desired), (pairing.existing_cell, pairing.existing)
 
 
-class _Parents:
-    """The parent's digests, added up once for all children that share them."""
-
-    def __init__(self, state: State, dealt: Mapping[str, Bucketing], got: Got, router: Router) -> None:
-        self._state, self._dealt, self._got, self._router = state, dealt, got, router
-        self._summed: dict[Projection, Mapping[str | None, Mapping[int, Digest]]] = {}
-
-    def of(self, child: str, pairing: Pairing) -> tuple[Mapping[int, Digest], frozenset[int]]:
-        """Return the digests of a child's rows in the parent, and the buckets with rows of nobody."""
-        projection = _above(pairing)
-        if projection not in self._summed:
-            want = Digests(projection=projection, bucketing=self._dealt[pairing.rule.id])
-            read = self._got.of(self._state.parent, want)
-            owners = self._router.owners(pairing.rule) if pairing.rule.route else None
-            dealt = digests.dealt(read, owners)
-            self._summed[projection] = {owner: digests.summed(each) for owner, each in dealt.items()}
-        summed = self._summed[projection]
-        if pairing.rule.route is None:
-            return summed.get(None, {}), frozenset()
-        return summed.get(child, {}), frozenset(summed.get(None, {}))
+Reading = Callable[[str, Projection], Want[Digest]]
+"""How one side of a rule is read."""
 
 
-def _sides(
-    edge: tuple[str, str], pairing: Pairing, bucketing: Bucketing, got: Got, parents: _Parents
-) -> _Sides:
-    child = edge[0]
-    above, stray = parents.of(child, pairing)
-    down = pairing.rule.direction is Direction.DOWN
-    projection = pairing.existing if down else pairing.desired
-    below = digests.summed(got.of(child, Digests(projection=projection, bucketing=bucketing)))
-    desired, existing = (above, below) if down else (below, above)
-    return _Sides(desired, existing, frozenset(digests.differing(desired, existing)) | stray)
-
-
-def _keys(
-    state: State,
-    edges: Edges,
-    found: Mapping[tuple[str, str], _Sides],
-    bucketing: Bucketing,
-    router: Router,
-) -> Iterator[tuple[tuple[str, str], TableResult]]:
-    """Yield the result of each edge of one rule, from the keys and checksums of its differing buckets."""
-    suspicions: dict[tuple[str, str], list[Difference]] = {edge: [] for edge in edges}
-    failures: dict[tuple[str, str], str] = {}
-    sizes: dict[int, int] = {}
-    for sides in found.values():
-        for bucket in sides.buckets:
-            held = [side[bucket].rows for side in (sides.desired, sides.existing) if bucket in side]
-            sizes[bucket] = sizes.get(bucket, 0) + sum(held)
-    for portion in digests.portions(sizes, sizes, ROWS_AT_ONCE):
-        chosen = {edge: sides.buckets.intersection(portion) for edge, sides in found.items()}
-        wants = _pairs_wanted(edges, found, chosen, bucketing)
-        got = read(state, {cell: list(wanted.values()) for cell, wanted in wants.items()})
-        for edge, pairing in edges.items():
-            try:
-                read_pairs = _chosen(pairing, chosen[edge], wants, got)
-                suspicions[edge] += digests.suspects(*_owned(edge[0], pairing, read_pairs, router))
-            except ReadFailed as error:
-                failures[edge] = str(error)
-    for edge, pairing in edges.items():
-        if edge in failures:
-            yield edge, failed(pairing.rule, failures[edge])
-        else:
-            yield edge, _result(pairing, found[edge], suspicions[edge])
-
-
-_Wanted = Mapping[str, Mapping[Projection, Pairs]]
-"""Cell -> projection -> the pairs that are read."""
-
-
-def _pairs_wanted(
-    edges: Edges,
-    found: Mapping[tuple[str, str], _Sides],
-    chosen: Mapping[tuple[str, str], frozenset[int]],
-    bucketing: Bucketing,
-) -> _Wanted:
-    """Return what is read: of the parent, what any child needs."""
-    buckets: dict[tuple[str, Projection], set[int]] = {}
-    known: dict[tuple[str, Projection], int] = {}
-    for edge, pairing in edges.items():
-        sides = (found[edge].desired, found[edge].existing)
-        for place, side in zip(_both(pairing), sides, strict=True):
-            if chosen[edge]:
-                buckets.setdefault(place, set()).update(chosen[edge])
-                known[place] = max(known.get(place, 0), len(side))
-    wants: dict[str, dict[Projection, Pairs]] = {}
-    for (cell, projection), numbers in buckets.items():
-        # Where most buckets differ, looking for them costs more than it saves.
-        some = tuple(sorted(numbers)) if len(numbers) * 2 < known[cell, projection] else None
-        wants.setdefault(cell, {})[projection] = Pairs(
-            projection=projection, bucketing=bucketing, buckets=some
-        )
+def _wants(edges: Mapping[Edge, Pairing], reading: Reading) -> dict[str, list[Want[Any]]]:
+    wants: dict[str, list[Want[Any]]] = {}
+    for (_, rule), pairing in edges.items():
+        for cell, projection in _both(pairing):
+            wants.setdefault(cell, []).append(reading(rule, projection))
     return wants
 
 
-_Both = tuple[Sequence[Pair], Sequence[Pair]]
-"""The pairs of the desired and of the existing side."""
+# -- Which buckets -----------------------------------------------------------------------------
 
 
-def _chosen(pairing: Pairing, buckets: frozenset[int], wants: _Wanted, got: Got) -> _Both:
-    """Return what was read of some buckets; more may have been, for other children."""
+@dataclass(frozen=True)
+class _Sides:
+    """The digests of both sides of one edge, by bucket."""
 
-    def side(cell: str, projection: Projection) -> Sequence[Pair]:
-        if not buckets:
-            return ()
-        return [pair for pair in got.of(cell, wants[cell][projection]) if pair.bucket in buckets]
-
-    return side(pairing.desired_cell, pairing.desired), side(pairing.existing_cell, pairing.existing)
-
-
-def _owned(child: str, pairing: Pairing, sides: _Both, router: Router) -> _Both:
-    """Leave out the other children's rows."""
-    if pairing.rule.route is None:
-        return sides
-    owners = router.owners(pairing.rule)
-    desired, existing = sides
-    if pairing.rule.direction is Direction.DOWN:
-        return [*digests.owned(desired, owners, child)], existing
-    return desired, [*digests.owned(existing, owners, child)]
+    desired: Mapping[int, Digest]
+    existing: Mapping[int, Digest]
+    stray: frozenset[int]
+    """The buckets with rows of the parent that nobody owns."""
 
 
-def _result(pairing: Pairing, sides: _Sides, suspicions: Sequence[Difference]) -> TableDiff:
+def _counted(
+    state: State, edges: Mapping[Edge, Pairing], reading: Reading, got: Got, router: Router
+) -> tuple[dict[Edge, _Sides], dict[Edge, TableResult]]:
+    """Return the digests of both sides of each edge; the parent's are added up once for all children."""
+    summed: dict[Want[Digest], Mapping[str | None, Mapping[int, Digest]]] = {}
+    sides: dict[Edge, _Sides] = {}
+    failures: dict[Edge, TableResult] = {}
+    for (child, rule), pairing in edges.items():
+        above, below = _both(pairing) if pairing.desired_cell == state.parent else _both(pairing)[::-1]
+        want, other = reading(rule, above[1]), reading(rule, below[1])
+        try:
+            if want not in summed:
+                dealt = digests.dealt(got.of(state.parent, want), router.owners(pairing.rule))
+                summed[want] = {owner: digests.summed(each) for owner, each in dealt.items()}
+            routed = pairing.rule.route is not None
+            held = digests.summed(got.of(child, other))
+            mine = summed[want].get(child if routed else None, {})
+            stray = frozenset(summed[want].get(None, {})) if routed else frozenset()
+            down = pairing.rule.direction is Direction.DOWN
+            desired, existing = (mine, held) if down else (held, mine)
+            sides[child, rule] = _Sides(desired, existing, stray)
+        except ReadFailed as error:
+            failures[child, rule] = failed(pairing.rule, str(error))
+    return sides, failures
+
+
+# -- Which keys --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Search:
+    """The buckets of one edge whose keys are compared, and the readings that hold their bundles."""
+
+    pairing: Pairing
+    buckets: frozenset[int]
+    wants: tuple[tuple[str, Bundles], tuple[str, Bundles]]
+    """Of the desired and of the existing cell; a reading may hold more, for other children."""
+
+
+def suspected(
+    state: State, found: Large, got: Got, router: Router
+) -> tuple[dict[Edge, TableResult], Iterator[Block]]:
+    """Compare the large tables, from the reading that ``found.wants`` asked for.
+
+    Returns the tables without their differences, and what differs, block by block: kinds and keys,
+    whose rows are not read yet.
+    """
+    sides, heads = _counted(state, found.edges, found.counting, got, router)
+    searches = _searches(found, sides)
+    wants: dict[str, list[Want[Any]]] = {}
+    for search in searches.values():
+        for cell, want in search.wants:
+            wants.setdefault(cell, []).append(want)
+    bundles = read(state, wants)
+    for edge, each in sides.items():
+        heads[edge] = _head(found.edges[edge], each)
+        try:
+            for cell, want in searches[edge].wants if edge in searches else ():
+                bundles.of(cell, want)
+        except ReadFailed as error:
+            heads[edge] = failed(found.edges[edge].rule, str(error))
+            del searches[edge]
+    return heads, _blocks(state, searches, bundles, router)
+
+
+def _searches(found: Large, sides: Mapping[Edge, _Sides]) -> dict[Edge, _Search]:
+    """Return where keys must be compared; what several children need of the parent is one reading."""
+    buckets = {edge: _differing(found, edge, each) for edge, each in sides.items()}
+    numbers: dict[Place, set[int]] = {}
+    known: dict[Place, int] = {}
+    rows: dict[str, list[int]] = {}
+    for edge, each in sides.items():
+        for place, side in zip(_both(found.edges[edge]), (each.desired, each.existing), strict=True):
+            numbers.setdefault(place, set()).update(buckets[edge])
+            known[place] = max(known.get(place, 0), len(side))
+            rows.setdefault(edge[1], []).extend(side[at].rows for at in buckets[edge] if at in side)
+
+    def want(rule: str, place: Place) -> tuple[str, Bundles]:
+        # Where most buckets differ, looking for them costs more than it saves.
+        some = tuple(sorted(numbers[place])) if len(numbers[place]) * 2 < known[place] else None
+        parts = digests.parts(rows[rule])
+        bundles = Bundles(projection=place[1], bucketing=found.dealt[rule], buckets=some, parts=parts)
+        return place[0], bundles
+
+    searches = {}
+    for edge, chosen in buckets.items():
+        if chosen:
+            desired, existing = (want(edge[1], place) for place in _both(found.edges[edge]))
+            searches[edge] = _Search(found.edges[edge], chosen, (desired, existing))
+    return searches
+
+
+def _differing(found: Large, edge: Edge, sides: _Sides) -> frozenset[int]:
+    if edge[1] in found.direct:
+        return frozenset(sides.desired) | frozenset(sides.existing) | sides.stray
+    return frozenset(digests.differing(sides.desired, sides.existing)) | sides.stray
+
+
+def _blocks(state: State, searches: Mapping[Edge, _Search], got: Got, router: Router) -> Iterator[Block]:
+    """Yield what differs, bucket by bucket, of one rule after the other."""
+    for rule in dict.fromkeys(rule for _, rule in searches):
+        mine = {edge: search for edge, search in searches.items() if edge[1] == rule}
+        owners = router.owners(next(iter(mine.values())).pairing.rule)
+        readings = list(dict.fromkeys(reading for search in mine.values() for reading in search.wants))
+        numbers = {reading: number for number, reading in enumerate(readings)}
+        sides = {edge: [numbers[each] for each in search.wants] for edge, search in mine.items()}
+        searchers = {edge: _Searcher(state, edge[0], each.pairing, owners) for edge, each in mine.items()}
+        streams = [_numbered(number, got.of(*reading)) for number, reading in enumerate(readings)]
+        for at, group in groupby(heapq.merge(*streams, key=itemgetter(0)), key=itemgetter(0)):
+            held: list[list[Bundle]] = [[] for _ in readings]
+            for _, number, bundle in group:
+                held[number].append(bundle)
+            found = {
+                edge: searchers[edge].suspects(*(held[number] for number in sides[edge]))
+                for edge, search in mine.items()
+                if at[0] in search.buckets
+            }
+            if block := {edge: differences for edge, differences in found.items() if differences}:
+                yield block
+
+
+def _numbered(number: int, bundles: Iterable[Bundle]) -> Iterator[tuple[tuple[int, int], int, Bundle]]:
+    return (((bundle.bucket, bundle.part), number, bundle) for bundle in bundles)
+
+
+class _Searcher:
+    """Compares the keys of one edge, bucket by bucket; other children's rows are left out."""
+
+    def __init__(self, state: State, child: str, pairing: Pairing, owners: Owners | None) -> None:
+        self._child = child
+        self._down = pairing.rule.direction is Direction.DOWN
+        self._owners = owners
+        self._pairs = state.databases[pairing.existing_cell].pairs(pairing.existing)
+        self._exact = all(p.unique and not p.nullable for p in (pairing.desired, pairing.existing))
+
+    def suspects(self, desired: Sequence[Bundle], existing: Sequence[Bundle]) -> tuple[Difference, ...]:
+        """Return what differs in one bucket."""
+        stray: Sequence[Bundle] = ()
+        if self._owners is not None:
+            mine, stray = digests.owned(desired if self._down else existing, self._owners, self._child)
+            desired, existing = (mine, existing) if self._down else (desired, mine)
+        return digests.suspects(desired, existing, self._pairs, exact=self._exact, stray=stray)
+
+
+def _head(pairing: Pairing, sides: _Sides) -> TableDiff:
     return TableDiff(
         rule=pairing.rule.id,
         table=pairing.rule.table,
@@ -263,7 +321,5 @@ def _result(pairing: Pairing, sides: _Sides, suspicions: Sequence[Difference]) -
         columns=pairing.columns,
         desired_rows=sum(digest.rows for digest in sides.desired.values()),
         existing_rows=sum(digest.rows for digest in sides.existing.values()),
-        differences=tuple({difference.key: difference for difference in suspicions}.values()),
         schema=pairing.schema,
-        status=Status.DIFFERS if suspicions else Status.IN_STEP,
     )

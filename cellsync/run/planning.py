@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Union
 
@@ -99,8 +99,10 @@ def _followed(state: State, child: Cell, pairs: Paired, found: Found) -> Found:
         down = direction is Direction.DOWN
         written, origin = (child.name, state.parent) if down else (state.parent, child.name)
         database, schema = state.databases[written], state.looks[written].identity.schema
-        if rules:
-            known.update(journal.pushed(database, rules, database=schema, origin_cell=origin))
+        for rule in rules:
+            extra = _extra(found[rule])
+            about = {"database": schema, "origin_cell": origin}
+            known[rule] = journal.pushed(database, rule, extra, **about)
     followed = dict(found)
     renames: dict[str, Mapping[Key, Key]] = {}
     for rule, table in found.items():
@@ -109,6 +111,12 @@ def _followed(state: State, child: Cell, pairs: Paired, found: Found) -> Found:
             result = diff.follow(pairing, table, pushed=known.get(rule, {}), renames=renames)
             followed[rule], renames[rule] = result.table, result.renames
     return followed
+
+
+def _extra(table: TableResult) -> Iterator[Identity]:
+    """Yield the primary keys of the extra rows."""
+    if isinstance(table, TableDiff) and table.count(Kind.EXTRA):
+        yield from (d.existing.identity for d in table.differences if d.kind is Kind.EXTRA and d.existing)
 
 
 def _moved(table: TableDiff) -> bool:
@@ -127,7 +135,7 @@ def _counts(table: TableResult) -> bool:
     if isinstance(table, TableFailure):
         return False
     findings = any(not finding.accepted for finding in table.findings)
-    return findings or any(d.action is not Action.IGNORE for d in table.differences)
+    return findings or any(sort.action is not Action.IGNORE for sort in table.tally)
 
 
 _RANK = (

@@ -14,11 +14,11 @@ from cellsync.diff import Owners, Routed
 from cellsync.errors import ReadFailed
 from cellsync.model import (
     Bucketing,
+    Bundle,
     Cell,
     CellFailure,
     Digest,
     Key,
-    Pair,
     Projection,
     Row,
     Rule,
@@ -26,6 +26,10 @@ from cellsync.model import (
 )
 from cellsync.run.look import State, needed
 from cellsync.run.request import each_cell
+from cellsync.spool import kept
+
+FEW_BUNDLES = 100
+"""So many wait in memory: each has hundreds of keys."""
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -52,27 +56,42 @@ class Rows:
 
 @dataclass(frozen=True, kw_only=True)
 class Digests:
-    """The digests of a projection."""
+    """The digests of some buckets of a projection, or of all."""
+
+    projection: Projection
+    bucketing: Bucketing
+    buckets: tuple[int, ...] | None = None
+
+    def read(self, database: db.Database) -> Sequence[Digest]:
+        """Read the digests."""
+        return tuple(database.digest(self.projection, self.bucketing, self.buckets))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """How many rows each bucket of a projection holds."""
 
     projection: Projection
     bucketing: Bucketing
 
     def read(self, database: db.Database) -> Sequence[Digest]:
-        """Read the digests."""
-        return tuple(database.digest(self.projection, self.bucketing))
+        """Read the numbers, as digests without a checksum."""
+        return tuple(database.sizes(self.projection, self.bucketing))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pairs:
-    """The keys and checksums of some buckets of a projection, or of all."""
+class Bundles:
+    """The keys and checksums of some buckets of a projection, or of all, in order of the buckets."""
 
     projection: Projection
     bucketing: Bucketing
     buckets: tuple[int, ...] | None
+    parts: int
 
-    def read(self, database: db.Database) -> Sequence[Pair]:
-        """Read the pairs."""
-        return tuple(database.pairs(self.projection, self.bucketing, self.buckets))
+    def read(self, database: db.Database) -> Sequence[Bundle]:
+        """Read the bundles; many of them wait on disk."""
+        bundles = database.bundles(self.projection, self.bucketing, self.buckets, parts=self.parts)
+        return kept(bundles, short=FEW_BUNDLES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +155,7 @@ class Router:
     def __init__(self, state: State) -> None:
         self._state = state
         self._routed: dict[Projection, Routed] = {}
+        self._owners: dict[str, Owners] = {}
 
     def whole(self, rule: Rule, projection: Projection, rows: Sequence[Row]) -> Routed:
         """Return the routing of a whole reading of the parent."""
@@ -145,13 +165,20 @@ class Router:
 
     def again(self, rule: Rule, rows: Sequence[Row]) -> Routed:
         """Return the routing of some rows of the parent."""
-        return diff.route(rows, rule, self.owners(rule), parent=self._state.parent)
+        owners = self.owners(rule)
+        assert owners is not None, rule.id
+        return diff.route(rows, rule, owners, parent=self._state.parent)
 
-    def owners(self, rule: Rule) -> Owners:
-        """Return who owns the values of a routed rule."""
-        children = [child.name for child in self._state.request.topology.children]
-        owns = {child: self._owned(rule, child) for child in children}
-        return Owners(rule, parent=self._state.parent, children=children, owns=owns)
+    def owners(self, rule: Rule) -> Owners | None:
+        """Return who owns the values of a routed rule; None for a rule without a route."""
+        if rule.route is None:
+            return None
+        if rule.id not in self._owners:
+            children = [child.name for child in self._state.request.topology.children]
+            owns = {child: self._owned(rule, child) for child in children}
+            made = Owners(rule, parent=self._state.parent, children=children, owns=owns)
+            self._owners[rule.id] = made
+        return self._owners[rule.id]
 
     def _owned(self, rule: Rule, child: str) -> frozenset[str] | None:
         look_up = rule.route.else_where_exists if rule.route else None

@@ -28,6 +28,7 @@ from cellsync.model import (
     TableFailure,
     Topology,
 )
+from cellsync.spool import kept
 
 LOG = logging.getLogger(__name__)
 
@@ -122,7 +123,7 @@ def with_plans(cell: CellResult, plans: Sequence[Plan]) -> CellResult:
         plans=tuple(plans),
         counts=Counts(planned=sum(len(plan.changes) for plan in plans)),
         refusals=tuple(refusal for plan in plans for refusal in plan.refusals),
-        skipped=tuple(skipped for plan in plans for skipped in plan.skipped),
+        skipped=kept(skipped for plan in plans for skipped in plan.skipped),
         notices=tuple(notice for plan in plans for notice in plan.notices),
     )
 

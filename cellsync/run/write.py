@@ -289,8 +289,7 @@ def _left(cell: CellResult) -> bool:
     """Say whether something remains that counts: what is only reported, or was not written."""
     stuck = cell.counts.planned != cell.counts.applied
     reported = any(
-        any(not finding.accepted for finding in table.findings)
-        or any(d.action is Action.REPORT for d in table.differences)
+        any(not finding.accepted for finding in table.findings) or table.does(Action.REPORT)
         for table in cell.tables
         if isinstance(table, TableDiff)
     )

@@ -1,0 +1,196 @@
+"""Read what differs once more, in new snapshots: only what still differs counts.
+
+Two servers cannot be read at one instant, so what was on its way then is not a difference now. A
+batch of keys at a time: memory does not grow with their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from cellsync import diff
+from cellsync.errors import ReadFailed
+from cellsync.model import (
+    Action,
+    Difference,
+    Direction,
+    Finding,
+    Key,
+    Kind,
+    Pairing,
+    Projection,
+    Row,
+    Status,
+    TableDiff,
+    TableFailure,
+    TableResult,
+)
+from cellsync.run.digesting import Block, Edge
+from cellsync.run.look import State
+from cellsync.run.planning import Paired
+from cellsync.run.reading import Got, Router, Rows, failed, read
+from cellsync.spool import Collector
+
+KEYS_AT_ONCE = 5_000
+"""So many rows that differ are in memory at once, of each side of all cells together."""
+
+
+@dataclass
+class _Settled:
+    """What still differs on one edge."""
+
+    differences: Collector[Difference] = field(default_factory=Collector)
+    findings: list[Finding] = field(default_factory=list)
+    unknown: tuple[str, ...] = ()
+
+    def add(self, head: TableDiff, table: TableDiff) -> None:
+        """Add what came of one batch."""
+        self.differences.extend(table.differences)
+        self.findings += table.findings[len(head.findings) :]
+        self.unknown = self.unknown or table.unknown
+
+    def table(self, head: TableDiff) -> TableDiff:
+        """Return the table with all that was found."""
+        differences, findings = self.differences.kept(), (*head.findings, *self.findings)
+        return replace(
+            head,
+            differences=differences,
+            findings=findings,
+            status=Status.DIFFERS if differences or findings else Status.IN_STEP,
+            unknown=head.unknown or self.unknown,
+        )
+
+
+def confirmed(
+    state: State,
+    pairs: Mapping[str, Paired],
+    heads: Mapping[Edge, TableResult],
+    blocks: Sequence[Block],
+) -> dict[str, dict[str, TableResult]]:
+    """Return all tables, by child and rule, with the differences that are still there.
+
+    ``heads`` are the tables without their differences, ``blocks`` what they were.
+    """
+    settled: dict[Edge, _Settled] = {}
+    failures: dict[Edge, TableFailure] = {}
+    router = Router(state)
+    _settle(state, pairs, {edge for block in blocks for edge in block})
+    for batch in _batches(blocks):
+        asked = {edge: differences for edge, differences in batch.items() if edge not in failures}
+        wants = _wants(pairs, asked)
+        got = read(state, {cell: [*wanted.values()] for cell, wanted in wants.items()})
+        for edge, differences in asked.items():
+            head = heads[edge]
+            if isinstance(head, TableFailure):
+                continue
+            first = replace(head, differences=differences)
+            pairing = _pairing(pairs, edge)
+            table = _confirm(state, pairing, first, edge[0], router=router, wants=wants, got=got)
+            if isinstance(table, TableFailure):
+                failures[edge] = table
+            else:
+                settled.setdefault(edge, _Settled()).add(head, table)
+    found: dict[str, dict[str, TableResult]] = {child: {} for child in pairs}
+    for (child, rule), head in heads.items():
+        table = failures.get((child, rule), head)
+        if isinstance(table, TableDiff) and (child, rule) in settled:
+            table = settled[child, rule].table(table)
+        found[child][rule] = table
+    return found
+
+
+def _pairing(pairs: Mapping[str, Paired], edge: Edge) -> Pairing:
+    child, rule = edge
+    pairing = pairs[child][rule]
+    assert isinstance(pairing, Pairing), edge
+    return pairing
+
+
+def _settle(state: State, pairs: Mapping[str, Paired], edges: Iterable[Edge]) -> None:
+    own = [_pairing(pairs, edge).rule.settle for edge in edges]
+    longest = max((state.request.settle if each is None else each for each in own), default=None)
+    if longest is not None and longest.total_seconds() > 0:
+        state.request.progress("settling")
+        state.request.sleep(longest.total_seconds())
+
+
+def _batches(blocks: Iterable[Block]) -> Iterator[Block]:
+    """Join the blocks into fewer, with so many keys each as are worth a question."""
+    batch: dict[Edge, list[Difference]] = {}
+    size = 0
+    for block in blocks:
+        more = sum(map(len, block.values()))
+        if batch and size + more > KEYS_AT_ONCE:
+            yield batch
+            batch, size = {}, 0
+        for edge, differences in block.items():
+            batch.setdefault(edge, []).extend(differences)
+        size += more
+    if batch:
+        yield batch
+
+
+_Wants = Mapping[str, Mapping[tuple[Projection, bool], Rows]]
+"""Cell -> (projection, tombstones) -> the reading; one for all children that share it."""
+
+
+def _wants(pairs: Mapping[str, Paired], asked: Block) -> _Wants:
+    keys: dict[str, dict[tuple[Projection, bool], dict[Key, None]]] = {}
+
+    def add(cell: str, projection: Projection, wanted: Sequence[Key], *, tombstones: bool = False) -> None:
+        keys.setdefault(cell, {}).setdefault((projection, tombstones), {}).update(dict.fromkeys(wanted))
+
+    for edge, differences in asked.items():
+        pairing = _pairing(pairs, edge)
+        unsettled = [difference.key for difference in differences]
+        add(pairing.desired_cell, pairing.desired, unsettled)
+        add(pairing.existing_cell, pairing.existing, unsettled)
+        if pairing.rule.on_extra is Action.SOFT_DELETE:
+            extras = [difference.key for difference in differences if difference.kind is Kind.EXTRA]
+            add(pairing.desired_cell, pairing.desired, extras, tombstones=True)
+    return {
+        cell: {
+            (projection, dead): Rows(projection=projection, keys=tuple(wanted), tombstones=dead)
+            for (projection, dead), wanted in readings.items()
+        }
+        for cell, readings in keys.items()
+    }
+
+
+def _confirm(
+    state: State,
+    pairing: Pairing,
+    table: TableDiff,
+    child: str,
+    *,
+    router: Router,
+    wants: _Wants,
+    got: Got,
+) -> TableDiff | TableFailure:
+    down, routed = pairing.rule.direction is Direction.DOWN, None
+
+    def rows(cell: str, projection: Projection, *, tombstones: bool = False) -> Sequence[Row]:
+        want = wants[cell].get((projection, tombstones))
+        return got.of(cell, want) if want is not None else ()
+
+    try:
+        desired = rows(pairing.desired_cell, pairing.desired)
+        existing = rows(pairing.existing_cell, pairing.existing)
+        if pairing.rule.route is not None:
+            routed = router.again(pairing.rule, desired if down else existing)
+            desired, existing = (routed.rows[child], existing) if down else (desired, routed.rows[child])
+        return diff.confirm(
+            pairing,
+            table,
+            desired,
+            existing,
+            child=child,
+            routed=routed,
+            colliding=lambda key: tuple(
+                state.databases[pairing.existing_cell].rows(pairing.existing, keys=[key])
+            ),
+            tombstones=rows(pairing.desired_cell, pairing.desired, tombstones=True),
+        )
+    except ReadFailed as error:
+        return failed(pairing.rule, str(error))

@@ -1,0 +1,155 @@
+"""Sequences that may be longer than memory: the long ones are on disk, in a file without a name.
+
+What a run finds and plans goes from stage to stage as such sequences. A short one is a plain
+tuple; a long one keeps to a few megabytes, whatever it holds, and is read in order, as often as
+wanted. The file is gone when the sequence is, and when the process is killed.
+"""
+
+from __future__ import annotations
+
+import pickle
+import tempfile
+import weakref
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from itertools import islice
+from operator import itemgetter
+from threading import Lock
+from typing import Any, Generic, TypeVar, Union, overload
+
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
+
+SHORT = 2_000
+"""So many items are held in memory as they are."""
+
+BLOCK = 500
+"""Items that are written, and read again, together."""
+
+BUFFER = 4 << 20
+"""Bytes that one sequence keeps in memory before it goes to disk."""
+
+
+def kept(items: Iterable[T], short: int = SHORT) -> Sequence[T]:
+    """Return the items as a sequence that takes little memory, however many they are.
+
+    Up to ``short`` of them are held as they are. Items of a long one are copies, equal and not the
+    same; so are those of another pass over it.
+    """
+    collected: Collector[T] = Collector(short)
+    collected.extend(items)
+    return collected.kept()
+
+
+def tallied(items: Sequence[T], key: Callable[[T], K]) -> Counter[K]:
+    """Count the items by a key; of a long sequence this is remembered."""
+    return items.tallied(key) if isinstance(items, _Spooled) else Counter(map(key, items))
+
+
+def ordered(items: Sequence[T], key: Callable[[T], Any]) -> Sequence[T]:
+    """Return a short sequence in order; a long one stays in the order in which it was made."""
+    return items if isinstance(items, _Spooled) else tuple(sorted(items, key=key))
+
+
+class Collector(Generic[T]):
+    """Gathers the items of one sequence, bit by bit."""
+
+    def __init__(self, short: int = SHORT) -> None:
+        self._short = short
+        self._waiting: list[T] = []
+        self._long: _Spooled[T] | None = None
+
+    def extend(self, items: Iterable[T]) -> None:
+        """Add items at the end."""
+        for item in items:
+            self._waiting.append(item)
+            if len(self._waiting) > self._short:
+                self._long = self._long or _Spooled()
+                self._long.extend(self._waiting)
+                self._waiting = []
+
+    def append(self, item: T) -> None:
+        """Add one item at the end."""
+        self.extend((item,))
+
+    def kept(self) -> Sequence[T]:
+        """Return all items; none can be added after that."""
+        if self._long is None:
+            return tuple(self._waiting)
+        self._long.extend(self._waiting)
+        return self._long
+
+
+class _Spooled(Sequence[T]):
+    """A long sequence. Several threads may read it."""
+
+    def __init__(self) -> None:
+        # Not a with statement: the file lives as long as the sequence.
+        self._file = tempfile.SpooledTemporaryFile(max_size=BUFFER)  # noqa: SIM115
+        weakref.finalize(self, self._file.close)
+        self._lock = Lock()
+        self._blocks: list[tuple[int, int]] = []
+        """The number of each block's first item, and where the block begins in the file."""
+        self._length = 0
+        self._tallies: dict[Callable[[Any], Hashable], Counter[Any]] = {}
+
+    def extend(self, items: Sequence[T]) -> None:
+        for start in range(0, len(items), BLOCK):
+            block = items[start : start + BLOCK]
+            self._blocks.append((self._length, self._file.tell()))
+            pickle.dump(block, self._file, pickle.HIGHEST_PROTOCOL)
+            self._length += len(block)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[T]:
+        return self._after(0)
+
+    def _after(self, start: int) -> Iterator[T]:
+        for number in range(self._holding(start), len(self._blocks)):
+            first = self._blocks[number][0]
+            yield from islice(self._block(number), max(0, start - first), None)
+
+    def _holding(self, at: int) -> int:
+        """Return the number of the block that holds an item."""
+        return max(0, bisect_right(self._blocks, at, key=itemgetter(0)) - 1)
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[T]: ...
+
+    def __getitem__(self, index: Union[int, slice]) -> Union[T, Sequence[T]]:
+        if isinstance(index, slice):
+            start, stop, step = index.indices(self._length)
+            if step == 1:
+                return kept(islice(self._after(start), max(0, stop - start)))
+            return kept(self[at] for at in range(start, stop, step))
+        at = range(self._length)[index]
+        number = self._holding(at)
+        return self._block(number)[at - self._blocks[number][0]]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence) or len(other) != self._length:
+            return NotImplemented
+        return all(one == another for one, another in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"<{self._length} items on disk>"
+
+    def _block(self, number: int) -> list[T]:
+        with self._lock:
+            self._file.seek(self._blocks[number][1])
+            block: list[T] = pickle.load(self._file)
+        return block
+
+    def tallied(self, key: Callable[[T], K]) -> Counter[K]:
+        """Count the items by a key, in one pass at most."""
+        if key not in self._tallies:
+            self._tallies[key] = Counter(map(key, self))
+        return self._tallies[key]
