@@ -7,7 +7,8 @@ the other things that are not plain values are objects with one key: {"bytes": "
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -25,6 +26,7 @@ from cellsync.model import (
     Skipped,
     Stored,
 )
+from cellsync.spool import kept
 
 VERSION = 1
 """The version of plan files and of the journal's rows; a newer one is refused by older readers."""
@@ -69,6 +71,36 @@ def decode(data: Any) -> Any:
     return Reference(rule=data["rule"], key=decode(data["key"]))
 
 
+@dataclass(frozen=True)
+class Lines:
+    """A list in a JSON document, of which each item is a line of its own; it is made while it is written."""
+
+    items: Iterable[Any]
+
+
+def document(content: Any, indent: str = "") -> Iterator[str]:
+    """Yield an indented JSON document in pieces; ``Lines`` in it may be longer than memory."""
+    deeper = f"{indent}  "
+    if isinstance(content, Mapping) and content:
+        for number, (name, value) in enumerate(content.items()):
+            yield f"{',' if number else '{'}\n{deeper}{_line(name)}: "
+            yield from document(value, deeper)
+        yield f"\n{indent}}}"
+    elif isinstance(content, (list, Lines)):
+        number = 0
+        for item in content.items if isinstance(content, Lines) else content:
+            yield f"{',' if number else '['}\n{deeper}"
+            yield from (_line(item),) if isinstance(content, Lines) else document(item, deeper)
+            number += 1
+        yield f"\n{indent}]" if number else "[]"
+    else:
+        yield _line(content)
+
+
+def _line(content: Any) -> str:
+    return json.dumps(content, ensure_ascii=False)
+
+
 def row_to_text(row: Mapping[str, Stored] | None) -> str | None:
     """Return a row, or the part of it that a change speaks of, as JSON text."""
     return None if row is None else json.dumps(_row_to_data(row), ensure_ascii=False)
@@ -90,7 +122,7 @@ def tuple_from_text(text: str) -> tuple[Any, ...]:
 
 
 def plan_to_data(plan: Plan) -> dict[str, Any]:
-    """Return a plan as JSON data."""
+    """Return a plan as JSON data, for ``document``."""
     return {
         "child": plan.child,
         "written": plan.written,
@@ -99,9 +131,9 @@ def plan_to_data(plan: Plan) -> dict[str, Any]:
             "schema": plan.database.schema,
             "version": plan.database.version,
         },
-        "changes": [_change_to_data(change) for change in plan.changes],
-        "skipped": [{"rule": s.rule, "key": encode(s.key), "reason": s.reason} for s in plan.skipped],
-        "refusals": [{"code": r.code, "rule": r.rule, "message": r.message} for r in plan.refusals],
+        "changes": Lines(_change_to_data(change) for change in plan.changes),
+        "skipped": Lines({"rule": s.rule, "key": encode(s.key), "reason": s.reason} for s in plan.skipped),
+        "refusals": Lines({"code": r.code, "rule": r.rule, "message": r.message} for r in plan.refusals),
         "notices": list(plan.notices),
     }
 
@@ -112,8 +144,8 @@ def plan_from_data(data: Mapping[str, Any]) -> Plan:
         child=data["child"],
         written=data["written"],
         database=DatabaseIdentity(**data["database"]),
-        changes=tuple(_change_from_data(each) for each in data["changes"]),
-        skipped=tuple(
+        changes=kept(_change_from_data(each) for each in data["changes"]),
+        skipped=kept(
             Skipped(rule=each["rule"], key=decode(each["key"]), reason=each["reason"])
             for each in data["skipped"]
         ),

@@ -91,7 +91,7 @@ def test_rows_that_are_nearly_equal_have_unequal_checksums(
     with opened(url) as there:
         checksums = [
             pair.checksum
-            for pair in pairs(there, projection("mixed", "a", **types), Bucketing(count=1, fold=fold), parts=99)
+            for pair in pairs(there, projection("mixed", "a", **types), Bucketing(count=99, fold=fold))
         ]
     ((count,),) = servers.sql(url, "SELECT COUNT(*) FROM mixed")
     assert count == len(checksums) > 100_000

@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
@@ -470,7 +470,8 @@ RUNS = [
 # -- Golden files --------------------------------------------------------------------------------
 
 
-def check_golden(name: str, rendered: str) -> None:
+def check_golden(name: str, pieces: Iterable[str]) -> None:
+    rendered = "".join(pieces)
     path = GOLDEN / name
     if os.environ.get("CELLSYNC_UPDATE_GOLDEN"):
         path.parent.mkdir(exist_ok=True)
@@ -508,14 +509,14 @@ def test_the_history_reads_as_its_golden_files() -> None:
     """One line a run, newest first; what was cut off and what was undone is said."""
     check_golden("history.txt", text.history(RUNS, PLAIN))
     check_golden("history.json", json.history(RUNS))
-    assert text.history([], PLAIN) == "no run has written anything yet\n"
+    assert "".join(text.history([], PLAIN)) == "no run has written anything yet\n"
 
 
 # -- What a person must be able to rely on -------------------------------------------------------
 
 
 def first(name: str) -> str:
-    return text.render(REPORTS[name], PLAIN).splitlines()[0]
+    return "".join(text.render(REPORTS[name], PLAIN)).splitlines()[0]
 
 
 def test_the_first_line_is_the_verdict() -> None:
@@ -532,36 +533,36 @@ def test_the_first_line_is_the_verdict() -> None:
 
 def test_a_failure_is_never_a_number() -> None:
     """A cell or table that could not be compared has null where others have counts."""
-    cells = stdlib_json.loads(json.render(REPORTS["unreachable"]))["cells"]
+    cells = stdlib_json.loads("".join(json.render(REPORTS["unreachable"])))["cells"]
     assert cells[1]["changes"] is None
     assert cells[1]["tables"] == []
-    failed = stdlib_json.loads(json.render(REPORTS["table-failure"]))["cells"][0]["tables"][0]
+    failed = stdlib_json.loads("".join(json.render(REPORTS["table-failure"])))["cells"][0]["tables"][0]
     assert [failed[name] for name in ("rows", "missing", "changed", "extra")] == [None] * 4
     assert failed["error"]
 
 
 def test_a_finding_of_the_parent_stands_once() -> None:
     """Every child's edge finds the parent's orphan again; people read it once."""
-    rendered = text.render(REPORTS["drift"], PLAIN)
+    rendered = "".join(text.render(REPORTS["drift"], PLAIN))
     assert rendered.count("No child has the host cmp-9") == 1
     assert rendered.index("in api:") < rendered.index("cmp-9")
 
 
 def test_only_so_many_differences_are_shown() -> None:
     """20 of a kind, then how many more; verbose shows all."""
-    rendered = text.render(REPORTS["refusal"], PLAIN)
+    rendered = "".join(text.render(REPORTS["refusal"], PLAIN))
     assert rendered.count("changed name=") == 20
     assert "... and 5 more changed in quotas (-v shows all)" in rendered
-    assert text.render(REPORTS["refusal"], VERBOSE).count("changed name=") == 25
+    assert "".join(text.render(REPORTS["refusal"], VERBOSE)).count("changed name=") == 25
 
 
 def test_accepted_differences_are_shown_and_not_counted() -> None:
     """What people have decided to live with stays visible and adds up to nothing."""
-    rendered = text.render(REPORTS["accepted"], PLAIN)
+    rendered = "".join(text.render(REPORTS["accepted"], PLAIN))
     assert rendered.startswith("c1 is in step with api; 1 difference and 1 finding are accepted\n")
     assert "extra name=lab, accepted: the lab is c1's own (until 2027-01-01)" in rendered
     assert rendered.index("accepted findings (not counted):") < rendered.index("cmp-9 is being rebuilt")
-    lab, orphan, _ = stdlib_json.loads(json.render(REPORTS["accepted"]))["cells"][0]["tables"]
+    lab, orphan, _ = stdlib_json.loads("".join(json.render(REPORTS["accepted"])))["cells"][0]["tables"]
     assert (lab["extra"], lab["accepted"], lab["ignored"]) == (0, 1, 0)
     assert lab["differences"][0]["accepted"] == "the lab is c1's own (until 2027-01-01)"
     assert orphan["findings"][0]["accepted"] == "cmp-9 is being rebuilt"
@@ -569,12 +570,12 @@ def test_accepted_differences_are_shown_and_not_counted() -> None:
 
 def test_what_a_rule_ignores_is_not_called_accepted() -> None:
     """It is counted apart, and listed only when more is asked for."""
-    rendered = text.render(REPORTS["accepted"], PLAIN)
+    rendered = "".join(text.render(REPORTS["accepted"], PLAIN))
     assert "flavors: no difference that counts; 1 ignored by the rule" in rendered
     assert "c1.small" not in rendered
-    verbose = text.render(REPORTS["accepted"], VERBOSE)
+    verbose = "".join(text.render(REPORTS["accepted"], VERBOSE))
     assert "extra name=c1.small (ignored by the rule)" in verbose
-    flavors = stdlib_json.loads(json.render(REPORTS["accepted"]))["cells"][0]["tables"][2]
+    flavors = stdlib_json.loads("".join(json.render(REPORTS["accepted"])))["cells"][0]["tables"][2]
     assert (flavors["extra"], flavors["accepted"], flavors["ignored"]) == (0, 0, 1)
 
 
@@ -582,12 +583,12 @@ def test_accepted_differences_do_not_crowd_out_those_that_count() -> None:
     """A list that is cut short shows what counts first, and says nothing is broken by the rest."""
     accepted = [replace(missing((f"a{n}",)), action=Action.IGNORE, accepted="old") for n in range(30)]
     cell = CellResult(cell="c1", status=Status.DIFFERS, tables=(table("quotas", *accepted, missing(("z",))),))
-    lines = text.render(report(cell), PLAIN).splitlines()
+    lines = "".join(text.render(report(cell), PLAIN)).splitlines()
     assert "quotas: 1 row missing in c1; 30 accepted" in lines[3]
     assert next(line for line in lines if "name=" in line).strip() == "missing name=z (insert)"
     extras = (*accepted, extra(("lab",)))
     cell = CellResult(cell="c1", status=Status.DIFFERS, tables=(table("quotas", *extras),))
-    assert "breaks" not in text.render(report(cell), PLAIN)
+    assert "breaks" not in "".join(text.render(report(cell), PLAIN))
 
 
 def test_values_that_differ_look_different() -> None:
@@ -624,7 +625,7 @@ def test_the_order_of_differences_is_that_of_their_keys() -> None:
         CellResult(cell="c1", status=Status.DIFFERS, tables=(table("t", *map(extra, keys[::-1])),))
     )
     for render in FORMATS.values():
-        assert render(forwards, PLAIN) == render(backwards, PLAIN)
+        assert list(render(forwards, PLAIN)) == list(render(backwards, PLAIN))
 
 
 def test_a_waiver_is_said_once_and_only_where_it_lifts_something() -> None:
@@ -634,8 +635,8 @@ def test_a_waiver_is_said_once_and_only_where_it_lifts_something() -> None:
         Refusal(code="depends", rule="hosts", message="refers to rows of quotas, which was refused"),
     )
     cell = CellResult(cell="c1", status=Status.REFUSED, tables=(), refusals=refusals)
-    assert text.render(report(cell, code=3), PLAIN).count("--waive") == 1
-    said = stdlib_json.loads(json.render(report(cell, code=3)))["cells"][0]["refusals"]
+    assert "".join(text.render(report(cell, code=3), PLAIN)).count("--waive") == 1
+    said = stdlib_json.loads("".join(json.render(report(cell, code=3))))["cells"][0]["refusals"]
     assert [each["waive"] for each in said] == ["limit:quotas", None]
 
 
@@ -721,7 +722,7 @@ def as_utf16(value: str) -> bytes:
 @given(PARTS, PARTS, WILD)
 def test_json_parses_back_whatever_the_values(part: KeyPart, other: KeyPart, prose: str) -> None:
     """The document is UTF-8, parses, and gives back what went in."""
-    rendered = json.render(with_values(part, other, prose))
+    rendered = "".join(json.render(with_values(part, other, prose)))
     document = stdlib_json.loads(rendered.encode("utf-8"), parse_constant=pytest.fail)
     difference = document["cells"][0]["tables"][0]["differences"][1]
     assert as_utf16(difference["reason"]) == as_utf16(f"reason {prose}")
@@ -732,7 +733,7 @@ def test_json_parses_back_whatever_the_values(part: KeyPart, other: KeyPart, pro
 @given(PARTS, PARTS, WILD)
 def test_json_lines_are_one_line_an_item(part: KeyPart, other: KeyPart, prose: str) -> None:
     """As many lines as items, by anybody's idea of a line, and each parses alone."""
-    rendered = jsonl.render(with_values(part, other, prose))
+    rendered = "".join(jsonl.render(with_values(part, other, prose)))
     lines = rendered.splitlines()
     assert len(lines) == ITEMS == rendered.count("\n")
     for line in lines:
@@ -743,10 +744,10 @@ def test_json_lines_are_one_line_an_item(part: KeyPart, other: KeyPart, prose: s
 @given(PARTS, PARTS, WILD, st.sampled_from([PLAIN, VERBOSE]))
 def test_plain_text_cannot_be_forged(part: KeyPart, other: KeyPart, prose: str, style: Style) -> None:
     """No control, direction or separator but the newline, and as many lines as for tame values."""
-    rendered = text.render(with_values(part, other, prose), style)
+    rendered = "".join(text.render(with_values(part, other, prose), style))
     odd = [char for char in rendered if unicodedata.category(char)[0] in "CZ" and char not in "\n "]
     assert not odd
-    tame = text.render(with_values("a", "b", "c"), style)
+    tame = "".join(text.render(with_values("a", "b", "c"), style))
     assert rendered.count("\n") == tame.count("\n") == len(rendered.splitlines())
     rendered.encode("utf-8")
 
@@ -755,7 +756,9 @@ def test_plain_text_cannot_be_forged(part: KeyPart, other: KeyPart, prose: str, 
 def test_markup_is_literal_on_a_terminal(wild: str) -> None:
     """The terminal's colours are rich's own: what data says is printed, never interpreted."""
     value = f"[red]x[/red]{wild}[/bold]"
-    rendered = text.render(with_values("key", value, value), replace(TERMINAL, width=2000, verbose=1))
+    rendered = "".join(
+        text.render(with_values("key", value, value), replace(TERMINAL, width=2000, verbose=1))
+    )
     bare = re.sub(r"\x1b\[[0-9;]*m", "", rendered)
     assert "[red]x[/red]" in bare
     assert "[/bold]" in bare
@@ -765,23 +768,23 @@ def test_markup_is_literal_on_a_terminal(wild: str) -> None:
 @pytest.mark.parametrize("name", REPORTS)
 def test_a_terminal_shows_what_a_pipe_gets(name: str) -> None:
     """Colours and an overview come on top; no word is lost, at any width."""
-    rendered = text.render(REPORTS[name], TERMINAL)
+    rendered = "".join(text.render(REPORTS[name], TERMINAL))
     bare = re.sub(r"\x1b\[[0-9;]*m", "", rendered)
     assert "\x1b[" in rendered
     assert re.search(r"\n *\n", bare)
     flat = "".join(bare.split())
-    for line in text.render(REPORTS[name], PLAIN).splitlines():
+    for line in "".join(text.render(REPORTS[name], PLAIN)).splitlines():
         assert "".join(line.split()) in flat
 
 
 def test_a_terminal_without_colours_gets_none() -> None:
     """NO_COLOR leaves the layout and takes the escapes."""
-    assert "\x1b" not in text.render(REPORTS["drift"], replace(TERMINAL, color=False))
+    assert "\x1b" not in "".join(text.render(REPORTS["drift"], replace(TERMINAL, color=False)))
 
 
 def test_plain_text_is_not_wrapped_and_does_not_load_rich() -> None:
     """A long fact stays on its line."""
-    rendered = text.render(with_values("k", "v", "word " * 60), PLAIN)
+    rendered = "".join(text.render(with_values("k", "v", "word " * 60), PLAIN))
     assert max(map(len, rendered.splitlines())) > 300
     script = "import sys, cellsync.report; sys.exit('rich' in sys.modules)"
     assert (
@@ -791,7 +794,7 @@ def test_plain_text_is_not_wrapped_and_does_not_load_rich() -> None:
 
 def test_long_values_are_cut_in_the_middle() -> None:
     """Their length is said; verbose shows them whole."""
-    rendered = text.render(REPORTS["odd-values"], PLAIN)
+    rendered = "".join(text.render(REPORTS["odd-values"], PLAIN))
     assert "(10001 characters)" in rendered
     assert max(map(len, rendered.splitlines())) < 800
-    assert LONG in text.render(REPORTS["odd-values"], VERBOSE)
+    assert LONG in "".join(text.render(REPORTS["odd-values"], VERBOSE))

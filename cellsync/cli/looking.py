@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from itertools import chain
 
 import click
 
@@ -41,7 +42,7 @@ def history(
     if prune != (keep is not None):
         raise UsageError("--prune and --keep go together: --prune --keep 90d")
     if init:
-        put(journal.sql(), output)
+        put([journal.sql()], output)
         return ExitCode.IN_STEP
     if keep is not None:
         return _prune(common, _age(keep), yes=yes)
@@ -50,10 +51,10 @@ def history(
     for failure in found.failures:
         click.echo(f"{failure.cell}: {failure.status.value}: {failure.error}", err=True)
     style = style_of(common)
-    shown = json.history(found.runs) if format_ == "json" else text.history(found.runs, style)
+    shown = [json.history(found.runs) if format_ == "json" else text.history(found.runs, style)]
     if run_id is not None and format_ == "text":
-        shown += text.changes(run.changes(request, run_id), style)
-    put(shown, output)
+        shown.append(text.changes(run.changes(request, run_id), style))
+    put(chain.from_iterable(shown), output)
     return found.exit_code
 
 

@@ -8,10 +8,11 @@ import secrets
 import shlex
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timezone
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -150,10 +151,17 @@ def style_of(common: Common) -> Style:
     return Style(terminal=terminal, width=width, verbose=common.verbose)
 
 
-def put(text: str, output: str | None, *, private: bool = False) -> None:
+def say(pieces: Iterable[str], *, err: bool = False) -> None:
+    """Write to stdout, or to stderr; many small pieces at once."""
+    waiting = iter(pieces)
+    while text := "".join(islice(waiting, 1000)):
+        click.echo(text, nl=False, err=err)
+
+
+def put(pieces: Iterable[str], output: str | None, *, private: bool = False) -> None:
     """Write to stdout, or to a file that is complete or not there at all."""
     if output is None:
-        click.echo(text, nl=False)
+        say(pieces)
         return
     check_place(output)
     part = Path(f"{output}.part")
@@ -164,7 +172,7 @@ def put(text: str, output: str | None, *, private: bool = False) -> None:
             "w",
             encoding="utf-8",
         ) as file:
-            file.write(text)
+            file.writelines(pieces)
         part.replace(output)
     except OSError as error:
         raise UsageError(f"cannot write {output}: {error.strerror}") from None

@@ -33,7 +33,7 @@ def rules_list(common: Common) -> ExitCode:
     from cellsync import rules
     from cellsync.report import catalog
 
-    put(catalog.packs(rules.load(_sources(common, ())).packs), None)
+    put([catalog.packs(rules.load(_sources(common, ())).packs)], None)
     return ExitCode.IN_STEP
 
 
@@ -46,14 +46,14 @@ def rules_show(common: Common, name: str) -> ExitCode:
 
     shipped = rules.packs().get(name)
     if shipped is not None:
-        put(shipped.read_text(encoding="utf-8"), None)
+        put([shipped.read_text(encoding="utf-8")], None)
         return ExitCode.IN_STEP
     ruleset = rules.load(_sources(common, ()))
     rule = ruleset.rule(name)
     if rule is None:
         known = ", ".join([*rules.packs(), *(each.id for each in ruleset.rules)])
         raise UsageError(f"there is no pack or rule {name!r}; there are: {known}")
-    put(catalog.rule(rule), None)
+    put([catalog.rule(rule)], None)
     return ExitCode.IN_STEP
 
 
@@ -65,7 +65,7 @@ def rules_validate(common: Common, files: tuple[str, ...]) -> ExitCode:
 
     ruleset = rules.load(_sources(common, files))
     if not common.quiet:
-        put("".join(f"{pack.name}: {len(pack.rules)} rules, no problems\n" for pack in ruleset.packs), None)
+        put(["".join(f"{pack.name}: {len(pack.rules)} rules, no problems\n" for pack in ruleset.packs)], None)
     return ExitCode.IN_STEP
 
 
@@ -76,5 +76,5 @@ def rules_schema(common: Common) -> ExitCode:
 
     from cellsync import rules
 
-    put(json.dumps(rules.schema(), indent=2) + "\n", None)
+    put([json.dumps(rules.schema(), indent=2) + "\n"], None)
     return ExitCode.IN_STEP

@@ -16,6 +16,7 @@ from cellsync.cli.preparing import (
     progress,
     put,
     request_for,
+    say,
     style_of,
 )
 from cellsync.errors import ExitCode, UsageError
@@ -157,7 +158,7 @@ def _carry_out(
     if dry_run or not due:
         return finish(common, prepared.report, format_, output)
     if not yes:
-        click.echo(text.plan(prepared.report, style_of(common)), err=True, nl=False)
+        say(text.plan(prepared.report, style_of(common)), err=True)
         if not click.confirm("Write this?", err=True):
             click.echo("nothing was written", err=True)
             return prepared.report.exit_code

@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
+from cellsync.codec import Lines, document
 from cellsync.model import (
     Action,
     CellFailure,
@@ -50,26 +51,26 @@ UNSEEN = re.compile(
 Object = dict[str, Any]
 
 
-def render(report: Report, style: Style | None = None) -> str:
-    """Return the report as one indented JSON document; ``style`` makes no difference."""
+def render(report: Report, style: Style | None = None) -> Iterator[str]:
+    """Yield the report as one JSON document, in which each difference has its line."""
     cells = [_cell(cell, plans=report.run.verb != "diff") for cell in report.cells]
-    return document({**_head(report), "cells": cells, **_foot(report)})
+    return _document({**_head(report), "cells": cells, **_foot(report)})
 
 
-def schema(report: Report, style: Style | None = None) -> str:
-    """Return the schema differences alone, in the same cells and tables."""
+def schema(report: Report, style: Style | None = None) -> Iterator[str]:
+    """Yield the schema differences alone, in the same cells and tables."""
     cells = [_schema_cell(cell) for cell in report.cells]
-    return document({**_head(report), "cells": cells, **_foot(report)})
+    return _document({**_head(report), "cells": cells, **_foot(report)})
 
 
-def history(runs: Sequence[JournaledRun]) -> str:
-    """Return the runs in the order given, newest first."""
-    return document({"version": VERSION, "runs": [_journaled(run) for run in runs]})
+def history(runs: Sequence[JournaledRun]) -> Iterator[str]:
+    """Yield the runs in the order given, newest first."""
+    return _document({"version": VERSION, "runs": Lines(map(_journaled, runs))})
 
 
-def document(content: Object) -> str:
-    """Return an indented JSON document that ends with a newline."""
-    return _visible(json.dumps(content, ensure_ascii=False, indent=2)) + "\n"
+def _document(content: Object) -> Iterator[str]:
+    yield from map(_visible, document(content))
+    yield "\n"
 
 
 def line(content: Object) -> str:
@@ -177,10 +178,10 @@ def _cell(cell: CellResult | CellFailure, *, plans: bool) -> Object:
         "error": None,
         "tables": [_table(table) for table in cell.tables],
         "changes": _counts(cell.counts),
-        "refusals": [refusal(each) for each in facts.refusals(cell)],
+        "refusals": Lines(refusal(each) for each in facts.refusals(cell)),
         "notices": list(facts.notices(cell)),
-        "skipped": [skipped(each, names) for each in facts.skipped(cell)],
-        "problems": list(cell.problems),
+        "skipped": Lines(skipped(each, names) for each in facts.skipped(cell)),
+        "problems": Lines(cell.problems),
         "locked": cell.locked,
     }
     return {**content, "plans": [_plan(plan, cell) for plan in cell.plans]} if plans else content
@@ -221,7 +222,7 @@ def _table_head(table: TableResult) -> Object:
 
 
 def _table(table: TableResult) -> Object:
-    head, rest = _table_head(table), {"schema": [_schema(each) for each in table.schema]}
+    head, rest = _table_head(table), {"schema": Lines(map(_schema, table.schema))}
     return {**head, **(_failed() if isinstance(table, TableFailure) else _compared(table)), **rest}
 
 
@@ -234,8 +235,8 @@ def _compared(table: TableDiff) -> Object:
         "extra": tally.extra,
         "accepted": facts.accepted([table]),
         "ignored": facts.ignored([table]),
-        "differences": [difference(each, table) for each in facts.ordered(table)],
-        "findings": [finding(each, table) for each in facts.ordered_findings(table)],
+        "differences": Lines(difference(each, table) for each in facts.ordered(table)),
+        "findings": Lines(finding(each, table) for each in facts.ordered_findings(table)),
         "unknown": list(table.unknown),
     }
 
@@ -259,7 +260,7 @@ def _plan(plan: Plan, cell: CellResult) -> Object:
     return {
         "written": plan.written,
         "database": plan.database.schema,
-        "changes": [_change(change, facts.deed(change, soft)) for change in plan.changes],
+        "changes": Lines(_change(change, facts.deed(change, soft)) for change in plan.changes),
     }
 
 
@@ -286,7 +287,7 @@ def _schema_cell(cell: CellResult | CellFailure) -> Object:
 
 
 def _schema_table(table: TableResult) -> Object:
-    return {**_table_head(table), "schema": [_schema(each) for each in table.schema]}
+    return {**_table_head(table), "schema": Lines(map(_schema, table.schema))}
 
 
 def _journaled(journaled: JournaledRun) -> Object:

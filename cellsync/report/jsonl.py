@@ -16,10 +16,10 @@ from cellsync.report import facts, json
 from cellsync.report.page import Style
 
 
-def render(report: Report, style: Style | None = None) -> str:
-    """Return the report as JSON lines; ``style`` makes no difference."""
+def render(report: Report, style: Style | None = None) -> Iterator[str]:
+    """Yield the report as JSON lines; ``style`` makes no difference."""
     lines = (each for cell in report.cells for each in _cell(cell))
-    return "".join(json.line({"run": report.run.id, **content}) for content in lines)
+    return (json.line({"run": report.run.id, **content}) for content in lines)
 
 
 def _cell(cell: CellResult | CellFailure) -> Iterator[json.Object]:

@@ -7,7 +7,7 @@ value of any database can forge a line, a colour or a reading direction.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -98,11 +98,11 @@ def _escaped(char: str) -> str:
     return char.encode("unicode_escape").decode("ascii")
 
 
-def compose(blocks: Iterable[Block], style: Style) -> str:
-    """Return the blocks as text that ends with a newline: one plain line each, or with colours."""
+def compose(blocks: Iterable[Block], style: Style) -> Iterator[str]:
+    """Yield the blocks as text that ends with a newline: one plain line each, or with colours."""
     if style.terminal:
         return _terminal(blocks, style)
-    return "".join(f"{line}\n" for block in blocks for line in _plain(block))
+    return (f"{line}\n" for block in blocks for line in _plain(block))
 
 
 def _plain(block: Block) -> Sequence[str]:
@@ -121,7 +121,7 @@ def _spaced(row: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
-def _terminal(blocks: Iterable[Block], style: Style) -> str:
+def _terminal(blocks: Iterable[Block], style: Style) -> Iterator[str]:
     """Let rich lay the blocks out. Values reach it as Text, never as markup.
 
     rich is imported only here: cron and pipes do not pay for it.
@@ -139,10 +139,10 @@ def _terminal(blocks: Iterable[Block], style: Style) -> str:
         emoji=False,
         highlight=False,
     )
-    with console.capture() as capture:
-        for block in blocks:
+    for block in blocks:
+        with console.capture() as capture:
             console.print(_rich(block))
-    return capture.get()
+        yield capture.get()
 
 
 def _rich(block: Block) -> RenderableType:

@@ -52,28 +52,28 @@ TONES = {
 }
 
 
-def render(report: Report, style: Style) -> str:
-    """Return the whole report: of a diff, a plan, a repair (dry or not), or an undo."""
+def render(report: Report, style: Style) -> Iterator[str]:
+    """Yield the whole report: of a diff, a plan, a repair (dry or not), or an undo."""
     return compose(_report(report, style), style)
 
 
-def plan(report: Report, style: Style) -> str:
-    """Return what a repair or undo is about to write, in short; the question is the caller's."""
+def plan(report: Report, style: Style) -> Iterator[str]:
+    """Yield what a repair or undo is about to write, in short; the question is the caller's."""
     return compose(_question(report, style), style)
 
 
-def schema(report: Report, style: Style) -> str:
-    """Return the schema differences alone, all of them."""
+def schema(report: Report, style: Style) -> Iterator[str]:
+    """Yield the schema differences alone, all of them."""
     return compose(_schema_report(report), style)
 
 
-def history(runs: Sequence[JournaledRun], style: Style) -> str:
-    """Return one line for every run, in the order given, newest first."""
+def history(runs: Sequence[JournaledRun], style: Style) -> Iterator[str]:
+    """Yield one line for every run, in the order given, newest first."""
     return compose([_runs(runs)] if runs else [Line("no run has written anything yet")], style)
 
 
-def changes(made: Mapping[str, Sequence[JournaledChange]], style: Style) -> str:
-    """Return the changes of one run as its journals have them, by the cell that was written."""
+def changes(made: Mapping[str, Sequence[JournaledChange]], style: Style) -> Iterator[str]:
+    """Yield the changes of one run as its journals have them, by the cell that was written."""
     return compose(_journaled(made, style), style)
 
 

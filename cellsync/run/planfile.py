@@ -36,8 +36,8 @@ class PlanFile:
         return tuple(dict.fromkeys(child for child, _ in self.plans))
 
 
-def to_text(request: Request, prepared: Prepared) -> str:
-    """Return the plan file for what was prepared."""
+def to_text(request: Request, prepared: Prepared) -> Iterator[str]:
+    """Yield the plan file for what was prepared, in pieces."""
     data = {
         "kind": KIND,
         "version": codec.VERSION,
@@ -49,7 +49,8 @@ def to_text(request: Request, prepared: Prepared) -> str:
             {"direction": edge.direction.value, **codec.plan_to_data(edge.plan)} for edge in prepared.edges
         ],
     }
-    return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+    yield from codec.document(data)
+    yield "\n"
 
 
 def from_text(text: str, *, file: str) -> PlanFile:
