@@ -7,7 +7,7 @@ which database they are about: several cells may share a server and so a journal
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from itertools import islice
 from typing import Any, Protocol
@@ -233,6 +233,15 @@ def _moment(text: str) -> datetime:
     return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
+@dataclass(frozen=True)
+class _Entry:
+    """What is written about one change, and how many bytes of a statement it takes."""
+
+    change: Change
+    row: dict[str, Any]
+    size: int
+
+
 class Journal:
     """The record of one run's changes to one database; the Recorder of ``apply.execute``."""
 
@@ -241,6 +250,7 @@ class Journal:
         self._run = run
         self._origin_cell = run.topology
         self._about = {"run": run.id, "database_name": database, "cell": cell}
+        self._entries: dict[int, _Entry] = {}
 
     def takes_from(self, cell: str) -> None:
         """Say which cell the rows that are recorded from now on were made from."""
@@ -284,15 +294,24 @@ class Journal:
 
     def record(self, outcomes: Sequence[Outcome]) -> None:
         """Write the changes of one batch; the caller's transaction holds them both."""
-        rows = [self._row(outcome.change) for outcome in outcomes]
-        for part in self._parted(rows):
+        entries = [self._entry(outcome.change) for outcome in outcomes]
+        self._entries.clear()
+        for part in self._parted(entries):
             self._session.execute(_CHANGES.insert(), part)
-        if rows:
+        if entries:
             self._remember([outcome.change for outcome in outcomes])
+
+    def _entry(self, change: Change) -> _Entry:
+        """Return what is written about a change; made once for the question and for the record."""
+        entry = self._entries.get(id(change))
+        if entry is None or entry.change is not change:
+            row = self._row(change)
+            entry = self._entries[id(change)] = _Entry(change, row, self._session.sent(row.values()))
+        return entry
 
     def refuses(self, change: Change) -> str | None:
         """Return why a change cannot be recorded, or None: its rows may be too large for one statement."""
-        size = self._session.sent(self._row(change).values()) + _STATEMENT
+        size = self._entry(change).size + _STATEMENT
         if size <= self._session.packet():
             return None
         return (
@@ -300,17 +319,16 @@ class Journal:
             f"max_allowed_packet of {self._session.packet()}; raise that"
         )
 
-    def _parted(self, rows: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    def _parted(self, entries: Iterable[_Entry]) -> Iterator[list[dict[str, Any]]]:
         """Yield the rows in parts that fit into one statement each, which the driver makes of them."""
         part: list[dict[str, Any]] = []
         size = _STATEMENT
-        for row in rows:
-            more = self._session.sent(row.values())
-            if part and size + more > self._session.packet():
+        for entry in entries:
+            if part and size + entry.size > self._session.packet():
                 yield part
                 part, size = [], _STATEMENT
-            part.append(row)
-            size += more
+            part.append(entry.row)
+            size += entry.size
         if part:
             yield part
 
@@ -319,15 +337,12 @@ class Journal:
         coming = [c for c in made if c.action is Action.INSERT and c.origin and self._is_short(c)]
         going = [c for c in made if c.action is Action.DELETE]
         if coming or going:
-            gone = [
-                {"a_rule": c.rule, "an_identity": codec.tuple_to_text(c.identity)} for c in (*going, *coming)
-            ]
             theirs = sa.and_(
                 _PUSHED.c.database_name == self._about["database_name"],
-                _PUSHED.c.rule == sa.bindparam("a_rule"),
-                _PUSHED.c.identity == sa.bindparam("an_identity"),
+                _PUSHED.c.rule == made[0].rule,  # a batch is of one rule
+                _PUSHED.c.identity.in_([codec.tuple_to_text(c.identity) for c in (*going, *coming)]),
             )
-            self._session.execute(_PUSHED.delete().where(theirs), gone)
+            self._session.execute(_PUSHED.delete().where(theirs))
         if coming:
             self._session.execute(_PUSHED.insert(), [self._pushed_row(change) for change in coming])
 

@@ -45,6 +45,8 @@ class Batch:
         self._target = targets.get(first.rule)
         self._spares = first.rule in sparing
         self._identity = first.identity_columns or (self._table.identity if self._table else ())
+        columns = [self._table.column(name) if self._table else None for name in self._identity]
+        self._spelled = [c.name if c else name for c, name in zip(columns, self._identity, strict=True)]
 
     def run(self) -> list[Outcome]:
         """Make the changes, inside the caller's transaction, and return what became of each."""
@@ -57,6 +59,7 @@ class Batch:
         self._found: dict[int, RawRow] = {}
         self._left: dict[int, RawRow] = {}
         self._taken = self._look_for_taken()
+        self._inserted = self._insert_all()
         made = [self._make(change) for change in self._changes]
         return self._read_back(made)
 
@@ -107,7 +110,28 @@ class Batch:
         """Ask for one key at a time: a row came up that none of them names exactly."""
         return {original: rows[0] for key, original in keys.items() if (rows := self._holders(target, [key]))}
 
+    def _insert_all(self) -> Mapping[int, RawRow]:
+        """Insert all new rows that nothing stands against at once; return each as the server has it.
+
+        Empty where the server cannot do that, or does not take one of them: then each is inserted by
+        itself, and the server's answer is about that row.
+        """
+        new = [c for c in self._changes if c.action is Action.INSERT and self._problem(c) is None]
+        if len(new) < 2 or any((c.after or {}).keys() != (new[0].after or {}).keys() for c in new):
+            return {}
+        try:
+            rows = self._writer.insert_many(new[0].table, [self._values(change.after) for change in new])
+        except Rejected:
+            return {}
+        return {} if rows is None else dict(zip(map(id, new), rows, strict=True))
+
+    def _of(self, row: RawRow) -> Identity:
+        return tuple(row[name] for name in self._spelled)
+
     def _make(self, change: Change) -> Outcome:
+        inserted = self._inserted.get(id(change))
+        if inserted is not None:
+            return Outcome(change=replace(change, identity=self._of(inserted)), fate=Fate.APPLIED)
         problem = self._problem(change)
         if problem is not None:
             return Outcome(change=change, fate=Fate.CONFLICT, message=problem)
@@ -194,9 +218,12 @@ class Batch:
     def _read_back(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
         """Put into each change the rows as the server had and has them."""
         made = [outcome.change for outcome in outcomes if outcome.fate is Fate.APPLIED]
-        identities = list(dict.fromkeys(change.identity for change in made))
-        table = self._changes[0].table
-        after = self._writer.read_back(table, self._identity, identities) if made else {}
+        known = {self._of(row): row for row in self._inserted.values()}
+        identities = list(dict.fromkeys(c.identity for c in made if c.identity not in known))
+        read = (
+            self._writer.read_back(self._changes[0].table, self._identity, identities) if identities else {}
+        )
+        after = {**known, **read}
         last = {change.identity: id(change) for change in made}
         return [
             self._mangled(outcome, after.get(outcome.change.identity), last.get(outcome.change.identity))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 
 from oslo_db import api as oslo_api
@@ -15,6 +15,7 @@ from cellsync.model import (
     Action,
     Change,
     Fate,
+    Key,
     Outcome,
     Projection,
     folded,
@@ -23,6 +24,9 @@ from cellsync.model import (
 BATCH = 100
 """Changes in one transaction: few enough that its locks are short."""
 
+INSERTS = 1_000
+"""New rows in one transaction: they lock nothing that others have."""
+
 TRIES = 8
 """With waits that double from 0.2 s to 3 s: enough for a server to restart."""
 
@@ -30,7 +34,7 @@ _PASSING = (TransactionLost, Unreachable, ReadFailed)
 """What may be over when the batch is tried again; inside it only a schema is read, no rows."""
 
 
-def denied(changes: Sequence[Change], *, writer: Writer) -> Mapping[str, str]:
+def denied(changes: Iterable[Change], *, writer: Writer) -> Mapping[str, str]:
     """Return what the server would not let us do, by rule, found out before anything is written.
 
     One statement for every sort of change, which touches no row. Raises TransactionLost when the
@@ -66,39 +70,38 @@ def reached(rule: str, targets: Mapping[str, Projection]) -> frozenset[str]:
 
 
 def execute(
-    changes: Sequence[Change],
+    changes: Iterable[Change],
     *,
     writer: Writer,
     recorder: Recorder,
     targets: Mapping[str, Projection],
     sparing: Collection[str] = (),
-    progress: Callable[[int], None] = lambda done: None,
-) -> tuple[Outcome, ...]:
-    """Make the changes in their order and return what became of each, in the same order.
+) -> Iterator[Outcome]:
+    """Make the changes in their order and yield what became of each, in the same order.
 
-    ``targets`` holds, by rule, the projection through which the written side is read: it says
-    what a key is there and where references lead. A rule without one (in an undo) is guarded by
-    the raw values of its key columns. Rules in ``sparing`` leave a row alone to which others refer
-    through a foreign key that would delete or change them. A failure that is not one row's own stops
-    its rule and those that refer to it, and everything where the server is gone: they come back as
-    FAILED, with the cause.
+    Nothing is made until it is asked for. ``targets`` holds, by rule, the projection through which
+    the written side is read: it says what a key is there and where references lead. A rule without
+    one (in an undo) is guarded by the raw values of its key columns. Rules in ``sparing`` leave a row
+    alone to which others refer through a foreign key that would delete or change them. A failure that
+    is not one row's own stops its rule and those that refer to it, and everything where the server is
+    gone: they come back as FAILED, with the cause.
     """
-    outcomes: list[Outcome] = []
     stopped: dict[str, str] = {}
+    gone = ""
     for batch in _batches(changes):
+        cause = gone or _waits_for(batch[0], stopped, targets)
+        if cause:
+            yield from _failed(batch, cause)
+            continue
         try:
-            cause = _waits_for(batch[0], stopped, targets)
-            outcomes += (
-                _failed(batch, cause) if cause else _attempt(batch, writer, recorder, targets, sparing)
-            )
+            made = _attempt(batch, writer, recorder, targets, sparing)
         except (ReadFailed, WriteFailed, Unreachable) as error:
-            outcomes += _failed(batch, str(error))
-            if not _goes_on(writer, targets):
-                outcomes += _failed(changes[len(outcomes) :], str(error))
-                break
-            stopped[batch[0].rule] = str(error)
-        progress(len(outcomes))
-    return tuple(outcomes)
+            made = _failed(batch, str(error))
+            if _goes_on(writer, targets):
+                stopped[batch[0].rule] = str(error)
+            else:
+                gone = str(error)
+        yield from made
 
 
 def _failed(changes: Sequence[Change], message: str) -> list[Outcome]:
@@ -131,7 +134,7 @@ def _waits_for(change: Change, stopped: Mapping[str, str], targets: Mapping[str,
     return None
 
 
-def _batches(changes: Sequence[Change]) -> Iterator[list[Change]]:
+def _batches(changes: Iterable[Change]) -> Iterator[list[Change]]:
     """Yield runs of changes of one rule and one action, each for one transaction.
 
     Changes that belong together are never parted. Inserts whose keys look alike never meet, so
@@ -139,21 +142,24 @@ def _batches(changes: Sequence[Change]) -> Iterator[list[Change]]:
     """
     batch: list[Change] = []
     alike: set[object] = set()
+    own: set[Key] = set()
     for group in _groups(changes):
         sort = (group[0].rule, group[0].table, group[0].action)
         kin = bool(batch) and (batch[0].rule, batch[0].table, batch[0].action) == sort
         keys = {folded(change.key) for change in group if change.action is Action.INSERT}
-        full = len(batch) + len(group) > BATCH or keys & alike or _refers(group[0], batch)
+        most = INSERTS if group[0].action is Action.INSERT else BATCH
+        full = len(batch) + len(group) > most or keys & alike or _refers(group[0], own)
         if batch and (not kin or full):
             yield batch
-            batch, alike = [], set()
+            batch, alike, own = [], set(), set()
         batch += group
         alike |= keys
+        own.update(change.key for change in group)
     if batch:
         yield batch
 
 
-def _groups(changes: Sequence[Change]) -> Iterator[list[Change]]:
+def _groups(changes: Iterable[Change]) -> Iterator[list[Change]]:
     """Yield each change by itself, and those that belong together together."""
     for name, group in groupby(changes, key=lambda change: change.together):
         if name:
@@ -162,10 +168,9 @@ def _groups(changes: Sequence[Change]) -> Iterator[list[Change]]:
             yield from ([change] for change in group)
 
 
-def _refers(change: Change, batch: Sequence[Change]) -> bool:
-    """Say whether a row refers to another row of its own table that this batch inserts."""
-    own = {r.key for r in references((change,)) if r.rule == change.rule}
-    return any(each.key in own for each in batch)
+def _refers(change: Change, own: Collection[Key]) -> bool:
+    """Say whether a row refers to another row of its own table, of which the batch has these keys."""
+    return any(each.rule == change.rule and each.key in own for each in references((change,)))
 
 
 def _attempt(

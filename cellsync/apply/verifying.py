@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 
 from cellsync.apply.doors import Reader
 from cellsync.model import (
     Action,
     Change,
-    Fate,
     KeyPart,
-    Outcome,
     Projection,
     Reference,
     Row,
@@ -19,29 +18,32 @@ from cellsync.model import (
     shown,
 )
 
+KEYS_AT_ONCE = 5_000
+"""Written rows that are read again together."""
 
-def verify(
-    outcomes: Sequence[Outcome],
-    planned: Collection[Change],
-    *,
-    reader: Reader,
-    targets: Mapping[str, Projection],
-) -> tuple[str, ...]:
-    """Read the written keys again and return a line for each that is not as planned.
 
-    ``planned`` are the changes as the plan had them; those that were applied must now read, through
+def verify(applied: Iterable[Change], *, reader: Reader, targets: Mapping[str, Projection]) -> Iterator[str]:
+    """Read the written keys again and yield a line for each that is not as planned.
+
+    ``applied`` are the changes that were made, as the plan had them: they must now read, through
     the projection, as the plan wanted them. What somebody else changed in the meantime shows too.
     """
-    applied = {(o.change.rule, o.change.key) for o in outcomes if o.fate is Fate.APPLIED}
-    problems: list[str] = []
-    for rule, target in targets.items():
+    together: list[Change] = []
+    waiting = (change for change in applied if change.rule in targets)
+    while part := list(islice(waiting, KEYS_AT_ONCE)):
+        together += [change for change in part if change.together]
+        yield from _verified([change for change in part if not change.together], reader, targets)
+    yield from _verified(together, reader, targets)
+
+
+def _verified(applied: Sequence[Change], reader: Reader, targets: Mapping[str, Projection]) -> Iterator[str]:
+    for rule in dict.fromkeys(change.rule for change in applied):
         # The last one of each key: a row that was parked has moved on.
-        changes = {c.key: c for c in planned if c.rule == rule and (c.rule, c.key) in applied}
-        found = {row.key: row for row in reader.rows(target, keys=list(changes)) if not row.limbo}
-        problems += [
-            line for change in changes.values() if (line := _unlike(change, found.get(change.key), target))
-        ]
-    return tuple(problems)
+        changes = {change.key: change for change in applied if change.rule == rule}
+        found = {row.key: row for row in reader.rows(targets[rule], keys=list(changes)) if not row.limbo}
+        for change in changes.values():
+            if line := _unlike(change, found.get(change.key), targets[rule]):
+                yield line
 
 
 def _unlike(change: Change, row: Row | None, target: Projection) -> str | None:

@@ -4,8 +4,12 @@ dialects   how MariaDB and SQLite spell what they spell differently
 connect    sessions with known settings, errors in cellsync's own words
 schema     what the tables look like
 encoding   a row as one string, and its hash, as SQL
-select     a projection as one SELECT, its result as rows, digests or keys with checksums
-database   `Database`: the Reader of diff and the Writer of apply
+bundling   the key and the checksum of a row as a text that can be read back
+select     a projection as one SELECT, its result as rows, digests or bundles
+session    one open connection: what it is connected to, its transactions
+reading    the Reader of diff
+writing    the Writer of apply
+database   `Database`, which is both
 locks      two names for one database, and one writer at a time
 """
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from cellsync.diff.routing import Owners
-from cellsync.model import Bucketing, Bundle, Difference, Digest, Fold, Key, Kind, Pair, Pairing
+from cellsync.model import Bucketing, Bundle, Difference, Digest, Fold, Key, Kind, Pair, Pairing, rank
 
 READ_WHOLE = 5_000
 """A table that is not expected to have more rows on either side is read whole, in one query."""
@@ -124,10 +124,13 @@ def suspects(
     wanted = [text for bundle in desired for text in bundle.texts]
     held = [text for bundle in existing for text in bundle.texts]
     if exact and not any(bundle.odd for bundle in (*desired, *existing)):
-        wanted, held = sorted({*wanted}.difference(held)), sorted({*held}.difference(wanted))
+        wanted, held = [*{*wanted}.difference(held)], [*{*held}.difference(wanted)]
     found = _suspects([*map(pairs, wanted)], [*map(pairs, held)])
     found.update((pairs(text).key, Kind.CHANGED) for bundle in stray for text in bundle.texts)
-    return tuple(Difference(kind=kind, key=key, desired=None, existing=None) for key, kind in found.items())
+    return tuple(
+        Difference(kind=kind, key=key, desired=None, existing=None)
+        for key, kind in sorted(found.items(), key=lambda each: rank(each[0]))
+    )
 
 
 def _suspects(desired: Sequence[Pair], existing: Sequence[Pair]) -> dict[Key, Kind]:

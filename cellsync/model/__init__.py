@@ -86,7 +86,18 @@ from cellsync.model.schemas import (
     Table,
 )
 from cellsync.model.tls import TLS_FILES, Tls, Verify, tls
-from cellsync.model.values import Dangling, Identity, Key, KeyPart, Secret, Value, dangles, folded, shown
+from cellsync.model.values import (
+    Dangling,
+    Identity,
+    Key,
+    KeyPart,
+    Secret,
+    Value,
+    dangles,
+    folded,
+    rank,
+    shown,
+)
 
 __all__ = [
     "TLS_FILES",
@@ -169,6 +180,7 @@ __all__ = [
     "Verify",
     "dangles",
     "folded",
+    "rank",
     "shown",
     "tls",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Union
+from typing import Any, Union
 
 Value = Union[None, int, float, Decimal, str, bytes]
 """One canonical column value.
@@ -68,6 +68,20 @@ def shown(part: KeyPart) -> str:
     if isinstance(part, bytes):
         return f"0x{part.hex()}"
     return str(part)
+
+
+def rank(part: KeyPart) -> tuple[Any, ...]:
+    """Return what orders values of any types: NULL, numbers, text, bytes, keys, dangling ones.
+
+    For people and for repetition; it is no order that a server would give.
+    """
+    if part is None or part != part:  # noqa: PLR0124  nan has no place among numbers
+        return (0,)
+    if isinstance(part, tuple):
+        return (4, tuple(map(rank, part)))
+    if isinstance(part, Dangling):
+        return (5, rank(part.raw))
+    return (2 if isinstance(part, str) else 3 if isinstance(part, bytes) else 1, part)
 
 
 def dangles(parts: tuple[KeyPart, ...]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from cellsync.model import (
     Action,
@@ -15,6 +16,7 @@ from cellsync.model import (
     Rule,
     Saying,
     TableDiff,
+    rank,
     shown,
 )
 from cellsync.plan.inputs import Words
@@ -27,8 +29,8 @@ def decide(pairing: Pairing, table: TableDiff, names: Mapping[str, str]) -> Tabl
     return replace(table, differences=ordered(decided, key=_order))
 
 
-def _order(difference: Difference) -> tuple[int, str]:
-    return list(Kind).index(difference.kind), repr(difference.key)
+def _order(difference: Difference) -> tuple[int, tuple[Any, ...]]:
+    return list(Kind).index(difference.kind), rank(difference.key)
 
 
 def _decided(rule: Rule, difference: Difference, pairing: Pairing, names: Mapping[str, str]) -> Difference:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from cellsync import spool
 from cellsync.model import (
@@ -15,7 +15,6 @@ from cellsync.model import (
     CellResult,
     Change,
     Counts,
-    Dangling,
     Difference,
     Finding,
     Key,
@@ -31,6 +30,7 @@ from cellsync.model import (
     TableDiff,
     TableFailure,
     TableResult,
+    rank,
 )
 
 T = TypeVar("T")
@@ -250,23 +250,12 @@ def ordered(table: TableDiff) -> Sequence[Difference]:
     which they were found, which is also the same for the same rows.
     """
     kinds = list(Kind)
-    return spool.ordered(table.differences, key=lambda each: (kinds.index(each.kind), _rank(each.key)))
+    return spool.ordered(table.differences, key=lambda each: (kinds.index(each.kind), rank(each.key)))
 
 
 def ordered_findings(table: TableDiff) -> list[Finding]:
     """Return the findings by code and key."""
-    return sorted(table.findings, key=lambda each: (each.code, _rank(each.key or ()), each.message))
-
-
-def _rank(part: KeyPart) -> tuple[Any, ...]:
-    """Return what orders values of any types: NULL, numbers, text, bytes, keys, dangling ones."""
-    if part is None or part != part:  # noqa: PLR0124  nan has no place among numbers
-        return (0,)
-    if isinstance(part, tuple):
-        return (4, tuple(map(_rank, part)))
-    if isinstance(part, Dangling):
-        return (5, _rank(part.raw))
-    return (2 if isinstance(part, str) else 3 if isinstance(part, bytes) else 1, part)
+    return sorted(table.findings, key=lambda each: (each.code, rank(each.key or ()), each.message))
 
 
 def kinds(table: TableDiff) -> Iterator[tuple[Kind, Sequence[Difference]]]:

@@ -6,10 +6,12 @@ in where their plans come from.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import chain, compress
 
 from cellsync import apply, db
 from cellsync.errors import JournalUnavailable, Locked, ReadFailed, TransactionLost, Unreachable, WriteFailed
@@ -32,6 +34,7 @@ from cellsync.model import (
     shown,
 )
 from cellsync.run.request import Edge, Prepared, Request, each_cell, executor, exit_code
+from cellsync.spool import Collector, kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +42,9 @@ class Written:
     """What became of one edge's plan."""
 
     edge: Edge
-    outcomes: tuple[Outcome, ...] = ()
-    problems: tuple[str, ...] = ()
+    fates: Counter[tuple[str, Fate]] = field(default_factory=Counter)
+    """(rule, fate) -> number of changes."""
+    problems: Sequence[str] = ()
     refusals: tuple[Refusal, ...] = ()
     locked: bool = False
     notes: tuple[str, ...] = ()
@@ -103,7 +107,7 @@ def _write(request: Request, edges: Sequence[Edge]) -> list[Written]:
             replace(_carry_out(edge, database, journal, request.waived), notes=notes) for edge in edges
         ]
         unsaid = _finish(database, journal, written, at=request.clock())
-        return [replace(each, problems=(*each.problems, *unsaid)) for each in written]
+        return [replace(each, problems=kept(chain(each.problems, unsaid))) for each in written]
 
 
 def _finish(
@@ -153,39 +157,41 @@ def _carry_out(edge: Edge, database: db.Database, journal: Journal, waived: Coll
         return _refused(edge, "privilege", "; ".join(denied.values()))
     refusals = tuple(_without_rights(edge, denied))
     stopped = {refusal.rule for refusal in refusals}
-    changes = [change for change in edge.plan.changes if change.rule not in stopped]
+    changes = edge.plan.changes
+    if stopped:
+        changes = kept(change for change in changes if change.rule not in stopped)
     if edge.direction is Direction.UP and not edge.undoes:
         journal.takes_from(edge.child)
     # A repair was planned with a look at its cascades; what an undo removes may have got followers since.
     rules = {change.rule for change in changes} if edge.undoes else set()
     sparing = {rule for rule in rules if not {"cascade", f"cascade:{rule}"} & set(waived)}
-    outcomes = apply.execute(
+    fates: Counter[tuple[str, Fate]] = Counter()
+    applied = bytearray()
+    problems: Collector[str] = Collector()
+    for outcome in apply.execute(
         changes, writer=database, recorder=journal, targets=edge.targets, sparing=sparing
-    )
-    unlike = _verified(edge, database, outcomes, changes)
-    lines = [
-        f"{_named(outcome)}: {outcome.fate.value}: {outcome.message}"
-        for outcome in outcomes
-        if outcome.fate is not Fate.APPLIED
-    ]
-    return Written(edge=edge, outcomes=outcomes, problems=(*lines, *unlike), refusals=refusals)
+    ):
+        fates[outcome.change.rule, outcome.fate] += 1
+        applied.append(outcome.fate is Fate.APPLIED)
+        if outcome.fate is not Fate.APPLIED:
+            problems.append(f"{_named(outcome)}: {outcome.fate.value}: {outcome.message}")
+    if any(applied):
+        problems.extend(_unlike(edge, database, compress(changes, applied)))
+    return Written(edge=edge, fates=fates, problems=problems.kept(), refusals=refusals)
 
 
-def _verified(
-    edge: Edge, database: db.Database, outcomes: Sequence[Outcome], changes: Sequence[Change]
-) -> tuple[str, ...]:
-    if not any(outcome.fate is Fate.APPLIED for outcome in outcomes):
-        return ()
+def _unlike(edge: Edge, database: db.Database, applied: Iterable[Change]) -> Iterator[str]:
+    """Yield what does not read as it was written."""
     try:
         with database.snapshot():
-            return apply.verify(outcomes, changes, reader=database, targets=edge.targets)
+            yield from apply.verify(applied, reader=database, targets=edge.targets)
     except ReadFailed as error:
-        return (f"what was written could not be read again: {error}",)
+        yield f"what was written could not be read again: {error}"
 
 
 def _all_failed(edge: Edge, cause: str) -> Written:
-    failed = [Outcome(change=change, fate=Fate.FAILED, message=cause) for change in edge.plan.changes]
-    return Written(edge=edge, outcomes=tuple(failed), problems=(cause,))
+    failed = Counter((change.rule, Fate.FAILED) for change in edge.plan.changes)
+    return Written(edge=edge, fates=failed, problems=(cause,))
 
 
 def _without_rights(edge: Edge, denied: Mapping[str, str]) -> Iterator[Refusal]:
@@ -238,7 +244,10 @@ def _cell(
         if edge.child == cell.cell and edge.plan.changes:
             written.append(_written(edge, results[edge.cell.name]))
     notes = dict.fromkeys(note for each in written for note in each.notes)
-    fates = [outcome.fate for each in written for outcome in each.outcomes]
+    fates: Counter[Fate] = Counter()
+    for each in written:
+        for (_, fate), number in each.fates.items():
+            fates[fate] += number
     refusals = (*cell.refusals, *(refusal for each in written for refusal in each.refusals))
     refused = {refusal.rule for refusal in refusals}
     whole = [each for each in written if any(not refusal.rule for refusal in each.refusals)]
@@ -247,12 +256,12 @@ def _cell(
         cell,
         counts=Counts(
             planned=cell.counts.planned,
-            applied=fates.count(Fate.APPLIED),
-            conflicts=fates.count(Fate.CONFLICT),
-            failed=fates.count(Fate.FAILED),
+            applied=fates[Fate.APPLIED],
+            conflicts=fates[Fate.CONFLICT],
+            failed=fates[Fate.FAILED],
         ),
         refusals=refusals,
-        problems=(*cell.problems, *(line for each in written for line in each.problems)),
+        problems=kept(chain(cell.problems, *(each.problems for each in written))),
         locked=any(each.locked for each in written),
         notices=(*(cell.notices if Fate.APPLIED in fates else ()), *notes),
         tables=tuple(_table(table, written, refused) for table in cell.tables),
@@ -267,7 +276,7 @@ def _written(edge: Edge, result: list[Written] | CellFailure) -> Written:
 
 
 def _table(table: TableResult, written: Sequence[Written], refused: set[str]) -> TableResult:
-    fates = {o.fate for each in written for o in each.outcomes if o.change.rule == table.rule}
+    fates = {fate for each in written for rule, fate in each.fates if rule == table.rule}
     if not isinstance(table, TableDiff) or table.rule in refused:
         return replace(table, status=Status.REFUSED) if table.rule in refused else table
     if fates & {Fate.CONFLICT, Fate.FAILED}:

@@ -1,0 +1,141 @@
+"""The Reader of diff: rows, digests and keys with checksums, through projections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import sqlalchemy
+from oslo_db import exception as oslo_errors
+
+from cellsync.db.connect import translated
+from cellsync.db.dialects import escaped
+from cellsync.db.select import Statement
+from cellsync.db.session import LOG, Session, at_once, batches, version
+from cellsync.errors import ReadFailed
+from cellsync.model import (
+    Bucketing,
+    Bundle,
+    Digest,
+    Fold,
+    Key,
+    LookUp,
+    Pair,
+    Projection,
+    Row,
+    Value,
+)
+
+BUCKETS_PER_QUERY = 4000
+ROWS_PER_FETCH = 2000
+_CRC32C = (10, 8)
+"""The first version of MariaDB that has it; MySQL has not."""
+
+
+class Reading(Session):
+    """Reads through projections; ``diff.Reader`` says what each call does."""
+
+    def rows(
+        self, projection: Projection, *, keys: Sequence[Key] | None = None, tombstones: bool = False
+    ) -> Iterator[Row]:
+        """Yield the rows of a projection; see ``diff.Reader``."""
+        select = self._select(projection, tombstones=tombstones)
+        statements = (
+            [select.statement()]
+            if keys is None
+            else (select.statement(keys=part) for part in batches(keys, at_once(projection)))
+        )
+        for statement in statements:
+            for record in self._stream(statement):
+                yield select.row(record)
+
+    @property
+    def digests(self) -> bool:
+        """Say whether the server can compute digests; where it cannot, rows are read."""
+        return self._dialect.name != "sqlite"
+
+    @property
+    def fold(self) -> Fold:
+        """Return the best way of folding that this server knows. No query after ``identity``."""
+        return Fold.CRC if version(self._server()["version"]) >= _CRC32C else Fold.CUT
+
+    def span(self, projection: Projection) -> tuple[int, int] | None:
+        """Return the smallest and the largest key of a ranged projection; None for an empty table."""
+        ((low, high),) = self.query(self._select(projection).span().sql)
+        return None if low is None else (int(low), int(high))
+
+    def digest(
+        self, projection: Projection, bucketing: Bucketing, buckets: Sequence[int] | None = None
+    ) -> Iterator[Digest]:
+        """Yield the digests of a projection; see ``diff.Reader``."""
+        select = self._select(projection)
+        doubled: set[int] = set()
+        if buckets is None and (projection.nullable or not projection.unique):
+            doubled = {int(row[0]) for row in self._stream(select.doubles(bucketing))}  # type: ignore[arg-type]
+        for record in self._stream(select.digests(bucketing, buckets)):
+            digest = select.digest(record)
+            yield digest._replace(odd=True) if digest.bucket in doubled else digest
+
+    def sizes(self, projection: Projection, bucketing: Bucketing) -> Iterator[Digest]:
+        """Yield how many rows each bucket holds; see ``diff.Reader``."""
+        select = self._select(projection)
+        yield from map(select.digest, self._stream(select.sizes(bucketing)))
+
+    def bundles(
+        self,
+        projection: Projection,
+        bucketing: Bucketing,
+        buckets: Sequence[int] | None = None,
+        *,
+        parts: int = 1,
+    ) -> Iterator[Bundle]:
+        """Yield keys and checksums of the rows of a projection; see ``diff.Reader``."""
+        select = self._select(projection)
+        # By hashes every statement is a pass over the table, by ranges a long one is slow to parse.
+        most = BUCKETS_PER_QUERY if bucketing.width is not None else len(buckets or ())
+        some = [None] if buckets is None else batches(sorted(buckets), max(1, most))
+        for batch in some:
+            yield from map(select.bundle, self._stream(select.bundles(bucketing, batch, parts)))
+
+    def pairs(self, projection: Projection) -> Callable[[str], Pair]:
+        """Return what takes the texts of a bundle apart."""
+        return self._select(projection).pair
+
+    def look_up(self, where: LookUp) -> frozenset[str]:
+        """Return the distinct values that a child says are its own."""
+        if where.table not in self.tables([where.table]):
+            raise ReadFailed(f"{self.cell.name} has no table {where.table} to look {where.column} up in")
+        quote = self._dialect.quote
+        sql = f"SELECT DISTINCT {quote(where.column)} FROM {quote(where.table)}"
+        if where.where:
+            sql += f" WHERE ({escaped(where.where)})"
+        return frozenset(str(row[0]) for row in self.query(sql) if row[0] is not None)
+
+    def _stream(self, statement: Statement) -> Iterator[Sequence[Value]]:
+        LOG.debug("%s: %s", self.cell.name, statement.sql)
+        with translated(self.cell.name):
+            result = self.connection.execute(
+                sqlalchemy.text(statement.sql),
+                dict(statement.parameters),
+                execution_options={"stream_results": True, "max_row_buffer": ROWS_PER_FETCH},
+            )
+            try:
+                for partition in result.partitions(ROWS_PER_FETCH):
+                    yield from partition
+            except (oslo_errors.DBError, sqlalchemy.exc.SQLAlchemyError):
+                _abandon(result)
+                raise
+            finally:
+                result.close()
+
+
+def _abandon(result: sqlalchemy.CursorResult[Any]) -> None:
+    """Let PyMySQL forget the rest of a result that failed.
+
+    It would read on when the cursor is closed or collected, from a socket that is gone, and print
+    an AttributeError to stderr.
+    """
+    unfinished = getattr(result.cursor, "_result", None)
+    if unfinished is not None:
+        unfinished.unbuffered_active = False
+        unfinished.connection = None

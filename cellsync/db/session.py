@@ -1,0 +1,269 @@
+"""One open connection: what it is connected to, and its transactions."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, TypeVar
+
+import sqlalchemy
+from oslo_db import exception as oslo_errors
+
+from cellsync.db import schema
+from cellsync.db.connect import translated, unreachable
+from cellsync.db.dialects import Dialect, MariaDB, SQLite
+from cellsync.db.select import Select
+from cellsync.model import (
+    Cell,
+    DatabaseIdentity,
+    Health,
+    Join,
+    Projection,
+    SchemaVersion,
+    Table,
+)
+
+LOG = logging.getLogger(__name__)
+
+KEYS_PER_QUERY = 200
+SINGLE_KEYS_PER_QUERY = 1_000
+"""Keys of one value are one IN, which a server looks up in its index one by one."""
+SMALLEST_PACKET = 16 * 1024
+"""Less than any server allows that can hold a journal."""
+_ESCAPED = tuple(bytes((byte,)) for byte in b"\0\n\r\x1a\"'\\")
+"""What PyMySQL writes as two bytes."""
+
+_VARIABLES = "'server_uid', 'version', 'read_only', 'wsrep_on', 'max_allowed_packet'"
+_STATUS = "'slave_running', 'slaves_running', 'wsrep_cluster_status', 'wsrep_local_state_comment'"
+
+S = TypeVar("S", bound="Session")
+
+
+class Session:
+    """One connection to a cell's database. Not for several threads at once."""
+
+    def __init__(self, cell: Cell, made: sqlalchemy.Engine, connection: sqlalchemy.Connection) -> None:
+        self.cell = cell
+        self.connection = connection
+        self.makes_schemas = connection.dialect.name != "sqlite"
+        self.has_locks = self.makes_schemas
+        self._engine = made
+        self._dialect: Dialect = SQLite() if connection.dialect.name == "sqlite" else MariaDB()
+        self._tables: dict[str, Table] = {}
+        self._facts: dict[str, str] = {}
+
+    def __enter__(self: S) -> S:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; what was not committed is rolled back."""
+        if not self.connection.closed:
+            self.connection.invalidate()
+            self.connection.close()
+        self._engine.dispose()
+
+    @property
+    def lost(self) -> bool:
+        """Say whether the connection broke; ``reconnect`` opens it again."""
+        return self.connection.closed or self.connection.invalidated
+
+    # -- What it is ------------------------------------------------------------------------
+
+    def identity(self) -> DatabaseIdentity:
+        """Return what tells this database from others. One query."""
+        if self._dialect.name == "sqlite":
+            path = os.path.realpath(self.connection.engine.url.database or ":memory:")
+            return DatabaseIdentity(server=path, schema="main", version=f"SQLite {_sqlite_version()}")
+        found = self._server()
+        return DatabaseIdentity(
+            server=found.get("server_uid", ""), schema=found["schema"], version=found["version"]
+        )
+
+    def health(self) -> Health:
+        """Return whether the server lets itself be written. No query after ``identity``."""
+        if self._dialect.name == "sqlite":
+            return Health()
+        found = self._server()
+        galera = found.get("wsrep_on") == "ON"
+        return Health(
+            read_only=found.get("read_only", "OFF") != "OFF",
+            # One says ON or OFF for the default connection, the other counts them all.
+            replica=found.get("slave_running") == "ON" or found.get("slaves_running", "0") != "0",
+            galera_status=found.get("wsrep_cluster_status") if galera else None,
+            galera_state=found.get("wsrep_local_state_comment") if galera else None,
+        )
+
+    def _server(self) -> dict[str, str]:
+        """Return what the server says of itself, by lower-case name; asked once."""
+        if not self._facts:
+            rows = self.query(
+                "SELECT 'schema', DATABASE() "
+                "UNION ALL SELECT VARIABLE_NAME, VARIABLE_VALUE FROM information_schema.GLOBAL_VARIABLES "
+                f"WHERE VARIABLE_NAME IN ({_VARIABLES}) "
+                "UNION ALL SELECT VARIABLE_NAME, VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS "
+                f"WHERE VARIABLE_NAME IN ({_STATUS})"
+            )
+            self._facts = {str(name).lower(): str(value) for name, value in rows}
+        return self._facts
+
+    def tables(self, names: Iterable[str]) -> Mapping[str, Table]:
+        """Return those of the named tables that exist. Two queries on MariaDB, or three."""
+        missing = set(names) - set(self._tables)
+        read = schema.sqlite if self._dialect.name == "sqlite" else schema.mariadb
+        if missing:
+            self._tables.update(read(self.query, missing))
+        return {name: self._tables[name] for name in names if name in self._tables}
+
+    def version(self, table: str) -> SchemaVersion:
+        """Return what a version table says; the value is None when there is no such table.
+
+        sqlalchemy-migrate's ``migrate_version`` has one number for each repository; a database
+        holds one repository. Alembic's ``alembic_version`` has a name.
+        """
+        known = self.tables([table]).get(table)
+        column = next((c for c in (known.columns if known else ()) if c.name.startswith("version")), None)
+        if column is None:
+            return SchemaVersion(table=table, value=None)
+        quote = self._dialect.quote
+        values = [row[0] for row in self.query(f"SELECT {quote(column.name)} FROM {quote(table)} ORDER BY 1")]
+        return SchemaVersion(table=table, value=values[-1] if values else None)
+
+    def _select(self, projection: Projection, *, tombstones: bool = False) -> Select:
+        known = schema.columns(self._needed(projection))
+        return Select(projection, self._dialect, known, tombstones=tombstones)
+
+    def _needed(self, projection: Projection) -> Mapping[str, Table]:
+        joins = [part.join for part in (*projection.key, *projection.columns) if part.join]
+        names = {projection.table, *(table for join in joins for table in _joined(join))}
+        return self.tables(names)
+
+    def query(self, sql: str, **parameters: Any) -> list[Sequence[Any]]:
+        """Return all rows of a query with named parameters."""
+        LOG.debug("%s: %s", self.cell.name, sql)
+        with translated(self.cell.name):
+            return list(self.connection.execute(sqlalchemy.text(sql), parameters).all())
+
+    # -- Transactions ----------------------------------------------------------------------
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Read everything inside as of one instant."""
+        with translated(self.cell.name):
+            self.connection.exec_driver_sql(self._dialect.begin_read)
+        try:
+            yield
+        finally:
+            self._end("ROLLBACK")
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit what is written inside when it ends well, and roll it back when it raises."""
+        with translated(self.cell.name, writing=True):
+            self.connection.exec_driver_sql(self._dialect.begin_write)
+        try:
+            yield
+        except BaseException:
+            self._end("ROLLBACK")
+            raise
+        with translated(self.cell.name, writing=True):
+            self.connection.exec_driver_sql("COMMIT")
+
+    def reconnect(self) -> None:
+        """Open the connection again if it is lost; a server's refusal is raised as Unreachable."""
+        try:
+            self.connection.exec_driver_sql("SELECT 1")
+        except (oslo_errors.DBError, sqlalchemy.exc.SQLAlchemyError):
+            if not self.connection.closed:  # as it is after a try that did not get through
+                self.connection.invalidate()
+                self.connection.close()
+            try:
+                self.connection = self._engine.connect()
+            except (oslo_errors.DBError, sqlalchemy.exc.SQLAlchemyError, OSError) as error:
+                raise unreachable(self.cell, error) from None
+
+    def _end(self, how: str) -> None:
+        """End a transaction whose outcome no longer matters; a lost connection has ended it too."""
+        try:
+            self.connection.exec_driver_sql(how)
+        except (oslo_errors.DBError, sqlalchemy.exc.SQLAlchemyError) as error:
+            LOG.debug("%s: %s: %s", self.cell.name, how, type(error).__name__)
+            self.connection.invalidate()
+
+    # -- For the journal, whose rows are written in the transaction of the changes -----------
+
+    def has_table(self, name: str, *, schema: str) -> bool:
+        """Say whether there is such a table, as far as this login may see."""
+        if self._dialect.name == "sqlite":
+            with translated(self.cell.name):
+                return sqlalchemy.inspect(self.connection).has_table(name, schema=schema)
+        # Not SQLAlchemy's way, DESCRIBE: that is an error where this login may not see the table.
+        sql = "SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA = :schema AND TABLE_NAME = :name"
+        return bool(self.query(sql, schema=schema, name=name))
+
+    def execute(
+        self, statement: sqlalchemy.Executable, rows: Sequence[Mapping[str, Any]] = ()
+    ) -> sqlalchemy.Result[Any]:
+        """Execute a statement of SQLAlchemy, once or for many rows."""
+        with translated(self.cell.name, writing=True):
+            if rows:
+                return self.connection.execute(statement, list(rows))
+            return self.connection.execute(statement)
+
+    def sent(self, values: Iterable[object]) -> int:
+        """Return how many bytes values take in a statement, what is escaped included."""
+        return sent(values)
+
+    def packet(self) -> int:
+        """Return how large a statement may be, in bytes. No query after ``identity``."""
+        if self._dialect.name == "sqlite":
+            return sys.maxsize
+        return int(self._server().get("max_allowed_packet", SMALLEST_PACKET))
+
+
+def sent(values: Iterable[object]) -> int:
+    """Return how many bytes values take in a statement, what is escaped included."""
+    texts = [value if isinstance(value, bytes) else str(value).encode() for value in values]
+    return sum(len(text) + 16 + sum(map(text.count, _ESCAPED)) for text in texts)
+
+
+def _joined(join: Join) -> Iterator[str]:
+    yield join.table
+    for part in join.key:
+        if part.join is not None:
+            yield from _joined(part.join)
+
+
+def batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    """Yield the items, so many at a time."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def at_once(projection: Projection) -> int:
+    """Return about how many keys of a projection one statement may ask."""
+    single = len(projection.key) == 1 and projection.key[0].join is None
+    return SINGLE_KEYS_PER_QUERY if single else KEYS_PER_QUERY
+
+
+def version(text: str) -> tuple[int, ...]:
+    """Return the numbers of "10.11.19-MariaDB-log"; () for another server than MariaDB.
+
+    "5.5.5-10.3.1-MariaDB" begins with what is for old replicas.
+    """
+    numbers = text.removeprefix("5.5.5-").partition("-")[0].split(".")
+    return tuple(int(number) for number in numbers if number.isdigit()) if "MariaDB" in text else ()
+
+
+def _sqlite_version() -> str:
+    import sqlite3
+
+    return sqlite3.sqlite_version

@@ -1,0 +1,275 @@
+"""The Writer of apply: rows locked, looked up, written and read back, inside its transactions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import sqlalchemy
+
+from cellsync.db.connect import translated
+from cellsync.db.select import Statement, canonical
+from cellsync.db.session import KEYS_PER_QUERY, LOG, SMALLEST_PACKET, Session, at_once, batches, sent, version
+from cellsync.errors import Rejected
+from cellsync.model import (
+    Action,
+    Cascade,
+    Column,
+    Family,
+    Identity,
+    Join,
+    Key,
+    Projection,
+    Row,
+    ServerTime,
+    Table,
+    Value,
+)
+
+_RETURNING = (10, 5)
+"""The first version of MariaDB whose INSERT returns the rows; MySQL's does not."""
+
+
+class Writing(Session):
+    """Writes rows, guarded by what it locks."""
+
+    def lock(
+        self, table: str, identity: tuple[str, ...], identities: Sequence[Identity]
+    ) -> Mapping[Identity, Mapping[str, Value]]:
+        """Return whole rows by primary key, kept from changing until the transaction ends.
+
+        A row that is not there is not in the result. Generated columns are left out.
+        """
+        return self._whole(table, identity, identities, self._dialect.lock_rows)
+
+    def read_back(
+        self, table: str, identity: tuple[str, ...], identities: Sequence[Identity]
+    ) -> Mapping[Identity, Mapping[str, Value]]:
+        """Return whole rows by primary key, as this transaction sees them."""
+        return self._whole(table, identity, identities, "")
+
+    def taken(self, projection: Projection, keys: Sequence[Key]) -> Sequence[Row]:
+        """Return the rows that hold one of ``keys`` under the collation, and keep it that way.
+
+        Until the transaction ends nobody can add a row with one of these keys (InnoDB locks the
+        gaps that it searched).
+        """
+        select = self._select(projection)
+        found: list[Row] = []
+        for part in batches(keys, at_once(projection)):
+            statement = select.statement(keys=part, suffix=self._dialect.lock_rows)
+            found += [select.row(record) for record in self._write_query(statement)]
+        return found
+
+    def resolve(self, join: Join, keys: Sequence[Key]) -> Mapping[Key, tuple[Value, ...]]:
+        """Return the surrogate ids of the live rows that hold each key, kept until the end.
+
+        Compared binary: a row whose key is equal under the collation only is another row.
+        """
+        held = self.tables([join.table])[join.table].column(join.column)
+        projection = Projection(
+            rule=join.rule,
+            table=join.table,
+            key=join.key,
+            columns=(),
+            identity=(join.column,),
+            identity_families=(held.family if held else Family.INTEGER,),
+            soft_delete=join.soft_delete,
+            parent="",
+            child="",
+        )
+        select = self._select(projection)
+        found: dict[Key, tuple[Value, ...]] = {}
+        for part in batches(keys, at_once(projection)):
+            statement = select.statement(keys=part, suffix=self._dialect.share_rows)
+            for row in map(select.row, self._write_query(statement)):
+                if not row.limbo:
+                    found[row.key] = (*found.get(row.key, ()), row.identity[0])
+        return found
+
+    def insert(self, table: str, values: Mapping[str, Value | ServerTime]) -> int:
+        """Insert one row and return the number that the server gave it (0 where it gives none).
+
+        Raises Rejected when the server does not take this row; the transaction goes on.
+        """
+        quote = self._dialect.quote
+        names = ", ".join(quote(name) for name in values)
+        expressions, parameters = self._assigned(values)
+        sql = f"INSERT INTO {quote(table)} ({names}) VALUES ({', '.join(expressions)})"
+        return int(self._write(Statement(sql, parameters)).lastrowid or 0)
+
+    def insert_many(
+        self, table: str, rows: Sequence[Mapping[str, Value | ServerTime]]
+    ) -> Sequence[Mapping[str, Value]] | None:
+        """Insert rows with the same columns and return them whole, in order, as the server has them.
+
+        None, with nothing inserted, where the server cannot return them (MariaDB before 10.5). Raises
+        Rejected when the server does not take one of them: then none is inserted.
+        """
+        if self._dialect.name == "sqlite" or version(self._server()["version"]) < _RETURNING:
+            return None
+        columns, outputs = self._outputs(table)
+        names = ", ".join(map(self._dialect.quote, rows[0]))
+        head = f"INSERT INTO {self._dialect.quote(table)} ({names}) VALUES "
+        tail = f" RETURNING {outputs}"
+        made: list[Mapping[str, Value]] = []
+        with translated(self.cell.name, writing=True):
+            self.connection.exec_driver_sql("SAVEPOINT many")
+        try:
+            for part in self._parted(rows, len(head) + len(tail)):
+                places = ", ".join(f"({', '.join(map(self._place, row.values()))})" for row in part)
+                values = [v for row in part for v in row.values() if not isinstance(v, ServerTime)]
+                sql = _for_driver(head) + places + _for_driver(tail)
+                LOG.debug("%s: %s... (%d rows)", self.cell.name, head, len(part))
+                with translated(self.cell.name, writing=True):
+                    records = self.connection.exec_driver_sql(sql, tuple(values)).all()
+                made += [_row(columns, record) for record in records]
+        except Rejected:
+            with translated(self.cell.name, writing=True):
+                self.connection.exec_driver_sql("ROLLBACK TO SAVEPOINT many")
+            raise
+        return made
+
+    def _place(self, value: Value | ServerTime) -> str:
+        return self._dialect.now if isinstance(value, ServerTime) else "%s"
+
+    def _parted(
+        self, rows: Sequence[Mapping[str, Value | ServerTime]], around: int
+    ) -> Iterator[list[Mapping[str, Value | ServerTime]]]:
+        """Yield the rows in parts that fit into one statement each; raises Rejected where one does not."""
+        part: list[Mapping[str, Value | ServerTime]] = []
+        size = around
+        for row in rows:
+            more = sent(row.values())
+            if part and size + more > self.packet():
+                yield part
+                part, size = [], around
+            self._check_size(more + around)
+            part.append(row)
+            size += more
+        if part:
+            yield part
+
+    def update(
+        self,
+        table: str,
+        identity: Mapping[str, Value],
+        values: Mapping[str, Value | ServerTime],
+    ) -> int:
+        """Update the row of that primary key and return how many rows matched."""
+        quote = self._dialect.quote
+        expressions, parameters = self._assigned(values)
+        assignments = ", ".join(
+            f"{quote(name)} = {each}" for name, each in zip(values, expressions, strict=True)
+        )
+        where, located = self._located(identity)
+        sql = f"UPDATE {quote(table)} SET {assignments} WHERE {where}"
+        return int(self._write(Statement(sql, {**parameters, **located})).rowcount)
+
+    def delete(self, table: str, identity: Mapping[str, Value]) -> int:
+        """Delete the row of that primary key and return how many rows there were."""
+        where, parameters = self._located(identity)
+        sql = f"DELETE FROM {self._dialect.quote(table)} WHERE {where}"
+        return int(self._write(Statement(sql, parameters)).rowcount)
+
+    def follows(self, cascade: Cascade, row: Mapping[str, Value]) -> bool:
+        """Say whether any row refers to a row through a foreign key; none is added until the end."""
+        quote = self._dialect.quote
+        held = {name.lower(): value for name, value in row.items()}
+        pairs = zip(cascade.columns, cascade.references, strict=True)
+        where, parameters = self._located({column: held[name.lower()] for column, name in pairs})
+        sql = f"SELECT 1 FROM {quote(cascade.table)} WHERE {where} LIMIT 1{self._dialect.lock_rows}"
+        return bool(self._write_query(Statement(sql, parameters)))
+
+    def _assigned(self, values: Mapping[str, Value | ServerTime]) -> tuple[list[str], dict[str, Value]]:
+        expressions, parameters = [], {}
+        for index, value in enumerate(values.values()):
+            if isinstance(value, ServerTime):
+                expressions.append(self._dialect.now)
+            else:
+                expressions.append(f":v{index}")
+                parameters[f"v{index}"] = self._bound(value)
+        return expressions, parameters
+
+    def _located(self, identity: Mapping[str, Value]) -> tuple[str, dict[str, Value]]:
+        terms = [f"{self._dialect.quote(name)} = :i{index}" for index, name in enumerate(identity)]
+        return " AND ".join(terms), {f"i{index}": value for index, value in enumerate(identity.values())}
+
+    def _bound(self, value: Value) -> Value:
+        # sqlite3 has no decimals; its own columns have none either.
+        plain = value is None or isinstance(value, (int, float, str, bytes))
+        return value if plain or self._dialect.name != "sqlite" else str(value)
+
+    def _whole(
+        self, table: str, identity: tuple[str, ...], identities: Sequence[Identity], suffix: str
+    ) -> dict[Identity, Mapping[str, Value]]:
+        known, quote = self.tables([table])[table], self._dialect.quote
+        columns, outputs = self._outputs(table)
+        found: dict[Identity, Mapping[str, Value]] = {}
+        for part in batches(identities, KEYS_PER_QUERY):
+            terms, parameters = [], {}
+            for index, each in enumerate(part):
+                located = [f"{quote(name)} = :i{index}_{n}" for n, name in enumerate(identity)]
+                terms.append("(" + " AND ".join(located) + ")")
+                parameters.update({f"i{index}_{n}": value for n, value in enumerate(each)})
+            sql = f"SELECT {outputs} FROM {quote(table)} WHERE {' OR '.join(terms)}{suffix}"
+            for record in self._write_query(Statement(sql, parameters)):
+                row = _row(columns, record)
+                found[tuple(row[known_name(known, name)] for name in identity)] = row
+        return found
+
+    def _outputs(self, table: str) -> tuple[Sequence[Column], str]:
+        """Return the columns of a whole row, and the expressions that read them."""
+        columns = [column for column in self.tables([table])[table].columns if not column.generated]
+        quote = self._dialect.quote
+        return columns, ", ".join(
+            self._dialect.canonical(quote(column.name), column.type, column.family) for column in columns
+        )
+
+    def probe(self, table: str, action: Action, columns: Sequence[str]) -> None:
+        """Do what a change does, to no row: raises WriteFailed where this login may not."""
+        quote = self._dialect.quote
+        name, names = quote(table), ", ".join(map(quote, columns))
+        same = ", ".join(f"{quote(column)} = {quote(column)}" for column in columns)
+        sql = {
+            Action.INSERT: f"INSERT INTO {name} ({names}) SELECT {names} FROM {name} WHERE 1 = 0",
+            Action.UPDATE: f"UPDATE {name} SET {same} WHERE 1 = 0",
+            Action.DELETE: f"DELETE FROM {name} WHERE 1 = 0",
+        }[action]
+        self._write(Statement(sql))
+
+    def _write(self, statement: Statement) -> sqlalchemy.CursorResult[Any]:
+        LOG.debug("%s: %s", self.cell.name, statement.sql)
+        self._check_size(sent(statement.parameters.values()) + len(statement.sql))
+        with translated(self.cell.name, writing=True):
+            return self.connection.execute(sqlalchemy.text(statement.sql), dict(statement.parameters))
+
+    def _check_size(self, size: int) -> None:
+        """Refuse a row that the server would answer by closing the connection."""
+        if size > SMALLEST_PACKET and size > self.packet():
+            raise Rejected(
+                f"{self.cell.name}: the row takes {size} bytes on its way, more than the server's "
+                f"max_allowed_packet of {self.packet()}; raise that"
+            )
+
+    def _write_query(self, statement: Statement) -> Sequence[Sequence[Value]]:
+        result = self._write(statement)
+        with translated(self.cell.name, writing=True):
+            return result.all()
+
+
+def _row(columns: Sequence[Column], record: Sequence[Value]) -> Mapping[str, Value]:
+    return {
+        column.name: canonical(value, column.family) for column, value in zip(columns, record, strict=True)
+    }
+
+
+def _for_driver(sql: str) -> str:
+    """Return SQL that was written for SQLAlchemy's ``text`` as PyMySQL takes it."""
+    return sql.replace("\\:", ":").replace("%", "%%")
+
+
+def known_name(table: Table, name: str) -> str:
+    """Return a column's name as the table spells it."""
+    column = table.column(name)
+    return column.name if column else name
