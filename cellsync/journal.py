@@ -477,19 +477,17 @@ def pushed(
     """
     asked = map(codec.tuple_to_text, identities)
     found: dict[Identity, Identity] = {}
-    part = list(islice(asked, _ASKED))
-    if not part or not session.has_table(_PUSHED.name, schema=SCHEMA):
+    theirs = sa.and_(
+        _PUSHED.c.database_name == database, _PUSHED.c.origin_cell == origin_cell, _PUSHED.c.rule == rule
+    )
+    if not session.has_table(_PUSHED.name, schema=SCHEMA):
         return found
-    while part:
-        mine = sa.and_(
-            _PUSHED.c.database_name == database,
-            _PUSHED.c.origin_cell == origin_cell,
-            _PUSHED.c.rule == rule,
-            _PUSHED.c.identity.in_(part),
-        )
+    if session.execute(sa.select(_PUSHED.c.run).where(theirs).limit(1)).first() is None:
+        return found  # and the identities need not be gathered at all
+    while part := list(islice(asked, _ASKED)):
+        mine = sa.and_(theirs, _PUSHED.c.identity.in_(part))
         for row in session.execute(sa.select(_PUSHED.c.identity, _PUSHED.c.origin).where(mine)).all():
             found[codec.tuple_from_text(row.identity)] = codec.tuple_from_text(row.origin)
-        part = list(islice(asked, _ASKED))
     return found
 
 

@@ -31,13 +31,15 @@ BUFFER = 4 << 20
 """Bytes that one sequence keeps in memory before it goes to disk."""
 
 
-def kept(items: Iterable[T], short: int = SHORT) -> Sequence[T]:
+def kept(
+    items: Iterable[T], short: int = SHORT, *, tally: Callable[[T], Hashable] | None = None
+) -> Sequence[T]:
     """Return the items as a sequence that takes little memory, however many they are.
 
     Up to ``short`` of them are held as they are. Items of a long one are copies, equal and not the
-    same; so are those of another pass over it.
+    same; so are those of another pass over it. ``tally`` is what ``tallied`` will ask for.
     """
-    collected: Collector[T] = Collector(short)
+    collected: Collector[T] = Collector(short, tally=tally)
     collected.extend(items)
     return collected.kept()
 
@@ -55,8 +57,9 @@ def ordered(items: Sequence[T], key: Callable[[T], Any]) -> Sequence[T]:
 class Collector(Generic[T]):
     """Gathers the items of one sequence, bit by bit."""
 
-    def __init__(self, short: int = SHORT) -> None:
+    def __init__(self, short: int = SHORT, *, tally: Callable[[T], Hashable] | None = None) -> None:
         self._short = short
+        self._tally = tally
         self._waiting: list[T] = []
         self._long: _Spooled[T] | None = None
 
@@ -65,7 +68,7 @@ class Collector(Generic[T]):
         for item in items:
             self._waiting.append(item)
             if len(self._waiting) > self._short:
-                self._long = self._long or _Spooled()
+                self._long = self._long or _Spooled(self._tally)
                 self._long.extend(self._waiting)
                 self._waiting = []
 
@@ -84,7 +87,7 @@ class Collector(Generic[T]):
 class _Spooled(Sequence[T]):
     """A long sequence. Several threads may read it."""
 
-    def __init__(self) -> None:
+    def __init__(self, tally: Callable[[T], Hashable] | None) -> None:
         # Not a with statement: the file lives as long as the sequence.
         self._file = tempfile.SpooledTemporaryFile(max_size=BUFFER)  # noqa: SIM115
         weakref.finalize(self, self._file.close)
@@ -92,9 +95,11 @@ class _Spooled(Sequence[T]):
         self._blocks: list[tuple[int, int]] = []
         """The number of each block's first item, and where the block begins in the file."""
         self._length = 0
-        self._tallies: dict[Callable[[Any], Hashable], Counter[Any]] = {}
+        self._tallies: dict[Callable[[Any], Hashable], Counter[Any]] = {tally: Counter()} if tally else {}
 
     def extend(self, items: Sequence[T]) -> None:
+        for key, counter in self._tallies.items():
+            counter.update(map(key, items))
         for start in range(0, len(items), BLOCK):
             block = items[start : start + BLOCK]
             self._blocks.append((self._length, self._file.tell()))

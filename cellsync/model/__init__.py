@@ -26,6 +26,7 @@ from cellsync.model.differences import (
     TableDiff,
     TableFailure,
     TableResult,
+    sort_of,
 )
 from cellsync.model.plans import Change, Plan, Reference, Refusal, Skipped, Stored
 from cellsync.model.reading import (
@@ -182,5 +183,6 @@ __all__ = [
     "folded",
     "rank",
     "shown",
+    "sort_of",
     "tls",
 ]

@@ -61,7 +61,8 @@ class Sort(NamedTuple):
     accepted: bool
 
 
-def _sort(difference: Difference) -> Sort:
+def sort_of(difference: Difference) -> Sort:
+    """Return what a difference is counted as."""
     return Sort(difference.kind, difference.action, bool(difference.accepted))
 
 
@@ -116,7 +117,7 @@ class TableDiff:
     @property
     def tally(self) -> Counter[Sort]:
         """Return how many differences of each sort there are."""
-        return tallied(self.differences, _sort)
+        return tallied(self.differences, sort_of)
 
     def count(self, kind: Kind) -> int:
         """Return the number of differences of that kind."""

@@ -18,6 +18,7 @@ from cellsync.model import (
     TableDiff,
     rank,
     shown,
+    sort_of,
 )
 from cellsync.plan.inputs import Words
 from cellsync.spool import kept, ordered
@@ -25,7 +26,8 @@ from cellsync.spool import kept, ordered
 
 def decide(pairing: Pairing, table: TableDiff, names: Mapping[str, str]) -> TableDiff:
     """Give every difference its action and its meaning in words."""
-    decided = kept(_decided(pairing.rule, d, pairing, names) for d in table.differences)
+    every = (_decided(pairing.rule, d, pairing, names) for d in table.differences)
+    decided = kept(every, tally=sort_of)
     return replace(table, differences=ordered(decided, key=_order))
 
 

@@ -258,15 +258,19 @@ def ordered_findings(table: TableDiff) -> list[Finding]:
     return sorted(table.findings, key=lambda each: (each.code, rank(each.key or ()), each.message))
 
 
-def kinds(table: TableDiff) -> Iterator[tuple[Kind, Sequence[Difference]]]:
+def kinds(table: TableDiff) -> Iterator[tuple[Kind, Iterable[Difference]]]:
     """Yield the differences of the table by kind, in order, those kinds that it has.
 
     Within a kind, those that count come first: a list that is cut short must not hide them.
     """
     every = ordered(table)
     for kind in (kind for kind in Kind if table.count(kind)):
-        parts = ((d for d in every if d.kind is kind and counting(d) is first) for first in (True, False))
-        yield kind, spool.kept(difference for part in parts for difference in part)
+        yield kind, _of_kind(every, kind)
+
+
+def _of_kind(every: Sequence[Difference], kind: Kind) -> Iterator[Difference]:
+    for first in (True, False):
+        yield from (each for each in every if each.kind is kind and counting(each) is first)
 
 
 def unplanned(table: TableDiff, cell: CellResult) -> TableDiff:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import TypeVar
 
 from cellsync.errors import ExitCode
@@ -229,8 +230,10 @@ def _table(
     yield from _features(table, report, said)
     for reason in table.unknown:
         yield Line(f"unknown: {words.shorten(reason, style.prose)}", 2, Tone.BAD)
-    for kind, differences in facts.kinds(_shown(table, cell, report, style)):
-        yield from _some(differences, style, f"{kind.value} in {table.rule}", _difference_of(table, style))
+    shown = _shown(table, cell, report, style)
+    for kind, differences in facts.kinds(shown):
+        sort, lines = f"{kind.value} in {table.rule}", _difference_of(table, style)
+        yield from _some(differences, shown.count(kind), style, sort, lines)
 
 
 def _table_summary(table: TableDiff, cell: CellResult, report: Report) -> str:
@@ -321,14 +324,14 @@ def _row(kind: Kind, row: Sequence[ColumnDifference], style: Style) -> str:
 
 
 def _some(
-    items: Sequence[T], style: Style, sort: str, lines: Callable[[T], Iterable[Line]]
+    items: Iterable[T], count: int, style: Style, sort: str, lines: Callable[[T], Iterable[Line]]
 ) -> Iterator[Line]:
     """Yield the lines of the first items, and how many more of this sort there are."""
-    most = len(items) if style.verbose else MOST
-    for item in items[:most]:
+    most = count if style.verbose else MOST
+    for item in islice(items, most):
         yield from lines(item)
-    if len(items) > most:
-        yield Line(f"... and {len(items) - most} more {sort} (-v shows all)", 2, Tone.QUIET)
+    if count > most:
+        yield Line(f"... and {count - most} more {sort} (-v shows all)", 2, Tone.QUIET)
 
 
 # -- Changes -------------------------------------------------------------------------------------
@@ -388,7 +391,7 @@ def _findings(report: Report, style: Style, *, accepted: bool = False) -> Iterat
     for cell, found in facts.found(report, accepted=accepted).items():
         yield Line(f"in {cell}:", 1)
         for sort, of_sort in _by(found, lambda each: f"{each.finding.code} in {each.rule}").items():
-            yield from _some(of_sort, style, sort, lambda each: [_finding(each, style)])
+            yield from _some(of_sort, len(of_sort), style, sort, lambda each: [_finding(each, style)])
 
 
 def _finding(found: facts.Found, style: Style) -> Line:
@@ -454,7 +457,7 @@ def _skipped(report: Report, style: Style) -> Iterator[Line]:
         names = facts.key_names(cell)
         for rule, of_rule in _by(facts.skipped(cell), lambda each: each.rule).items():
             line = _skipped_line(cell.cell, names.get(rule, ()), style)
-            yield from _some(of_rule, style, f"in {rule} of {cell.cell}", line)
+            yield from _some(of_rule, len(of_rule), style, f"in {rule} of {cell.cell}", line)
 
 
 def _skipped_line(cell: str, names: tuple[str, ...], style: Style) -> Callable[[Skipped], Sequence[Line]]:

@@ -25,6 +25,7 @@ from cellsync.model import (
     TableDiff,
     TableFailure,
     TableResult,
+    sort_of,
 )
 from cellsync.run.digesting import Block, Edge
 from cellsync.run.look import State
@@ -40,7 +41,7 @@ KEYS_AT_ONCE = 5_000
 class _Settled:
     """What still differs on one edge."""
 
-    differences: Collector[Difference] = field(default_factory=Collector)
+    differences: Collector[Difference] = field(default_factory=lambda: Collector(tally=sort_of))
     findings: list[Finding] = field(default_factory=list)
     unknown: tuple[str, ...] = ()
 

@@ -99,10 +99,10 @@ def _followed(state: State, child: Cell, pairs: Paired, found: Found) -> Found:
         down = direction is Direction.DOWN
         written, origin = (child.name, state.parent) if down else (state.parent, child.name)
         database, schema = state.databases[written], state.looks[written].identity.schema
-        for rule in rules:
-            extra = _extra(found[rule])
-            about = {"database": schema, "origin_cell": origin}
-            known[rule] = journal.pushed(database, rule, extra, **about)
+        for rule, table in ((rule, found[rule]) for rule in rules):
+            if isinstance(table, TableDiff) and table.count(Kind.EXTRA):
+                about = {"database": schema, "origin_cell": origin}
+                known[rule] = journal.pushed(database, rule, _extra(table), **about)
     followed = dict(found)
     renames: dict[str, Mapping[Key, Key]] = {}
     for rule, table in found.items():
@@ -113,10 +113,9 @@ def _followed(state: State, child: Cell, pairs: Paired, found: Found) -> Found:
     return followed
 
 
-def _extra(table: TableResult) -> Iterator[Identity]:
+def _extra(table: TableDiff) -> Iterator[Identity]:
     """Yield the primary keys of the extra rows."""
-    if isinstance(table, TableDiff) and table.count(Kind.EXTRA):
-        yield from (d.existing.identity for d in table.differences if d.kind is Kind.EXTRA and d.existing)
+    return (d.existing.identity for d in table.differences if d.kind is Kind.EXTRA and d.existing)
 
 
 def _moved(table: TableDiff) -> bool:
