@@ -13,6 +13,7 @@ import servers
 import sqlalchemy as sa
 from edges import Stand, execute, opened, pairs, result, rows, ruleset
 from servers import AnyServer, Server
+from servers import sql as sql_of
 
 from cellsync import db
 from cellsync.db.schema import family
@@ -282,6 +283,64 @@ def test_large_tables_are_repaired_and_undone(
     assert result(stand.diff(), "c1").status is Status.IN_STEP
     stand.undo("r1", "r2")
     assert rows(child, query) == before
+
+
+@pytest.mark.parametrize("other", [0, 1])
+def test_no_digests_are_read_where_most_buckets_differ(
+    servers: Mapping[str, AnyServer], database: MakeDatabase, monkeypatch: pytest.MonkeyPatch, other: int
+) -> None:
+    """A few buckets say so; but one child that is in step needs the parent's digests."""
+    stand = fleet(servers, database, 1 + other)
+    execute(
+        stand.urls["c1"],
+        "UPDATE large SET size = -1 WHERE id % 30 = 1",
+        "DELETE FROM large WHERE id % 30 = 2",
+        "UPDATE large SET id = id + 30000 WHERE id % 30 = 3",
+    )
+    whole: list[str] = []
+    known = db.Database.digest
+
+    def digest(self: db.Database, projection: Projection, bucketing: Bucketing, buckets: Any = None) -> Any:
+        whole.extend([] if buckets else [self.cell.name])
+        return known(self, projection, bucketing, buckets)
+
+    monkeypatch.setattr(db.Database, "digest", digest)
+    report = stand.diff()
+    assert sorted(whole) == (["api", "c1", "c2"] if other else [])
+    table = result(report, "c1").tables[0]
+    assert isinstance(table, TableDiff)
+    assert Counter(difference.kind.value for difference in table.differences) == {
+        "changed": 667, "missing": 667 + 667, "extra": 667}  # fmt: skip
+    assert (table.desired_rows, table.existing_rows) == (20_000, 20_000 - 667)
+    assert all(cell.status is Status.IN_STEP for cell in report.cells[1:])
+
+
+@pytest.mark.parametrize("drift", ["id = 4000", "id < 19000"])
+def test_keys_that_lie_close_together_share_a_bucket_and_come_in_parts(
+    servers: Mapping[str, AnyServer], database: MakeDatabase, drift: str
+) -> None:
+    """One key far away makes the ranges so wide that one of them has nearly all rows."""
+    stand = fleet(servers, database, 1)
+    for url in stand.urls.values():
+        execute(url, "INSERT INTO large VALUES (2000000000, 'far away', 1)")
+    execute(stand.urls["c1"], f"UPDATE large SET size = -1 WHERE {drift}")
+    table = result(stand.diff(), "c1").tables[0]
+    ((expected,),) = sql_of(stand.urls["c1"], "SELECT COUNT(*) FROM large WHERE size = -1")
+    assert isinstance(table, TableDiff)
+    assert {difference.kind.value for difference in table.differences} == {"changed"}
+    assert len({difference.key for difference in table.differences}) == len(table.differences) == expected
+
+
+def test_keys_that_a_server_cuts_short_are_a_failure(server: Server, database: MakeDatabase) -> None:
+    """group_concat_max_len cuts with a warning at most."""
+    url = database(server)
+    execute(url, THINGS, "INSERT INTO things SELECT seq, 0, 'a', 'b' FROM seq_1_to_100")
+    columns = projection("things", "id", id="int", off="int", a="varchar", b="varchar")
+    for length in (1024, 1200, 2000):
+        with opened(url) as there:
+            there.connection.exec_driver_sql(f"SET SESSION group_concat_max_len = {length}")
+            with pytest.raises(ReadFailed, match="max_allowed_packet"):
+                list(there.bundles(columns, Bucketing(width=1000)))
 
 
 def test_a_rule_with_overrides_is_read_row_by_row(
