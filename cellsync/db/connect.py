@@ -79,6 +79,8 @@ def engine(cell: Cell, timeouts: Timeouts) -> sqlalchemy.Engine:
                 "connect_timeout": timeouts.connect,
                 "read_timeout": timeouts.login,
                 "write_timeout": timeouts.answer,
+                # PyMySQL would switch it off, for SQLAlchemy to switch it on: two round trips.
+                "autocommit": True,
                 **_password(url.password),
                 **encryption,
             },

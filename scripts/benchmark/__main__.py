@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from contenders import SCANS, Cellsync, Contender, Place, peers
 from counters import counters
 from data import FILL, KEYS, MOVED, SCHEMA, TABLE, drifts
+from scenes import SCENES, Stage
 
 from cellsync.demo.database import connected
 from cellsync.demo.server import PrivateServer
@@ -25,7 +26,8 @@ LIMITS = {
     ("uuid", "in-step"): "1.5 x scan",
     ("uuid", "100-scattered"): "2.6 x scan",
 }
-CASES = [f"{key}/{drift.name}" for key in KEYS for drift in drifts(10**6)]
+TABLES = [f"{key}/{drift.name}" for key in KEYS for drift in drifts(10**6)]
+CASES = [*TABLES, *SCENES]
 OPTIONS = ("--innodb-buffer-pool-size=1G", "--innodb-flush-log-at-trx-commit=2", "--max-connections=300")
 
 
@@ -52,6 +54,11 @@ def main(rows: int, rounds: int, chosen: tuple[str, ...], with_peers: bool, file
             stack.enter_context(PrivateServer(folder / name, options=OPTIONS)) for name in ("parent", "child")
         ]
         others, missing = peers(folder) if with_peers else ([], [])
+        stage = Stage(*servers, folder, rounds, peers=bool(others))
+        for scene in (name for name in SCENES if not chosen or name in chosen):
+            click.echo(f"\n{scene}")
+            SCENES[scene](stage)
+        results += stage.results
         for key in KEYS:
             for drift in drifts(rows):
                 name = f"{key}/{drift.name}"

@@ -84,3 +84,30 @@ KEYS = {
     "uuid": "{table: instances, key: [uuid], columns: {exclude: [updated_at]}}",
 }
 MOVED = "UPDATE instances SET id = id + 100000000 ORDER BY id DESC"
+
+NARROW = """
+CREATE TABLE things (
+    id int PRIMARY KEY, name varchar(20) NOT NULL, size int, note varchar(40)
+) CHARACTER SET utf8mb3"""
+NARROW_FILL = """
+INSERT INTO things SELECT seq, CONCAT('name ', seq), seq % 1000, 'a note of some length'
+FROM seq_1_to_{rows}"""
+NARROW_DRIFT = (
+    "DELETE FROM things WHERE id % 30 = 1",
+    "UPDATE things SET size = -1 WHERE id % 30 = 2",
+    "INSERT INTO things SELECT seq + 1000000000, CONCAT('x', seq), 1, 'extra' FROM seq_1_to_333333",
+)
+
+SMALL = (
+    "CREATE TABLE aggregates (id int PRIMARY KEY AUTO_INCREMENT, name varchar(255) UNIQUE, zone varchar(99))",
+    "CREATE TABLE flavors (id int PRIMARY KEY AUTO_INCREMENT, name varchar(255) UNIQUE, vcpus int)",
+    "CREATE TABLE specs (id int PRIMARY KEY AUTO_INCREMENT, flavor_id int, name varchar(99), value varchar(99))",
+    "INSERT INTO aggregates SELECT seq, CONCAT('aggregate ', seq), 'az' FROM seq_1_to_30",
+    "INSERT INTO flavors SELECT seq, CONCAT('flavor ', seq), seq FROM seq_1_to_60",
+    "INSERT INTO specs SELECT seq, 1 + seq % 60, CONCAT('spec ', seq), 'value' FROM seq_1_to_120",
+)
+SMALL_RULES = """\
+  - {table: aggregates, key: [name]}
+  - {table: flavors, key: [name]}
+  - {table: specs, key: [flavor_id, name], references: {flavor_id: flavors}}
+"""
