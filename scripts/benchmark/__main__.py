@@ -54,7 +54,7 @@ def main(rows: int, rounds: int, chosen: tuple[str, ...], with_peers: bool, file
             stack.enter_context(PrivateServer(folder / name, options=OPTIONS)) for name in ("parent", "child")
         ]
         others, missing = peers(folder) if with_peers else ([], [])
-        stage = Stage(*servers, folder, rounds, peers=bool(others))
+        stage = Stage(servers[0], servers[1], folder, rounds, peers=bool(others))
         for scene in (name for name in SCENES if not chosen or name in chosen):
             click.echo(f"\n{scene}")
             SCENES[scene](stage)

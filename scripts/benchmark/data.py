@@ -101,10 +101,10 @@ NARROW_DRIFT = (
 SMALL = (
     "CREATE TABLE aggregates (id int PRIMARY KEY AUTO_INCREMENT, name varchar(255) UNIQUE, zone varchar(99))",
     "CREATE TABLE flavors (id int PRIMARY KEY AUTO_INCREMENT, name varchar(255) UNIQUE, vcpus int)",
-    "CREATE TABLE specs (id int PRIMARY KEY AUTO_INCREMENT, flavor_id int, name varchar(99), value varchar(99))",
+    "CREATE TABLE specs (id int PRIMARY KEY AUTO_INCREMENT, flavor_id int, name varchar(9), value varchar(9))",
     "INSERT INTO aggregates SELECT seq, CONCAT('aggregate ', seq), 'az' FROM seq_1_to_30",
     "INSERT INTO flavors SELECT seq, CONCAT('flavor ', seq), seq FROM seq_1_to_60",
-    "INSERT INTO specs SELECT seq, 1 + seq % 60, CONCAT('spec ', seq), 'value' FROM seq_1_to_120",
+    "INSERT INTO specs SELECT seq, 1 + seq % 60, CONCAT('s', seq), 'value' FROM seq_1_to_120",
 )
 SMALL_RULES = """\
   - {table: aggregates, key: [name]}
