@@ -114,10 +114,8 @@ class Reading(Session):
     def _stream(self, statement: Statement) -> Iterator[Sequence[Value]]:
         LOG.debug("%s: %s", self.cell.name, statement.sql)
         with translated(self.cell.name):
-            result = self.connection.execute(
-                sqlalchemy.text(statement.sql),
-                dict(statement.parameters),
-                execution_options={"stream_results": True, "max_row_buffer": ROWS_PER_FETCH},
+            result = self._run(
+                statement.sql, statement.parameters, stream_results=True, max_row_buffer=ROWS_PER_FETCH
             )
             try:
                 for partition in result.partitions(ROWS_PER_FETCH):

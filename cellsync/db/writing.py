@@ -9,7 +9,17 @@ import sqlalchemy
 
 from cellsync.db.connect import translated
 from cellsync.db.select import Statement, canonical
-from cellsync.db.session import KEYS_PER_QUERY, LOG, SMALLEST_PACKET, Session, at_once, batches, sent, version
+from cellsync.db.session import (
+    KEYS_PER_QUERY,
+    LOG,
+    SMALLEST_PACKET,
+    Session,
+    at_once,
+    batches,
+    for_driver,
+    sent,
+    version,
+)
 from cellsync.errors import Rejected
 from cellsync.model import (
     Action,
@@ -119,7 +129,7 @@ class Writing(Session):
             for part in self._parted(rows, len(head) + len(tail)):
                 places = ", ".join(f"({', '.join(map(self._place, row.values()))})" for row in part)
                 values = [v for row in part for v in row.values() if not isinstance(v, ServerTime)]
-                sql = _for_driver(head) + places + _for_driver(tail)
+                sql = for_driver(head) + places + for_driver(tail)
                 LOG.debug("%s: %s... (%d rows)", self.cell.name, head, len(part))
                 with translated(self.cell.name, writing=True):
                     records = self.connection.exec_driver_sql(sql, tuple(values)).all()
@@ -242,7 +252,7 @@ class Writing(Session):
         LOG.debug("%s: %s", self.cell.name, statement.sql)
         self._check_size(sent(statement.parameters.values()) + len(statement.sql))
         with translated(self.cell.name, writing=True):
-            return self.connection.execute(sqlalchemy.text(statement.sql), dict(statement.parameters))
+            return self._run(statement.sql, statement.parameters)
 
     def _check_size(self, size: int) -> None:
         """Refuse a row that the server would answer by closing the connection."""
@@ -262,11 +272,6 @@ def _row(columns: Sequence[Column], record: Sequence[Value]) -> Mapping[str, Val
     return {
         column.name: canonical(value, column.family) for column, value in zip(columns, record, strict=True)
     }
-
-
-def _for_driver(sql: str) -> str:
-    """Return SQL that was written for SQLAlchemy's ``text`` as PyMySQL takes it."""
-    return sql.replace("\\:", ":").replace("%", "%%")
 
 
 def known_name(table: Table, name: str) -> str:

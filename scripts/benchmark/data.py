@@ -54,14 +54,15 @@ class Drift:
         span = f"id > {self.first} AND id <= {self.last or 2**31 - 1}"
         names = (
             "created_at, updated_at, internal_id, user_id, project_id, image_ref, vm_state, memory_mb, "
-            "vcpus, hostname, host, display_name, launched_at, disabled"
+            "vcpus, hostname, host, launched_at, disabled"
         )
         return [
             f"CREATE TEMPORARY TABLE more AS SELECT * FROM instances WHERE id % {self.step} = 1 AND {span}",
             f"DELETE FROM instances WHERE id % {self.step} = 1 AND {span}",
             f"UPDATE instances SET vcpus = 9 WHERE id % {self.step} = 2 % {self.step} AND {span}",
-            f"INSERT INTO instances (id, uuid, {names}) "
-            f"SELECT id + 1000000000, CONCAT('x', SUBSTR(uuid, 2)), {names} FROM more",
+            f"INSERT INTO instances (id, uuid, display_name, {names}) "
+            f"SELECT id + 1000000000, CONCAT('x', SUBSTR(uuid, 2)), CONCAT('x', display_name), {names} "
+            f"FROM more",
         ]
 
 
@@ -83,6 +84,23 @@ KEYS = {
     # The ids mean nothing; in the child they are others.
     "uuid": "{table: instances, key: [uuid], columns: {exclude: [updated_at]}}",
 }
+_INT = KEYS["int"]
+KEYS |= {
+    "text": "{table: instances, key: [display_name], columns: {exclude: [updated_at]}}",
+    "wide": _INT,
+}
+EVERY_DRIFT = ("int", "uuid")
+"""The keys that are measured with every drift; the others in step and with 100 differences."""
+
+VARIANTS = {
+    "text": ["ALTER TABLE instances ADD UNIQUE KEY (display_name)"],
+    "wide": [
+        "ALTER TABLE instances "
+        + ", ".join(f"ADD COLUMN more_{n} varchar(200) DEFAULT '{'wide ' * 16}'" for n in range(25))
+    ],
+}
+"""What is done to the table on both sides; wide rows have 50 columns and 2 KB more."""
+
 MOVED = "UPDATE instances SET id = id + 100000000 ORDER BY id DESC"
 
 NARROW = """
@@ -101,7 +119,7 @@ NARROW_DRIFT = (
 SMALL = (
     "CREATE TABLE aggregates (id int PRIMARY KEY AUTO_INCREMENT, name varchar(255) UNIQUE, zone varchar(99))",
     "CREATE TABLE flavors (id int PRIMARY KEY AUTO_INCREMENT, name varchar(255) UNIQUE, vcpus int)",
-    "CREATE TABLE specs (id int PRIMARY KEY AUTO_INCREMENT, flavor_id int, name varchar(9), value varchar(9))",
+    "CREATE TABLE specs (id int PRIMARY KEY AUTO_INCREMENT, flavor_id int, name varchar(9), v varchar(9))",
     "INSERT INTO aggregates SELECT seq, CONCAT('aggregate ', seq), 'az' FROM seq_1_to_30",
     "INSERT INTO flavors SELECT seq, CONCAT('flavor ', seq), seq FROM seq_1_to_60",
     "INSERT INTO specs SELECT seq, 1 + seq % 60, CONCAT('s', seq), 'value' FROM seq_1_to_120",
