@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -45,6 +46,12 @@ class Answer:
     seconds: float
     wrong: str = ""
     peak_mb: float = 0.0
+
+
+PATIENCE = 120
+"""Seconds that another tool has for its answer."""
+
+NO_ANSWER = f"no answer in {PATIENCE} s"
 
 
 class Contender(Protocol):
@@ -153,13 +160,14 @@ class PtTableSync:
         ]
         command = ["pt-table-sync", "--print", "--no-check-slave", "--charset=utf8", *both]
         command += ["--ignore-columns=updated_at"]
-        done = measured(command, place.folder / "pt.out")
+        done = measured(command, place.folder / "pt.out", PATIENCE)
         text = done.out.read_text(errors="replace").splitlines()
         deletes = sum(line.startswith("DELETE") for line in text)
         writes = sum(line.startswith(("REPLACE", "INSERT", "UPDATE")) for line in text)
         missing, changed, extra = place.counts
         right = (deletes, writes) == (extra, missing + changed)
         wrong = "" if right else f"exit code {done.code}, {deletes} deletes and {writes} writes"
+        wrong = NO_ANSWER if done.code == -signal.SIGKILL else wrong
         return Answer(seconds=done.seconds, wrong=wrong, peak_mb=done.peak_mb)
 
 
@@ -179,12 +187,13 @@ class Reladiff:
         command = [self.program, urls[0], "instances", urls[1], "instances", "-k", "id"]
         command += ["--skip-sort-results", "--assume-unique-key"]
         command += [part for name in place.columns if name != "id" for part in ("-c", name)]
-        done = measured(command, place.folder / "reladiff.out")
+        done = measured(command, place.folder / "reladiff.out", PATIENCE)
         lines = done.out.read_text(errors="replace").splitlines()
         minus, plus = (sum(line.startswith(sign) for line in lines) for sign in "-+")
         missing, changed, extra = place.counts
         right = (minus, plus) == (missing + changed, changed + extra)
         wrong = "" if right else f"exit code {done.code}, {minus} rows only there and {plus} only here"
+        wrong = NO_ANSWER if done.code == -signal.SIGKILL else wrong
         return Answer(seconds=done.seconds, wrong=wrong, peak_mb=done.peak_mb)
 
 

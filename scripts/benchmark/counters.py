@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,12 +41,18 @@ class Measured:
     peak_mb: float
 
 
-def measured(command: Sequence[str], out: Path) -> Measured:
-    """Run a command to its end; its output goes to a file, what it says to another one beside it."""
+def measured(command: Sequence[str], out: Path, patience: float = 3600) -> Measured:
+    """Run a command to its end; its output goes to a file, what it says to another one beside it.
+
+    It is killed after ``patience`` seconds.
+    """
     with out.open("wb") as stdout, out.with_suffix(".err").open("wb") as stderr:
         started = time.monotonic()
         process = subprocess.Popen(command, stdout=stdout, stderr=stderr, stdin=subprocess.DEVNULL)
+        end = threading.Timer(patience, os.kill, (process.pid, signal.SIGKILL))
+        end.start()
         _, status, usage = os.wait4(process.pid, 0)
+        end.cancel()
         seconds = time.monotonic() - started
     process.returncode = os.waitstatus_to_exitcode(status)
     return Measured(seconds=seconds, code=process.returncode, out=out, peak_mb=usage.ru_maxrss / 1024)
