@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from contenders import NO_ANSWER, SCANS, Cellsync, Contender, Place, peers
 from counters import counters
 from data import EVERY_DRIFT, FILL, KEYS, MOVED, SCHEMA, TABLE, VARIANTS, drifts
+from plots import draw
 from scenes import SCENES, Stage
 
 from cellsync.demo.database import connected
@@ -46,7 +47,18 @@ OPTIONS = ("--innodb-buffer-pool-size=1G", "--innodb-flush-log-at-trx-commit=2",
     "--peers", "with_peers", is_flag=True, help="Install and measure pt-table-sync and reladiff too."
 )
 @click.option("--json", "file", type=click.Path(path_type=Path), help="Write all figures here.")
-def main(rows: int, rounds: int, chosen: tuple[str, ...], with_peers: bool, file: Path | None) -> None:
+@click.option(
+    "--plots", "pictures", type=click.Path(path_type=Path), help="Draw the growth into this folder, as SVG."
+)
+def main(
+    *,
+    rows: int,
+    rounds: int,
+    chosen: tuple[str, ...],
+    with_peers: bool,
+    file: Path | None,
+    pictures: Path | None,
+) -> None:
     """Measure cellsync beside the bare scan of the servers, interleaved, on the same data.
 
     Ratios are to the scan with cellsync's own digest in the same round; counters are those of the
@@ -86,6 +98,9 @@ def main(rows: int, rounds: int, chosen: tuple[str, ...], with_peers: bool, file
                     click.echo(f"  limit of cellsync diff: {LIMITS[key, drift.name]}")
     for line in missing:
         click.echo(line)
+    if pictures:
+        for drawn in draw(results, pictures):
+            click.echo(f"drawn: {drawn}")
     if file:
         about = {
             "machine": platform.machine(),
