@@ -32,12 +32,12 @@ BUFFER = 4 << 20
 
 
 def kept(
-    items: Iterable[T], short: int = SHORT, *, tally: Callable[[T], Hashable] | None = None
+    items: Iterable[T], short: int | None = None, *, tally: Callable[[T], Hashable] | None = None
 ) -> Sequence[T]:
     """Return the items as a sequence that takes little memory, however many they are.
 
-    Up to ``short`` of them are held as they are. Items of a long one are copies, equal and not the
-    same; so are those of another pass over it. ``tally`` is what ``tallied`` will ask for.
+    Up to ``short`` (or SHORT) of them are held as they are. Items of a long one are copies, equal
+    and not the same; so are those of another pass. ``tally`` is what ``tallied`` will ask for.
     """
     collected: Collector[T] = Collector(short, tally=tally)
     collected.extend(items)
@@ -57,8 +57,8 @@ def ordered(items: Sequence[T], key: Callable[[T], Any]) -> Sequence[T]:
 class Collector(Generic[T]):
     """Gathers the items of one sequence, bit by bit."""
 
-    def __init__(self, short: int = SHORT, *, tally: Callable[[T], Hashable] | None = None) -> None:
-        self._short = short
+    def __init__(self, short: int | None = None, *, tally: Callable[[T], Hashable] | None = None) -> None:
+        self._short = SHORT if short is None else short
         self._tally = tally
         self._waiting: list[T] = []
         self._long: _Spooled[T] | None = None

@@ -19,6 +19,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from edges import as_if_large
 from hypothesis import settings
 from pytest_mysql.executor import MySQLExecutor
 from pytest_mysql.factories import mysql_proc
@@ -127,3 +128,12 @@ def database(request: pytest.FixtureRequest) -> Iterator[DatabaseFactory]:
             return leaving.enter_context(make_database(where, name=unique, charset=charset, collate=collate))
 
         yield database
+
+
+@pytest.fixture(params=["rows", "digests"])
+def compared_by(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Compare small tables as large ones are compared, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "digests":
+            as_if_large(patch)
+        yield

@@ -15,11 +15,13 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 
-from cellsync import db, rules, run
+from cellsync import db, rules, run, spool
+from cellsync.apply import verifying
 from cellsync.demo.database import connected
-from cellsync.diff import Pairing, pair
+from cellsync.diff import Pairing, digests, pair
 from cellsync.model import (
     Bucketing,
     Cell,
@@ -36,6 +38,7 @@ from cellsync.model import (
     TableDiff,
     Topology,
 )
+from cellsync.run import confirming
 
 MakeDatabase = Callable[..., str]
 """The fixture ``database``."""
@@ -53,6 +56,16 @@ def opened(url: str, name: str = "c1") -> Iterator[db.Database]:
     """Open one connection to a cell's database."""
     with db.connect(cell(name, url), TIMEOUTS) as database:
         yield database
+
+
+def as_if_large(patch: pytest.MonkeyPatch) -> None:
+    """Have the smallest table compared by digests, on disk, and two keys at a time."""
+    patch.setattr(digests, "READ_WHOLE", -1)
+    patch.setattr(digests, "MOST_IN_BUNDLE", 2)
+    patch.setattr(confirming, "KEYS_AT_ONCE", 2)
+    patch.setattr(verifying, "KEYS_AT_ONCE", 2)
+    patch.setattr(spool, "SHORT", 0)
+    patch.setattr(spool, "BLOCK", 2)
 
 
 def pairs(

@@ -91,6 +91,16 @@ def database(server: AnyServer, *, name: str, charset: str, collate: str = "") -
         sql(server.url(), f"DROP DATABASE IF EXISTS `{schema}`")
 
 
+@contextmanager
+def pair(server: AnyServer, prefix: str) -> Iterator[dict[str, str]]:
+    """Make two schemas on one server, of a parent and a child, and give their URLs by cell."""
+    with (
+        database(server, name=f"{prefix}_api", charset="utf8mb4") as parent,
+        database(server, name=f"{prefix}_c1", charset="utf8mb4") as child,
+    ):
+        yield {"api": parent, "c1": child}
+
+
 class DatabaseFactory(Protocol):
     """What the fixture ``database`` gives."""
 

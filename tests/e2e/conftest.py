@@ -15,8 +15,6 @@ import pytest
 from deployment import Deploy, Deployment
 from servers import AnyServer
 
-from cellsync.diff import digests
-
 _numbers = itertools.count(1)
 
 
@@ -42,10 +40,3 @@ def deploy(database: Callable[..., str], tmp_path: Path) -> Deploy:
 def cells(deploy: Deploy) -> Deployment:
     """Three schemas on one server; nothing differs that a repair does not write, but local-only."""
     return deploy()
-
-
-@pytest.fixture(params=["rows", "digests"])
-def compared_by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compare small tables as large ones are compared, too."""
-    if request.param == "digests":
-        monkeypatch.setattr(digests, "READ_WHOLE", -1)

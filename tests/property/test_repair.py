@@ -14,7 +14,6 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from servers import Server, checksums
 
-from cellsync.diff import digests
 from cellsync.model import Action, Kind, TableDiff
 
 TABLES = (
@@ -105,13 +104,10 @@ def sides(draw: st.DrawFn) -> Side:
 @pytest.fixture(scope="module")
 def urls(server: Server) -> Iterator[dict[str, str]]:
     """Give two schemas with the same empty tables."""
-    with (
-        servers.database(server, name="p_api", charset="utf8mb4") as parent,
-        servers.database(server, name="p_c1", charset="utf8mb4") as child,
-    ):
-        for url in (parent, child):
+    with servers.pair(server, "p") as urls:
+        for url in urls.values():
             execute(url, *TABLES)
-        yield {"api": parent, "c1": child}
+        yield urls
 
 
 def refill(url: str, side: Side, *, soft: bool) -> None:
@@ -133,15 +129,6 @@ def left(table: Any) -> list[tuple[Kind, Action]]:
 NO_SHRINKING = [Phase.explicit, Phase.reuse, Phase.generate]
 _runs = count(1)
 OUTSIDE = "SELECT * FROM nodes WHERE scope = 'out' ORDER BY id"
-
-
-@pytest.fixture(params=["rows", "digests"])
-def compared_by(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Compare small tables as large ones are compared, too."""
-    with pytest.MonkeyPatch.context() as patch:
-        if request.param == "digests":
-            patch.setattr(digests, "READ_WHOLE", -1)
-        yield
 
 
 @pytest.mark.usefixtures("compared_by")

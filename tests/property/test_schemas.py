@@ -17,13 +17,12 @@ import pytest
 import servers
 import sqlalchemy as sa
 from column_types import TYPES, Raw
-from edges import Stand, execute, result, rows, ruleset
+from edges import Stand, as_if_large, execute, result, rows, ruleset
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from servers import Server, checksums
 
 from cellsync.demo.database import connected
-from cellsync.diff import digests
 from cellsync.model import TableDiff
 
 SCHEMAS = 12
@@ -171,17 +170,14 @@ def refill(url: str, tables: list[Made], side: Rows) -> None:
 @pytest.fixture(scope="module")
 def urls(server: Server) -> Iterator[dict[str, str]]:
     """Give two schemas on one server."""
-    with (
-        servers.database(server, name="s_api", charset="utf8mb4") as parent,
-        servers.database(server, name="s_c1", charset="utf8mb4") as child,
-    ):
-        for url in (parent, child):
-            execute(
-                url,
-                "CREATE TABLE bystander (id int PRIMARY KEY, v text)",
-                "INSERT INTO bystander VALUES (1, 'x')",
-            )
-        yield {"api": parent, "c1": child}
+    bystander = (
+        "CREATE TABLE bystander (id int PRIMARY KEY, v text)",
+        "INSERT INTO bystander VALUES (1, 'x')",
+    )
+    with servers.pair(server, "s") as urls:
+        for url in urls.values():
+            execute(url, *bystander)
+        yield urls
 
 
 def own_values(url: str, table: Made) -> dict[Any, int]:
@@ -214,7 +210,7 @@ def test_any_schema_converges_and_is_restored(urls: dict[str, str], number: int)
     def check(desired: Rows, existing: Rows, by_digests: bool) -> None:
         with pytest.MonkeyPatch.context() as patch:
             if by_digests:
-                patch.setattr(digests, "READ_WHOLE", -1)
+                as_if_large(patch)
             check_once(stand, tables, desired, existing)
 
     try:
