@@ -7,7 +7,7 @@ the other things that are not plain values are objects with one key: {"bytes": "
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -32,8 +32,14 @@ VERSION = 1
 """The version of plan files and of the journal's rows; a newer one is refused by older readers."""
 
 
+_PLAIN = frozenset({str, int, bool})
+"""What nearly all values are; JSON has them as they are."""
+
+
 def encode(value: Stored | KeyPart) -> Any:
     """Return what ``json`` can write for a value, a reference or a part of a key."""
+    if value is None or type(value) in _PLAIN:
+        return value
     if isinstance(value, ServerTime):
         return {"server": value.value}
     if isinstance(value, Reference):
@@ -111,7 +117,7 @@ def row_from_text(text: str | None) -> dict[str, Stored] | None:
     return None if text is None else _row_from_data(json.loads(text))
 
 
-def tuple_to_text(values: Key | Sequence[str]) -> str:
+def tuple_to_text(values: Key | tuple[str, ...]) -> str:
     """Return a key, an identity or a list of names as JSON text."""
     return json.dumps([encode(value) for value in values], ensure_ascii=False)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from functools import lru_cache
 from itertools import islice
 from typing import Any, Protocol
 
@@ -233,6 +234,10 @@ def _moment(text: str) -> datetime:
     return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
+_names = lru_cache(maxsize=256)(codec.tuple_to_text)
+"""The names of columns, which all changes of a rule have."""
+
+
 @dataclass(frozen=True)
 class _Entry:
     """What is written about one change, and how many bytes of a statement it takes."""
@@ -386,8 +391,8 @@ class Journal:
             "table_name": change.table,
             "action": change.action.value,
             "row_key": codec.tuple_to_text(change.key),
-            "key_columns": codec.tuple_to_text(change.key_columns),
-            "identity_columns": codec.tuple_to_text(change.identity_columns),
+            "key_columns": _names(change.key_columns),
+            "identity_columns": _names(change.identity_columns),
             "identity": codec.tuple_to_text(change.identity),
             "origin": codec.tuple_to_text(change.origin),
             "before_row": codec.row_to_text(change.before),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import servers
 import sqlalchemy as sa
-from edges import Stand, execute, opened, pairs, result, rows, ruleset
+from edges import Stand, as_if_large, execute, opened, paired, pairs, result, rows, ruleset
 from servers import AnyServer, Server
 from servers import sql as sql_of
 
@@ -457,3 +457,39 @@ def test_what_could_not_be_read_is_a_failure_of_its_rule(
         assert report.exit_code is ExitCode.INCOMPLETE
     assert isinstance(other, TableDiff)
     assert [difference.key for difference in other.differences] == [(3,)]
+
+
+def test_equal_keys_that_are_stored_in_other_types_are_one_row(
+    server: Server, database: MakeDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are in one bucket, so that a row that differs is one difference, and all others none."""
+    as_if_large(monkeypatch)
+    urls = {cell: database(server, name=f"other_types_{cell}") for cell in ("api", "c1")}
+    types = {
+        "api": ("decimal(10,2)", "datetime", "int", "time(3)"),
+        "c1": ("decimal(12,4)", "datetime(6)", "int zerofill", "time"),
+    }
+    for cell, url in urls.items():
+        number, at, size, much = types[cell]
+        execute(
+            url,
+            f"CREATE TABLE odd (number {number}, at {at}, size {size}, much {much}, v int, "
+            "PRIMARY KEY (number, at, size))",
+            "INSERT INTO odd SELECT seq / 10, '2026-11-24' + INTERVAL seq SECOND, seq, SEC_TO_TIME(seq), 1 "
+            "FROM seq_1_to_300",
+        )
+    execute(urls["c1"], "UPDATE odd SET v = 2 WHERE size % 50 = 7")
+    text = "rules: [{table: odd, key: [number, at, size]}]"
+    with opened(urls["api"]) as api, opened(urls["c1"]) as child:
+        table = result(Stand(urls, ruleset(text)).diff(), "c1").tables[0]
+        assert isinstance(table, TableDiff)
+        (rule,) = ruleset(text).rules
+        pairing = paired(rule, ruleset(text), api, child)
+        each = Bucketing(count=10)
+        texts = [
+            {text for bundle in side.bundles(columns, each) for text in bundle.texts}
+            for side, columns in ((api, pairing.desired), (child, pairing.existing))
+        ]
+    assert len(texts[0] - texts[1]) == len(texts[1] - texts[0]) == 6
+    assert [difference.kind.value for difference in table.differences] == ["changed"] * 6
+    assert len({difference.key for difference in table.differences}) == 6

@@ -31,8 +31,8 @@ Parse = Callable[[Iterator[str]], KeyPart]
 def field(scalar: Scalar) -> str:
     """Return an expression for one value as a field."""
     if scalar.column.family in _NUMBERS:
-        return f"IFNULL({scalar.expression}, '-')"
-    return f"IFNULL(HEX({scalar.unicode()}), '-')"
+        return f"IFNULL({scalar.alike()}, '-')"
+    return f"IFNULL(HEX({scalar.alike()}), '-')"
 
 
 def parsed(family: Family, canonical: Callable[[Value, Family], Value]) -> Parse:

@@ -14,6 +14,7 @@ change made to two rows would cancel itself. Sets of rows have the exclusive or 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,8 @@ from cellsync.model import Bucketing, Column, Family, Fold
 _UNICODE = {None, "utf8", "utf8mb3", "utf8mb4", "ascii", "binary"}
 _PLAIN = {Family.INTEGER, Family.DECIMAL, Family.FLOAT, Family.TEMPORAL}
 _LONG = ("text", "blob", "json", "geometry", "point", "linestring", "polygon", "geometrycollection")
+_FRACTION = re.compile(r"\((\d+,)?[1-9]\d*\)")
+"""In a type: digits after the point, of a number or of a second."""
 _VARIABLE = "@cellsync_hash"
 
 
@@ -35,13 +38,21 @@ class Scalar:
     def encoded(self) -> str:
         """Return the expression with which the value enters the encoding."""
         kind = self.column.type.partition("(")[0].partition(" ")[0]
-        return f"SHA1({self.unicode()})" if kind.endswith(_LONG) else self.unicode()
+        return f"SHA1({self.alike()})" if kind.endswith(_LONG) else self.alike()
 
-    def unicode(self) -> str:
-        """Return the expression, in a charset in which equal texts have equal bytes."""
-        if self.column.charset in _UNICODE:
-            return self.expression
-        return f"CONVERT({self.expression} USING utf8mb4)"
+    def alike(self) -> str:
+        """Return the expression such that equal values have equal bytes, whatever the types they have.
+
+        1.10 and 1.1000 are one DECIMAL, 12:00:00 and 12:00:00.000000 one time, 00005 is 5.
+        """
+        if self.column.charset not in _UNICODE:
+            return f"CONVERT({self.expression} USING utf8mb4)"
+        if "zerofill" in self.column.type:
+            return f"({self.expression} + 0)"
+        if self.column.family in (Family.DECIMAL, Family.TEMPORAL) and _FRACTION.search(self.column.type):
+            short = f"TRIM(TRAILING '.' FROM TRIM(TRAILING '0' FROM {self.expression}))"
+            return f"IF(LOCATE('.', {self.expression}), {short}, {self.expression})"
+        return self.expression
 
     @property
     def plain(self) -> bool:

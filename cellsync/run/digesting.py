@@ -125,13 +125,11 @@ def _direct(
         return Digests(projection=projection, bucketing=found.dealt[rule], buckets=samples[rule])
 
     sides, _ = _counted(state, edges, few, read(state, _wants(edges, few)), router)
-    told = {
-        edge: edge in sides and digests.most_differ(sides[edge].desired, sides[edge].existing)
-        for edge in edges
-    }
-    return frozenset(
-        rule for rule in samples if all(most for edge, most in told.items() if edge[1] == rule)
-    ) & {rule for _, rule in edges}
+    rules = {rule for _, rule in edges}
+    for edge in edges:
+        if edge not in sides or not digests.most_differ(sides[edge].desired, sides[edge].existing):
+            rules.discard(edge[1])
+    return frozenset(rules)
 
 
 def _above(pairing: Pairing) -> Projection:
