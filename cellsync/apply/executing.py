@@ -14,6 +14,7 @@ from cellsync.errors import ReadFailed, TransactionLost, Unreachable, WriteFaile
 from cellsync.model import (
     Action,
     Change,
+    Deed,
     Fate,
     Key,
     Outcome,
@@ -34,16 +35,16 @@ _PASSING = (TransactionLost, Unreachable, ReadFailed)
 """What may be over when the batch is tried again; inside it only a schema is read, no rows."""
 
 
-def denied(changes: Iterable[Change], *, writer: Writer) -> Mapping[str, str]:
+def denied(deeds: Iterable[Deed], *, writer: Writer) -> Mapping[str, str]:
     """Return what the server would not let us do, by rule, found out before anything is written.
 
     One statement for every sort of change, which touches no row. Raises TransactionLost when the
     connection is lost: that is no denial.
     """
     sorts: dict[tuple[str, str, Action], dict[str, None]] = {}
-    for change in changes:
-        columns = sorts.setdefault((change.rule, change.table, change.action), {})
-        columns.update(dict.fromkeys(change.after or {}))
+    for deed in deeds:
+        columns = sorts.setdefault((deed.rule, deed.table, deed.action), {})
+        columns.update(dict.fromkeys(deed.columns))
     known = writer.tables([table for _, table, _ in sorts])
     found: dict[str, list[str]] = {}
     for (rule, table, action), columns in sorts.items():

@@ -28,7 +28,7 @@ from cellsync.model.differences import (
     TableResult,
     sort_of,
 )
-from cellsync.model.plans import Change, Plan, Reference, Refusal, Skipped, Stored
+from cellsync.model.plans import Change, Deed, Plan, Reference, Refusal, Skipped, Stored, deed_of
 from cellsync.model.reading import (
     Bucketing,
     Bundle,
@@ -117,6 +117,7 @@ __all__ = [
     "Counts",
     "Dangling",
     "DatabaseIdentity",
+    "Deed",
     "Difference",
     "Digest",
     "Direction",
@@ -180,6 +181,7 @@ __all__ = [
     "Value",
     "Verify",
     "dangles",
+    "deed_of",
     "folded",
     "rank",
     "shown",

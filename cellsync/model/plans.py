@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Union
+from typing import NamedTuple, Union
 
 from cellsync.model.rules import Action, ServerTime
 from cellsync.model.schemas import DatabaseIdentity
 from cellsync.model.values import Identity, Key, Value
+from cellsync.spool import tallied
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +88,21 @@ class Refusal:
     message: str
 
 
+class Deed(NamedTuple):
+    """What many changes have in common."""
+
+    rule: str
+    table: str
+    action: Action
+    columns: tuple[str, ...]
+    """The columns that are written."""
+
+
+def deed_of(change: Change) -> Deed:
+    """Return what a change has in common with others."""
+    return Deed(change.rule, change.table, change.action, tuple(change.after or ()))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """The ordered changes for one edge. Unlike a TableDiff, a Plan is ordered."""
@@ -99,3 +116,8 @@ class Plan:
     skipped: Sequence[Skipped] = ()
     refusals: tuple[Refusal, ...] = ()
     notices: tuple[str, ...] = ()
+
+    @property
+    def deeds(self) -> Counter[Deed]:
+        """Return how many changes of each sort there are."""
+        return tallied(self.changes, deed_of)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Union
 
 from cellsync.model import (
@@ -15,6 +16,7 @@ from cellsync.model import (
     Skipped,
     TableDiff,
     Value,
+    deed_of,
     shown,
 )
 from cellsync.plan.changing import changes as changes_of
@@ -46,9 +48,8 @@ def build(
     refusals = with_dependents(refusals, ordered)
     stopped = {refusal.rule for refusal in refusals}
     going = [each for each in ordered if each.pairing.rule.id not in stopped]
-    changes: Collector[Change] = Collector()
+    changes: Collector[Change] = Collector(tally=deed_of)
     skipped: Collector[Skipped] = Collector()
-    writing: set[str] = set()
     aside = {each.pairing.rule.id: set(_set_aside(each.table)) for each in ordered}
     for actions, sequence in (
         ({Action.INSERT}, going),
@@ -63,19 +64,19 @@ def build(
                 steps = untangled(steps, each.written)
             for step in _placed(steps, aside):
                 if isinstance(step, Change):
-                    writing.add(step.rule)
                     changes.append(step)
                 else:
                     skipped.append(step)
-    return Plan(
+    plan = Plan(
         child=target.child,
         written=target.written,
         database=target.database,
         changes=changes.kept(),
         skipped=skipped.kept(),
         refusals=tuple(refusals),
-        notices=tuple(_notices(going, writing, target)),
     )
+    writing = {deed.rule for deed in plan.deeds}
+    return replace(plan, notices=tuple(_notices(going, writing, target)))
 
 
 def _kept(

@@ -520,12 +520,14 @@ def _question_cell(cell: CellResult | CellFailure) -> Iterator[Line]:
         yield Line(f"{cell.cell} {table.rule}: could not be compared: {table.error}", 1, Tone.BAD)
     soft = facts.soft_deleted(cell)
     for plan in cell.plans:
-        for rule, changes in _by(plan.changes, lambda change: change.rule).items():
-            yield Line(f"{plan.written} {rule}: {_deeds(changes, soft)}", 1)
+        counts: dict[str, Counter[Action]] = {}
+        for change in plan.changes:
+            counts.setdefault(change.rule, Counter())[facts.deed(change, soft)] += 1
+        for rule, deeds in counts.items():
+            yield Line(f"{plan.written} {rule}: {_deeds(deeds)}", 1)
 
 
-def _deeds(changes: Sequence[Change], soft: facts.Rows) -> str:
-    counts = Counter(facts.deed(change, soft) for change in changes)
+def _deeds(counts: Counter[Action]) -> str:
     return ", ".join(counted(counts[action], words.ACTION[action]) for action in Action if counts[action])
 
 

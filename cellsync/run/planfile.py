@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 from cellsync import codec
 from cellsync.errors import ConfigurationError, ExitCode, Problem
 from cellsync.model import CellFailure, CellResult, Direction, Plan, Refusal, Skipped, Status
 from cellsync.run.request import Edge, Prepared, Request, exit_code, with_plans
+from cellsync.spool import kept
 
 KIND = "cellsync-plan"
 
@@ -99,14 +101,14 @@ def adopt(request: Request, prepared: Prepared, planned: PlanFile) -> Prepared:
 def _adopted(request: Request, edge: Edge, planned: PlanFile) -> Edge:
     plan = planned.plans.get((edge.child, edge.direction), replace(edge.plan, changes=(), notices=()))
     refusals = tuple(_stale(request, planned, plan, edge.plan))
-    lost = [change for change in plan.changes if change.rule not in edge.targets]
+    lost = (change for change in plan.changes if change.rule not in edge.targets)
     unread = "the rule could not be compared now, or is not in use"
     return replace(
         edge,
         plan=replace(
             plan,
-            changes=() if refusals else tuple(c for c in plan.changes if c.rule in edge.targets),
-            skipped=(*plan.skipped, *(Skipped(rule=c.rule, key=c.key, reason=unread) for c in lost)),
+            changes=() if refusals else kept(c for c in plan.changes if c.rule in edge.targets),
+            skipped=kept(chain(plan.skipped, (Skipped(rule=c.rule, key=c.key, reason=unread) for c in lost))),
             refusals=(*plan.refusals, *refusals),
         ),
     )

@@ -149,7 +149,7 @@ def _refused(edge: Edge, code: str, message: str) -> Written:
 
 def _carry_out(edge: Edge, database: db.Database, journal: Journal, waived: Collection[str]) -> Written:
     try:
-        denied = apply.denied(edge.plan.changes, writer=database)
+        denied = apply.denied(edge.plan.deeds, writer=database)
     except (ReadFailed, TransactionLost) as error:
         return _all_failed(edge, str(error))
     if denied and edge.undoes:
@@ -190,13 +190,15 @@ def _unlike(edge: Edge, database: db.Database, applied: Iterable[Change]) -> Ite
 
 
 def _all_failed(edge: Edge, cause: str) -> Written:
-    failed = Counter((change.rule, Fate.FAILED) for change in edge.plan.changes)
+    failed: Counter[tuple[str, Fate]] = Counter()
+    for deed, number in edge.plan.deeds.items():
+        failed[deed.rule, Fate.FAILED] += number
     return Written(edge=edge, fates=failed, problems=(cause,))
 
 
 def _without_rights(edge: Edge, denied: Mapping[str, str]) -> Iterator[Refusal]:
     """Yield the rules that this login may not write, and those whose rows would refer to theirs."""
-    for rule in dict.fromkeys(change.rule for change in edge.plan.changes):
+    for rule in dict.fromkeys(deed.rule for deed in edge.plan.deeds):
         causes = sorted(apply.reached(rule, edge.targets) & denied.keys())
         if rule in denied:
             message = f"{denied[rule]}; grant it, nothing was tried"
@@ -251,7 +253,7 @@ def _cell(
     refusals = (*cell.refusals, *(refusal for each in written for refusal in each.refusals))
     refused = {refusal.rule for refusal in refusals}
     whole = [each for each in written if any(not refusal.rule for refusal in each.refusals)]
-    refused |= {change.rule for each in whole for change in each.edge.plan.changes}
+    refused |= {deed.rule for each in whole for deed in each.edge.plan.deeds}
     result = replace(
         cell,
         counts=Counts(
