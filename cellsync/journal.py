@@ -304,7 +304,7 @@ class Journal:
         for part in self._parted(entries):
             self._session.execute(_CHANGES.insert(), part)
         if entries:
-            self._remember([outcome.change for outcome in outcomes])
+            self._remember(entries)
 
     def _entry(self, change: Change) -> _Entry:
         """Return what is written about a change; made once for the question and for the record."""
@@ -337,35 +337,29 @@ class Journal:
         if part:
             yield part
 
-    def _remember(self, made: Sequence[Change]) -> None:
+    def _remember(self, made: Sequence[_Entry]) -> None:
         """Keep which rows cellsync pushed, and from which rows; prune does not touch it."""
-        coming = [c for c in made if c.action is Action.INSERT and c.origin and self._is_short(c)]
-        going = [c for c in made if c.action is Action.DELETE]
+        inserts = [each for each in made if each.change.action is Action.INSERT and each.change.origin]
+        coming = [each.row for each in inserts if self._is_short(each.row)]
+        going = [each.row for each in made if each.change.action is Action.DELETE]
         if coming or going:
             theirs = sa.and_(
                 _PUSHED.c.database_name == self._about["database_name"],
-                _PUSHED.c.rule == made[0].rule,  # a batch is of one rule
-                _PUSHED.c.identity.in_([codec.tuple_to_text(c.identity) for c in (*going, *coming)]),
+                _PUSHED.c.rule == made[0].change.rule,  # a batch is of one rule
+                _PUSHED.c.identity.in_([row["identity"] for row in (*going, *coming)]),
             )
             self._session.execute(_PUSHED.delete().where(theirs))
         if coming:
-            self._session.execute(_PUSHED.insert(), [self._pushed_row(change) for change in coming])
+            self._session.execute(_PUSHED.insert(), [self._pushed_row(row) for row in coming])
 
     @staticmethod
-    def _is_short(change: Change) -> bool:
+    def _is_short(row: Mapping[str, Any]) -> bool:
         """Say whether a row's identity fits the memory; a long one is a name, which its key holds too."""
-        longest = _NAME.length or 0
-        return all(len(codec.tuple_to_text(each)) <= longest for each in (change.identity, change.origin))
+        return all(len(row[name]) <= (_NAME.length or 0) for name in ("identity", "origin"))
 
-    def _pushed_row(self, change: Change) -> dict[str, Any]:
-        return {
-            "database_name": self._about["database_name"],
-            "rule": change.rule,
-            "identity": codec.tuple_to_text(change.identity),
-            "origin": codec.tuple_to_text(change.origin),
-            "origin_cell": self._origin_cell,
-            "run": self._run.id,
-        }
+    def _pushed_row(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        kept = {name: row[name] for name in ("database_name", "rule", "identity", "origin", "run")}
+        return {**kept, "origin_cell": self._origin_cell}
 
     def recorded(self, changes: Sequence[Change]) -> Sequence[bool]:
         """Say for each change whether it is in the journal."""

@@ -44,6 +44,8 @@ class Batch:
         self._table = writer.tables([first.table]).get(first.table)
         self._target = targets.get(first.rule)
         self._spares = first.rule in sparing
+        parts = (*self._target.key, *self._target.columns) if self._target else None
+        self._strict = None if parts is None else {part.column for part in parts}
         self._identity = first.identity_columns or (self._table.identity if self._table else ())
         columns = [self._table.column(name) if self._table else None for name in self._identity]
         self._spelled = [c.name if c else name for c, name in zip(columns, self._identity, strict=True)]
@@ -259,8 +261,7 @@ class Batch:
 
     def _exact(self, name: str) -> bool:
         """Say whether a column must read as it was written: a rule's own ``on_insert`` may be loose."""
-        target = self._target
-        return target is None or any(part.column == name for part in (*target.key, *target.columns))
+        return self._strict is None or name in self._strict
 
     def _as_read(self, outcome: Outcome, now: RawRow | None, last: int | None) -> Outcome:
         change = outcome.change

@@ -35,7 +35,7 @@ SINGLE_KEYS_PER_QUERY = 1_000
 """Keys of one value are one IN, which a server looks up in its index one by one."""
 SMALLEST_PACKET = 16 * 1024
 """Less than any server allows that can hold a journal."""
-_ESCAPED = dict.fromkeys(map(ord, "\0\n\r\x1a\"'\\"), "--")
+_ESCAPED = tuple(bytes((byte,)) for byte in b"\0\n\r\x1a\"'\\")
 """What PyMySQL writes as two bytes."""
 
 _VARIABLES = "'server_uid', 'version', 'read_only', 'wsrep_on', 'max_allowed_packet'"
@@ -238,16 +238,16 @@ class Session:
 
 
 def sent(values: Iterable[object]) -> int:
-    """Return how many bytes values take in a statement, what is escaped included."""
-    size = 0
-    for value in values:
-        if isinstance(value, str):
-            size += len(value.translate(_ESCAPED).encode()) + 16
-        elif isinstance(value, bytes):
-            size += len(value.decode("latin-1").translate(_ESCAPED)) + 16
-        else:
-            size += len(str(value)) + 16
-    return size
+    """Return how many bytes values take in a statement, what is escaped included.
+
+    Of few bytes, which every server takes, it says only that they are no more.
+    """
+    every = list(values)
+    most = sum(4 * len(value) + 16 if isinstance(value, (str, bytes)) else 96 for value in every)
+    if most < SMALLEST_PACKET:
+        return most
+    texts = [value if isinstance(value, bytes) else str(value).encode() for value in every]
+    return sum(len(text) + 16 + sum(map(text.count, _ESCAPED)) for text in texts)
 
 
 def _joined(join: Join) -> Iterator[str]:
