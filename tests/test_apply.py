@@ -418,6 +418,24 @@ def test_changes_are_made_in_bounded_batches_in_their_order(stand: Stand) -> Non
     assert (sizes, journaled(stand)) == ([0, 1000, 2000], 2500)
 
 
+@pytest.mark.parametrize("known", [True, False], ids=["returned", "one by one"])
+def test_a_row_that_is_not_taken_fails_by_itself_among_many(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    """Whether the server can insert and return many at once or not."""
+    if not known:
+        monkeypatch.setattr("cellsync.db.writing._RETURNING", (99,))
+    names = [f"n{number:04}" for number in range(30)]
+    planned, targets = changes_for(stand, names)
+    execute(stand.urls["c1"], "ALTER TABLE things ADD CONSTRAINT no_17 CHECK (name <> 'n0017')")
+    with journal(stand) as (database, kept):
+        outcomes = made(planned, writer=database, recorder=kept, targets=targets)
+    fates = {outcome.change.key[0]: outcome.fate for outcome in outcomes}
+    assert [name for name, fate in fates.items() if fate is Fate.FAILED] == ["n0017"]
+    assert journaled(stand) == len(rows(stand.urls["c1"], "SELECT id FROM things")) == 29
+    assert all(o.change.identity and o.change.after for o in outcomes if o.fate is Fate.APPLIED)
+
+
 @pytest.mark.parametrize("when", ["before the commit", "after the commit"])
 def test_a_lost_connection_writes_every_row_once(stand: Stand, when: str) -> None:
     """Where nobody saw whether the commit came through, the journal decides."""

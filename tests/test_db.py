@@ -398,6 +398,53 @@ def test_tombstones_limbo_and_live_rows_are_read_apart(schema: str) -> None:
         assert (dead.key, dead.since, dead.limbo) == (("dead",), "2026-01-02 03:04:05", False)
 
 
+MANY = """
+CREATE OR REPLACE TABLE many (
+    id int PRIMARY KEY AUTO_INCREMENT, `a:b %s` varchar(9) UNIQUE, f float, made datetime, own int DEFAULT 7
+)"""
+
+
+def many(*names: str) -> list[dict[str, Any]]:
+    """Return rows for the table; the server gives the rest."""
+    return [{"a:b %s": name, "f": 0.1, "made": ServerTime.NOW} for name in names]
+
+
+@pytest.mark.parametrize("packet", [1 << 20, 300], ids=["one statement", "several"])
+def test_many_rows_are_inserted_at_once_and_returned(
+    schema: str, monkeypatch: pytest.MonkeyPatch, packet: int
+) -> None:
+    """In order, whole, numbered, as they are when they are read back."""
+    execute(schema, MANY)
+    names = ["b", "a", "%s", ":c", "it's", "\\"]
+    with opened(schema) as database:
+        monkeypatch.setattr(database, "packet", lambda: packet)
+        with database.transaction():
+            made = database.insert_many("many", many(*names))
+            assert made is not None
+            numbers = [(row["id"],) for row in made]
+            read = database.read_back("many", ("id",), numbers)
+        assert [row["a:b %s"] for row in made] == names
+        assert [read[number] for number in numbers] == made  # type: ignore[index]
+        assert {(row["f"], row["own"]) for row in made} == {(0.10000000149011612, 7)}
+        assert all(row["made"] for row in made)
+
+
+@pytest.mark.parametrize("packet", [1 << 20, 300], ids=["one statement", "several"])
+def test_of_many_rows_none_is_inserted_where_one_is_not_taken(
+    schema: str, monkeypatch: pytest.MonkeyPatch, packet: int
+) -> None:
+    """The transaction goes on, with what was in it before."""
+    execute(schema, MANY)
+    with opened(schema) as database:
+        monkeypatch.setattr(database, "packet", lambda: packet)
+        with database.transaction():
+            database.insert("many", {"a:b %s": "first"})
+            for bad in ("longer than 9", "first", "x" * 400):
+                with pytest.raises(Rejected):
+                    database.insert_many("many", many("b", "c", "d", "e", bad))
+    assert [row["a:b %s"] for row in rows(schema, "SELECT * FROM many")] == ["first"]
+
+
 # -- Errors --------------------------------------------------------------------------------------
 
 
