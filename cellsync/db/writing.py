@@ -127,10 +127,11 @@ class Writing(Session):
             self.connection.exec_driver_sql("SAVEPOINT many")
         try:
             for part in self._parted(rows, len(head) + len(tail)):
-                places = ", ".join(f"({', '.join(map(self._place, row.values()))})" for row in part)
+                places = [f"({', '.join(map(self._place, row.values()))})" for row in part]
                 values = [v for row in part for v in row.values() if not isinstance(v, ServerTime)]
-                sql = for_driver(head) + places + for_driver(tail)
-                LOG.debug("%s: %s... (%d rows)", self.cell.name, head, len(part))
+                sql = for_driver(head) + ", ".join(places) + for_driver(tail)
+                more = ", ..." if len(part) > 1 else ""
+                LOG.debug("%s: %s%s%s%s", self.cell.name, head, places[0], more, tail)
                 with translated(self.cell.name, writing=True):
                     records = self.connection.exec_driver_sql(sql, tuple(values)).all()
                 made += [_row(columns, record) for record in records]
