@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 
 from cellsync import diff
 from cellsync.errors import ReadFailed
@@ -31,6 +32,9 @@ from cellsync.run.planning import Paired, planned, report, worst
 from cellsync.run.reading import Got, Router, Rows, failed, read
 from cellsync.run.request import Prepared, Request
 from cellsync.spool import kept
+
+FEW_BLOCKS = 100
+"""So many wait in memory: each may have hundreds of differences."""
 
 
 def compare(request: Request) -> Prepared:
@@ -134,8 +138,8 @@ def _compared(state: State, pairs: Mapping[str, Paired]) -> tuple[dict[Edge, Tab
     heads.update(
         {e: replace(t, differences=()) if isinstance(t, TableDiff) else t for e, t in tables.items()}
     )
-    every = kept(block for part in (_light(tables), blocks) for block in part)
-    return {edge: heads[edge] for edge in edges}, every
+    every = chain(_light(tables), blocks)
+    return {edge: heads[edge] for edge in edges}, kept(every, short=FEW_BLOCKS)
 
 
 def _head(table: TableResult) -> TableResult:
