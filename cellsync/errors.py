@@ -9,6 +9,7 @@
     |   |-- Rejected            ... because of this one row; its neighbours may pass   (exit 4)
     |   `-- TransactionLost     ... through no fault of the rows: it may be tried again (exit 4)
     |-- JournalUnavailable      the journal cannot be made, read or understood         (exit 3)
+    |-- NoRoom                  the folder for temporary files takes no more           (exit 4)
     `-- Locked                  another run writes to this database                    (exit 5)
 
 A cell or a table that could not be compared is not only an exception: the results that
@@ -101,6 +102,10 @@ class JournalUnavailable(CellsyncError):
     """The journal cannot be made, read or understood, so nothing may be written."""
 
     exit_code = ExitCode.REFUSED
+
+
+class NoRoom(CellsyncError):
+    """What was found cannot wait on disk: the folder for temporary files takes no more."""
 
 
 class Locked(CellsyncError):

@@ -13,10 +13,13 @@ import weakref
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from operator import itemgetter
 from threading import Lock
 from typing import Any, Generic, TypeVar, Union, overload
+
+from cellsync.errors import NoRoom
 
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
@@ -84,6 +87,17 @@ class Collector(Generic[T]):
         return self._long
 
 
+@contextmanager
+def _in_the_folder() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise NoRoom(
+            f"what is found waits in {tempfile.gettempdir()}, which cannot be used: {error.strerror}; set "
+            f"TMPDIR to a folder with room for it"
+        ) from None
+
+
 class _Spooled(Sequence[T]):
     """A long sequence. Several threads may read it."""
 
@@ -103,7 +117,8 @@ class _Spooled(Sequence[T]):
         for start in range(0, len(items), BLOCK):
             block = items[start : start + BLOCK]
             self._blocks.append((self._length, self._file.tell()))
-            pickle.dump(block, self._file, pickle.HIGHEST_PROTOCOL)
+            with _in_the_folder():
+                pickle.dump(block, self._file, pickle.HIGHEST_PROTOCOL)
             self._length += len(block)
 
     def __len__(self) -> int:
@@ -148,7 +163,7 @@ class _Spooled(Sequence[T]):
         return f"<{self._length} items on disk>"
 
     def _block(self, number: int) -> list[T]:
-        with self._lock:
+        with self._lock, _in_the_folder():
             self._file.seek(self._blocks[number][1])
             block: list[T] = pickle.load(self._file)
         return block

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import gc
+import io
 import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cellsync import spool
+from cellsync.errors import ExitCode, NoRoom
 from cellsync.spool import Collector, kept, ordered, tallied
 
 ITEMS = st.lists(st.one_of(st.integers(), st.text(max_size=3), st.none()), max_size=60)
@@ -82,6 +85,19 @@ def test_a_long_sequence_stays_in_the_order_in_which_it_was_made() -> None:
     """Sorting would need all of it in memory."""
     assert ordered(kept([3, 1, 2]), key=int) == (1, 2, 3)
     assert list(ordered(kept([3, 1, 2], 2), key=int)) == [3, 1, 2]
+
+
+def test_a_full_folder_is_an_error_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that was found is left out in silence."""
+
+    class Full(io.BytesIO):
+        def write(self, data: object) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(spool.tempfile, "SpooledTemporaryFile", lambda max_size: Full())
+    with pytest.raises(NoRoom, match="No space left on device; set TMPDIR") as raised:
+        kept(range(100), 10)
+    assert raised.value.exit_code is ExitCode.INCOMPLETE
 
 
 def test_the_file_is_gone_with_the_sequence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
