@@ -135,7 +135,7 @@ def test_every_option_that_a_page_names_exists(page: Path) -> None:
     """An option in the running text is one of cellsync's, or of the tool that is talked about."""
     others = {
         "comparison.rst": {"--function", "--algorithms", "--limit"},
-        "performance.rst": {"--peers", "--print"},
+        "performance.rst": {"--peers", "--print", "--execute"},
     }.get(page.name, set())
     known = {option for command in _commands().values() for option in _options(command)} | COMMON
     found = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text(encoding="utf-8")))
