@@ -6,7 +6,7 @@ rule on one edge:
     pairing      rule + both schemas  -> Pairing (two projections), or a TableFailure
     routing      rows of the parent   -> the rows of each child, findings about the others
     rows         rows of both sides   -> TableDiff
-    digests      digests, then pairs  -> keys that may differ, where the table is large
+    digests      digests, bundles     -> keys that may differ, where the table is large
     confirming   the same rows again  -> TableDiff of what still differs
     following    what was pushed once -> TableDiff in which a renamed row is one row
 

@@ -1,10 +1,16 @@
 """The verbs of cellsync: compare, repair, undo, history; cells worked on side by side.
 
-request   what a verb is asked, and what one stage hands to the next
-compare   everything up to the first write: look, pair, read, compare, plan
-accepting what people live with: it is neither counted nor repaired
-write     everything from there: lock, journal, apply, verify
-past      the journals: history, and the plan of an undo
+request     what a verb is asked, and what one stage hands to the next
+compare     everything up to the first write, by these stages:
+look          connect, and see what each database is
+reading       read from all cells at once, the parent once for all children
+digesting     of large tables, which keys may differ
+confirming    the rows that differ, read again: only what still differs counts
+accepting     what people live with: it is neither counted nor repaired
+planning      a plan for each edge, and the report
+planfile    plans as a file
+write       everything from there: lock, journal, apply, verify
+past        the journals: history, and the plan of an undo
 """
 
 from cellsync.run.compare import compare, schemas
