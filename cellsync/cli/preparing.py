@@ -176,6 +176,8 @@ def put(pieces: Iterable[str], output: str | None, *, private: bool = False) -> 
         part.replace(output)
     except OSError as error:
         raise UsageError(f"cannot write {output}: {error.strerror}") from None
+    finally:
+        part.unlink(missing_ok=True)  # what could not be written to its end
 
 
 def check_place(output: str | None) -> None:

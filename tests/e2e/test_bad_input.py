@@ -12,6 +12,9 @@ import sqlalchemy as sa
 from deployment import Deployment
 from servers import Server, sql
 
+from cellsync.cli.preparing import put
+from cellsync.errors import NoRoom
+
 Check = Callable[[], None]
 
 OWN_RULES = """\
@@ -327,3 +330,15 @@ def test_a_value_that_does_not_fit_stops_its_row_alone(cells: Deployment) -> Non
     assert "pinned" in "\n".join(done.cell("c1")["problems"])
     assert cells.sql("c1", "SELECT COUNT(*) FROM aggregate_metadata") == [(7,)]
     assert cells.sql("c1", "SELECT COUNT(*) FROM aggregate_metadata WHERE `key` = 'pinned'") == [(0,)]
+
+
+def test_a_file_that_was_not_written_to_its_end_is_not_there(tmp_path: Path) -> None:
+    """Nor is the part of it that was."""
+
+    def pieces() -> Iterator[str]:
+        yield "half of a report"
+        raise NoRoom("no room")
+
+    with pytest.raises(NoRoom):
+        put(pieces(), str(tmp_path / "report.json"))
+    assert list(tmp_path.iterdir()) == []
