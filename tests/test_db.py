@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from servers import PrivateServer, Server
 
 from cellsync import codec, db
+from cellsync.db.dialects import escaped
 from cellsync.db.schema import family
 from cellsync.demo.database import connected
 from cellsync.errors import Locked, ReadFailed, Rejected, TransactionLost, Unreachable, WriteFailed
@@ -396,6 +397,16 @@ def test_tombstones_limbo_and_live_rows_are_read_apart(schema: str) -> None:
         assert {(row.key[0], row.limbo) for row in database.rows(read)} == {("live", False), ("limbo", True)}
         (dead,) = database.rows(read, tombstones=True)
         assert (dead.key, dead.since, dead.limbo) == (("dead",), "2026-01-02 03:04:05", False)
+
+
+def test_sql_reaches_the_server_as_it_was_written(schema: str) -> None:
+    """With parameters and without: percent signs, colons and backslashes are none of them."""
+    with opened(schema) as database:
+        literal = escaped("'5% of a:b, %s, %(x)s, :c, C:\\\\d'")
+        expected = "5% of a:b, %s, %(x)s, :c, C:\\d"
+        assert [tuple(row) for row in database.query(f"SELECT {literal}")] == [(expected,)]
+        both = database.query(f"SELECT {literal}, :v, :w + 1", v="%s :w", w=2)
+        assert [tuple(row) for row in both] == [(expected, "%s :w", 3)]
 
 
 MANY = """

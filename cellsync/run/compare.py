@@ -135,9 +135,7 @@ def _compared(state: State, pairs: Mapping[str, Paired]) -> tuple[dict[Edge, Tab
     tables = {edge: _table(state, pairing, edge[0], got, router) for edge, pairing in small.items()}
     heads, blocks = suspected(state, found, got, router)
     heads.update({edge: paired for edge, paired in edges.items() if isinstance(paired, TableFailure)})
-    heads.update(
-        {e: replace(t, differences=()) if isinstance(t, TableDiff) else t for e, t in tables.items()}
-    )
+    heads.update({edge: _head(table) for edge, table in tables.items()})
     every = chain(_light(tables), blocks)
     return {edge: heads[edge] for edge in edges}, kept(every, short=FEW_BLOCKS)
 
