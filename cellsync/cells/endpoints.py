@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cellsync.errors import UsageError
-from cellsync.model import TLS_FILES, Endpoint, Secret, tls
+from cellsync.model import TLS_FILES, Endpoint, Secret, starred, tls
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -46,16 +46,18 @@ def broker_endpoint(url: str) -> Endpoint:
     Follows oslo.messaging's grammar, ``rabbit://u:p@h1:5672,u:p@h2:5672/vhost``: the hosts have
     either all a user or none. Raises UsageError, whose text holds no part of the URL.
     """
-    match = re.fullmatch(r"([A-Za-z][\w+.-]*://)([^/?#]*)(.*)", url)
-    if match is None or _UNPRINTABLE.search(url):
-        raise UsageError("is not a broker URL: write rabbit://USER:PASSWORD@HOST:5672/VHOST")
-    scheme, hosts, rest = match.groups()
-    if "@" in rest:
-        raise UsageError(f"the broker URL has an @ behind its hosts: {_ENCODE}")
-    shown = [_shown_host(host) for host in hosts.split(",") if host]
-    if len({"@" in host for host in shown}) > 1:
-        raise UsageError(f"the broker URL names a user for some hosts only: give each its own, and {_ENCODE}")
-    return Endpoint(url=Secret(url), shown=scheme + ",".join(shown) + _starred(rest))
+    try:
+        return Endpoint(url=Secret(url), shown=starred(url))
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def service(text: str) -> str:
+    """Check the address of a service that answers HTTP. Raises UsageError, which does not hold it."""
+    match = re.fullmatch(r"https?://(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(:[0-9]{1,5})?(/[^\s?#]*)?", text)
+    if match is None:
+        raise UsageError("is not the address of a service: write http://HOST:PORT/PATH, without a user")
+    return text
 
 
 def database(text: str, options: Mapping[str, str], *, base: Path) -> Endpoint:
@@ -158,11 +160,3 @@ def location(database: Endpoint) -> tuple[object, ...]:
 
 def _starred(arguments: str) -> str:
     return _SECRET_ARGUMENT.sub(r"\1***", arguments)
-
-
-def _shown_host(host: str) -> str:
-    user, at, address = host.rpartition("@")
-    if "@" in user or not re.fullmatch(r"(\[[0-9A-Fa-f:.%]+\]|[\w.-]+)(:[0-9]+)?", address):
-        raise UsageError(f"the broker URL has a host that is not HOST or HOST:PORT: {_ENCODE}")
-    name, colon, _ = user.partition(":")
-    return f"{name}{':***' if colon else ''}{at}{address}"

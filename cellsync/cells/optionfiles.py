@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from cellsync.cells.files import contents
 from cellsync.errors import UsageError
+from cellsync.model import NovaConf
 
 
 def nova_conf(file: Path) -> dict[str, tuple[str, str]]:
@@ -15,26 +19,47 @@ def nova_conf(file: Path) -> dict[str, tuple[str, str]]:
     Read with oslo.config, as Nova does: the last of several values counts, and ``$$`` is ``$``.
     Raises UsageError, whose text holds no part of any value.
     """
+    with _read(file) as conf:
+        found = [
+            ("database", "[DEFAULT] sql_connection", conf.sql_connection),
+            ("database", "[database] connection", conf.database.connection),
+            ("broker", "[DEFAULT] transport_url", conf.transport_url),
+        ]
+        return {key: (label, url) for key, label, url in found if url}
+
+
+def nova_cells(file: Path) -> NovaConf:
+    """Return what a nova.conf says of cells, with Nova's defaults. Raises UsageError as ``nova_conf``."""
+    with _read(file) as conf:
+        return NovaConf(
+            file=str(file),
+            cell_name=conf.cells.name,
+            cells_config=conf.cells.cells_config or None,
+            check_interval=conf.cells.db_check_interval,
+        )
+
+
+@contextmanager
+def _read(file: Path) -> Iterator[Any]:
     from oslo_config import cfg
 
     contents(file)
     conf = cfg.ConfigOpts()
     conf.register_opts([cfg.StrOpt("transport_url", secret=True), cfg.StrOpt("sql_connection", secret=True)])
     conf.register_opt(cfg.StrOpt("connection", secret=True), group="database")
+    cells = [cfg.StrOpt("name"), cfg.StrOpt("cells_config"), cfg.IntOpt("db_check_interval", default=60)]
+    conf.register_opts(cells, group="cells")
     try:
         conf([], default_config_files=[str(file)], default_config_dirs=[], use_env=False)
-        found = [
-            ("database", "[DEFAULT] sql_connection", conf.sql_connection),
-            ("database", "[database] connection", conf.database.connection),
-            ("broker", "[DEFAULT] transport_url", conf.transport_url),
-        ]
+        yield conf
+        return
     except (cfg.NoSuchOptError, cfg.TemplateSubstitutionError, RecursionError):
         fault = "a URL refers to another option with $: write it out there ($$ is a plain $)"
+    except cfg.ConfigFileValueError:
+        fault = "[cells] db_check_interval is not a number"
     except cfg.ConfigFileParseError as error:  # its text repeats the line
         place = re.search(r"line (\d+)|:(\d+),", error.msg or "")
         fault = f"line {place[1] or place[2]} is not 'option = value'" if place else "it is not an INI file"
-    else:
-        return {key: (label, url) for key, label, url in found if url}
     raise UsageError(f"cannot read {file}: {fault}")
 
 

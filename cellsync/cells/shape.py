@@ -25,8 +25,16 @@ _TEXT = {"type": "string", "minLength": 1}
 # "wanted" is no word of JSON Schema: it says what a value must be, where kinds alone do not.
 _DATE = {"type": "string", "wanted": DATE}
 _KEY = {"type": ["object", "string"], "minProperties": 1, "wanted": KEY}
+_URLS = {"type": "object", "additionalProperties": _TEXT}
 _CELL = _mapping(
-    ["name"], name=_STRING, database=_STRING, broker=_NULLABLE, nova_conf=_TEXT, defaults_file=_TEXT
+    ["name"],
+    name=_STRING,
+    database=_STRING,
+    broker=_NULLABLE,
+    nova_conf=_TEXT,
+    defaults_file=_TEXT,
+    databases=_URLS,
+    endpoints=_URLS,
 )
 _ACCEPTED = _mapping(["cell", "rule", "key", "why"], cell=_TEXT, rule=_TEXT, key=_KEY, why=_TEXT, until=_DATE)
 

@@ -8,17 +8,18 @@ import unicodedata
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from cellsync import yamlfile
 from cellsync.cells import accepted, endpoints
 from cellsync.cells.files import contents
-from cellsync.cells.optionfiles import client_options, nova_conf
+from cellsync.cells.optionfiles import client_options, nova_cells, nova_conf
 from cellsync.cells.references import References
 from cellsync.cells.shape import misshapen
 from cellsync.errors import ConfigurationError, Problem, UsageError
-from cellsync.model import Cell, Endpoint, Role, Topology
+from cellsync.model import Cell, Endpoint, NovaConf, Role, Topology
 
 T = TypeVar("T")
 _Places = dict[yamlfile.Path, T]
@@ -27,6 +28,9 @@ _BROKEN = object()
 """Stands for a value whose problem is already known, so that nobody reports it twice."""
 
 _NO_DATABASE = "write one (beside a defaults_file: mysql+pymysql:///SCHEMA), or a nova_conf that has one"
+
+DATABASES = ("cinder", "neutron")
+"""The services beside Nova whose heartbeats `cellsync trace` can read."""
 
 _EXAMPLE = """\
 # cellsync.yaml: one parent and its children.
@@ -45,6 +49,10 @@ children:
     # broker: "rabbit://nova:${RABBIT_PASSWORD}@10.0.1.1:5672/"    # default: the parent's cells row
   - name: c2
     database: "mysql+pymysql://cellsync:${CELLSYNC_PASSWORD}@10.0.2.1/nova"
+
+    # What `cellsync trace` looks at besides: other services' databases, and what answers HTTP.
+    # databases: {cinder: "mysql+pymysql://...", neutron: "mysql+pymysql://..."}
+    # endpoints: {keystone: "http://10.0.0.1:5000/v3"}
 
   # Instead of the URLs, a nova.conf with [database] connection and [DEFAULT] transport_url:
   # - {name: c3, nova_conf: /etc/nova/c3.conf}
@@ -82,7 +90,9 @@ def load(path: str | os.PathLike[str], *, environ: Mapping[str, str]) -> Topolog
     reader = _Reader(document=document, references=References(base=Path(file).parent, environ=environ))
     topology = reader.topology()
     if topology is None:
-        raise ConfigurationError(sorted(reader.problems, key=lambda problem: (problem.line, problem.column)))
+        raise ConfigurationError(
+            sorted(dict.fromkeys(reader.problems), key=lambda problem: (problem.line, problem.column))
+        )
     return topology
 
 
@@ -166,10 +176,48 @@ class _Reader:
             sources.get("database"), lambda url: endpoints.database(url, options, base=self.references.base)
         )
         broker = self.endpoint(sources.get("broker"), endpoints.broker_endpoint)
+        databases = self.databases((*path, "databases"), given.get("databases"))
+        services = self.services((*path, "endpoints"), given.get("endpoints"))
+        nova = self.nova((*path, "nova_conf"), given.get("nova_conf"))
         if name is None or database is None:
             return None
         role = Role.PARENT if path == ("parent",) else Role.CHILD
-        return Cell(name=name, role=role, database=database, broker=broker)
+        return Cell(
+            name=name,
+            role=role,
+            database=database,
+            broker=broker,
+            nova=nova,
+            databases=databases,
+            endpoints=services,
+        )
+
+    def nova(self, path: yamlfile.Path, text: Any) -> NovaConf | None:
+        file = self.references.file(text) if isinstance(text, str) else None
+        return self.attempt(path, lambda: nova_cells(file)) if file else None
+
+    def databases(self, path: yamlfile.Path, given: Any) -> dict[str, Endpoint]:
+        """Return the databases of other services; what is wrong with one of them is reported."""
+        found = {}
+        for name, text in given.items() if isinstance(given, dict) else ():
+            if name not in DATABASES:
+                self.reject((*path, name), f"databases are those of {' and '.join(DATABASES)}")
+            elif isinstance(text, str):
+                source = _Source((*path, name), text, f"{name}: ")
+                found[name] = self.endpoint(
+                    source, lambda url: endpoints.database(url, {}, base=self.references.base)
+                )
+        return {name: made for name, made in found.items() if made is not None}
+
+    def services(self, path: yamlfile.Path, given: Any) -> dict[str, str]:
+        """Return where other services answer HTTP; what is wrong with one of them is reported."""
+        found = {}
+        for name, text in given.items() if isinstance(given, dict) else ():
+            if isinstance(text, str):
+                found[name] = self.attempt(
+                    (*path, name), partial(endpoints.service, text), origin=f"{name}: "
+                )
+        return {name: url for name, url in found.items() if url is not None}
 
     def sources(self, path: yamlfile.Path, given: Mapping[str, Any]) -> dict[str, _Source]:
         """Return "database" and "broker": what nova.conf says, unless the cell itself says it."""

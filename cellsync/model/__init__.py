@@ -9,13 +9,24 @@ In the order of the way of the data, each file importing only from those above i
     reading      how one side is read: projections, rows, buckets and their digests
     differences  what was found: differences, findings, and the tables that could not be compared
     plans        what is to be written: changes with their guards, and what was refused or skipped
+    brokers      transport URLs, and what a login to a broker found
+    registry     Nova's register of cells, and the path of a request
     results      what came of a run: outcomes, reports, and what the journal remembers
 
 Mappings are plain dicts that nobody changes; all values pickle, so that a run may be spread over
 threads, processes or machines. Everything is imported from here: ``from cellsync.model import Row``.
 """
 
-from cellsync.model.cells import Accepted, Cell, Endpoint, Role, Topology
+from cellsync.model.brokers import (
+    Broker,
+    BrokerHost,
+    BrokerProbe,
+    HostStatus,
+    Queue,
+    masked,
+    starred,
+)
+from cellsync.model.cells import Accepted, Cell, Endpoint, NovaConf, Role, Topology
 from cellsync.model.differences import (
     ColumnDifference,
     Difference,
@@ -40,6 +51,18 @@ from cellsync.model.reading import (
     Projected,
     Projection,
     Row,
+)
+from cellsync.model.registry import (
+    CellRow,
+    CheckedCell,
+    DatabaseProbe,
+    Decision,
+    Hop,
+    HopStatus,
+    Listed,
+    Registered,
+    Side,
+    Trace,
 )
 from cellsync.model.results import (
     CellFailure,
@@ -104,19 +127,26 @@ __all__ = [
     "TLS_FILES",
     "Accepted",
     "Action",
+    "Broker",
+    "BrokerHost",
+    "BrokerProbe",
     "Bucketing",
     "Bundle",
     "Cascade",
     "Cell",
     "CellFailure",
     "CellResult",
+    "CellRow",
     "Change",
+    "CheckedCell",
     "Column",
     "ColumnDifference",
     "Comparison",
     "Counts",
     "Dangling",
     "DatabaseIdentity",
+    "DatabaseProbe",
+    "Decision",
     "Deed",
     "Difference",
     "Digest",
@@ -130,6 +160,9 @@ __all__ = [
     "ForeignKey",
     "Gate",
     "Health",
+    "Hop",
+    "HopStatus",
+    "HostStatus",
     "Identity",
     "Index",
     "Join",
@@ -140,8 +173,10 @@ __all__ = [
     "Kind",
     "Limit",
     "Limits",
+    "Listed",
     "LookUp",
     "Notice",
+    "NovaConf",
     "Outcome",
     "Pack",
     "Pair",
@@ -150,8 +185,10 @@ __all__ = [
     "Position",
     "Projected",
     "Projection",
+    "Queue",
     "Reference",
     "Refusal",
+    "Registered",
     "Removes",
     "Report",
     "Requirement",
@@ -166,6 +203,7 @@ __all__ = [
     "SchemaVersion",
     "Secret",
     "ServerTime",
+    "Side",
     "Skipped",
     "SoftDelete",
     "Sort",
@@ -178,13 +216,16 @@ __all__ = [
     "TableResult",
     "Tls",
     "Topology",
+    "Trace",
     "Value",
     "Verify",
     "dangles",
     "deed_of",
     "folded",
+    "masked",
     "rank",
     "shown",
     "sort_of",
+    "starred",
     "tls",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from enum import Enum
 from urllib.parse import quote, quote_plus, unquote, unquote_plus
@@ -62,6 +62,19 @@ def _in_json(text: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NovaConf:
+    """What a cell's nova.conf says of cells; None where it does not say it."""
+
+    file: str
+    cell_name: str | None = None
+    """``[cells] name``: what the cell calls itself."""
+    cells_config: str | None = None
+    """``[cells] cells_config``: a file that nova-cells reads instead of the table ``cells``."""
+    check_interval: int = 60
+    """``[cells] db_check_interval``, in seconds: how soon nova-cells sees what changed in the table."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cell:
     """A parent or a child, with a database and (optionally) a broker."""
 
@@ -69,6 +82,11 @@ class Cell:
     role: Role
     database: Endpoint
     broker: Endpoint | None = None
+    nova: NovaConf | None = None
+    databases: Mapping[str, Endpoint] = field(default_factory=dict)
+    """Databases of other services, by name: cinder, neutron."""
+    endpoints: Mapping[str, str] = field(default_factory=dict)
+    """Services that answer HTTP, by name: keystone, glance, ..."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,151 @@
+"""Nova's register of cells: the rows of the table ``cells``, and what is known of each cell.
+
+Source: nova/db/sqlalchemy/models.py (class Cell) and nova/cmd/manage.py (class CellCommands) of
+Havana to Stein.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from cellsync.model.brokers import BrokerProbe, HostStatus
+from cellsync.model.values import Secret, Value
+
+TABLE = "cells"
+NAME_LENGTH = 255
+URL_LENGTH = 255
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellRow:
+    """One row of ``cells``: how one cell reaches its neighbour. Times are UTC, as the server gave them."""
+
+    id: int
+    name: str
+    is_parent: bool
+    transport_url: Secret
+    weight_offset: float | None = None
+    weight_scale: float | None = None
+    deleted: bool = False
+    deleted_at: str | None = None
+    whole: Mapping[str, Value] = field(default_factory=dict, compare=False, repr=False)
+    """Every column of the row."""
+
+
+class Side(str, Enum):
+    """Which of the two rows is meant: the parent's row for the child, or the child's for the parent."""
+
+    PARENT = "parent"
+    CHILD = "child"
+    BOTH = "both"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """One row as ``cells list`` shows it, and what is wrong with it."""
+
+    cell: str
+    """The cell in whose database it stands."""
+    row: CellRow
+    broker: str
+    """Its transport_url with stars for the passwords."""
+    mismatches: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registered:
+    """The register of all cells."""
+
+    rows: tuple[Listed, ...]
+    """Live rows: the parent's by id, then each child's."""
+    isolated: tuple[Listed, ...]
+    """The last row of each child that was taken out of the parent's table."""
+    missing: tuple[str, ...]
+    """What is not there and should be, in a sentence each."""
+    failures: Mapping[str, str]
+    """Cell -> why its table could not be read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatabaseProbe:
+    """What a login to a cell's database found."""
+
+    status: HostStatus
+    latency: float | None = None
+    server: str = ""
+    error: str = ""
+
+
+class Decision(str, Enum):
+    """What ``cells check --isolate`` decided about one child."""
+
+    NONE = "none"
+    COUNTING = "counting"
+    """It fails, or answers again, but not yet often enough in a row."""
+    ISOLATED = "isolated"
+    RESTORED = "restored"
+    DAMPED = "damped"
+    """It would be brought back, but has come and gone too often."""
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckedCell:
+    """What was found out about one cell's database and broker."""
+
+    cell: str
+    database: DatabaseProbe
+    broker: tuple[BrokerProbe, ...]
+    """By host, in the order of the URL."""
+    unknown: str = ""
+    """Why there is no broker to ask; empty where there is one, or where the cell has none."""
+    isolated: bool = False
+    decision: Decision = Decision.NONE
+    said: str = ""
+    """The decision in one line."""
+
+    @property
+    def broker_down(self) -> bool:
+        """Say whether no host of the broker takes messages."""
+        return bool(self.broker) and all(probe.status is not HostStatus.OK for probe in self.broker)
+
+    @property
+    def sound(self) -> bool:
+        """Say whether everything that was asked answered."""
+        asked = [self.database.status, *(probe.status for probe in self.broker)]
+        return not self.unknown and all(status is HostStatus.OK for status in asked)
+
+
+class HopStatus(str, Enum):
+    """How one hop of a request's path stands."""
+
+    OK = "ok"
+    WARN = "warn"
+    BROKEN = "broken"
+    UNKNOWN = "unknown"
+    """It could not be checked; the evidence says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hop:
+    """One hop of the path of a request."""
+
+    hop: str
+    status: HopStatus
+    evidence: str
+    advice: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trace:
+    """The path of a request from the parent to a child and back, hop by hop."""
+
+    child: str
+    hops: tuple[Hop, ...]
+
+    @property
+    def first_broken(self) -> Hop | None:
+        """The first hop that is broken, if one is."""
+        return next((hop for hop in self.hops if hop.status is HopStatus.BROKEN), None)
