@@ -79,7 +79,14 @@ class ConfigurationError(CellsyncError):
 
 
 class Unreachable(CellsyncError):
-    """A database does not answer, or refuses the login."""
+    """A database does not answer, or refuses the login.
+
+    ``reason`` is one word: "refused" (nothing listens), "auth", "schema", "timeout" or "error".
+    """
+
+    def __init__(self, message: str, *, reason: str = "error") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class ReadFailed(CellsyncError):

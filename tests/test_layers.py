@@ -38,6 +38,7 @@ THIRD_PARTY = {
     "diff": {"deepdiff"},
     "apply": {"oslo_db"},
     "db": {"sqlalchemy", "oslo_db", "pymysql"},
+    "broker": {"amqp"},
     "journal": {"sqlalchemy"},
     "report": {"rich"},
     "cli": {"click", "rich"},

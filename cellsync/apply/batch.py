@@ -24,6 +24,7 @@ from cellsync.model import (
     Table,
     Value,
     dangles,
+    safe,
     shown,
 )
 
@@ -178,7 +179,7 @@ class Batch:
 
     def _moved(self, change: Change, held: RawRow) -> str | None:
         moved = [
-            f"{name} was {shown(expected)} and is {shown(held.get(name))}"
+            f"{name} was {_shown(name, expected)} and is {_shown(name, held.get(name))}"
             for name, expected in self._values(change.before).items()
             if isinstance(expected, ServerTime) or not _same(held.get(name), expected)
         ]
@@ -243,7 +244,7 @@ class Batch:
         if outcome.fate is not Fate.APPLIED or change.after is None or now is None or last != id(change):
             return None
         wrong = [
-            f"{name} {shown(wanted)} as {shown(now.get(name))}"
+            f"{name} {_shown(name, wanted)} as {_shown(name, now.get(name))}"
             for name, wanted in self._values(change.after).items()
             if not isinstance(wanted, ServerTime) and self._exact(name) and not _same(now.get(name), wanted)
         ]
@@ -333,6 +334,10 @@ def _value(stored: Stored) -> Value:
 def _same(one: Stored, other: Stored) -> bool:
     """Say whether two canonical values are the same to the byte: 1 and '1' are not."""
     return one == other and isinstance(one, str) == isinstance(other, str)
+
+
+def _shown(column: str, value: Value | ServerTime) -> str:
+    return shown(safe(column, value))
 
 
 def _lower(names: Iterable[str]) -> set[str]:

@@ -15,6 +15,7 @@ from cellsync.model import (
     Row,
     ServerTime,
     Stored,
+    safe,
     shown,
 )
 
@@ -54,7 +55,7 @@ def _unlike(change: Change, row: Row | None, target: Projection) -> str | None:
         return f"{name} was written, and is not there"
     held: dict[str, KeyPart] = {p.column: value for p, value in zip(target.columns, row.values, strict=True)}
     wrong = [
-        f"{column} is {shown(held[column])} instead of {shown(_plain(value))}"
+        f"{column} is {shown(safe(column, held[column]))} instead of {shown(safe(column, _plain(value)))}"
         for column, value in (change.after or {}).items()
         if column in held and held[column] != _plain(value)
     ]

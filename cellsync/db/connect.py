@@ -180,7 +180,17 @@ def unreachable(cell: Cell, error: Exception) -> Unreachable:
     garbled = isinstance(error, NOT_A_SERVER) and not isinstance(error, UnicodeError)
     message = "what answers there is no MariaDB server" if garbled else _message(error)
     hint = _about_tls(cell, error, message)
-    return Unreachable(f"cannot connect to {cell.name} at {cell.database.shown}: {message}{hint}")
+    text = f"cannot connect to {cell.name} at {cell.database.shown}: {message}{hint}"
+    return Unreachable(text, reason=_reason(error, message))
+
+
+def _reason(error: Exception, message: str) -> str:
+    code = _code(error)
+    if code in _REASONS:
+        return _REASONS[code]
+    if "Connection refused" in message or "No such file" in message:
+        return "refused"
+    return "timeout" if "timed out" in message else "error"
 
 
 def _about_tls(cell: Cell, error: Exception, message: str) -> str:
@@ -196,6 +206,8 @@ def _about_tls(cell: Cell, error: Exception, message: str) -> str:
 
 
 _ACCESS_DENIED = 1045
+# Access denied to a user, a host, or for lack of a password; and to a schema, or there is none.
+_REASONS = {_ACCESS_DENIED: "auth", 1130: "auth", 1698: "auth", 1044: "schema", 1049: "schema"}
 _LOST = (oslo_errors.DBDeadlock, oslo_errors.DBConnectionError)
 # The row has changed since the snapshot, a Galera node that is not ready or found a conflict at
 # COMMIT (oslo.db does not know every wording of it), a server that is being shut down.

@@ -24,6 +24,7 @@ from cellsync.model.brokers import (
     HostStatus,
     Queue,
     masked,
+    safe,
     starred,
 )
 from cellsync.model.cells import Accepted, Cell, Endpoint, NovaConf, Role, Topology
@@ -224,6 +225,7 @@ __all__ = [
     "folded",
     "masked",
     "rank",
+    "safe",
     "shown",
     "sort_of",
     "starred",

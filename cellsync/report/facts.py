@@ -75,9 +75,20 @@ class Found:
     key: Named
 
 
+def compares(report: Report) -> bool:
+    """Tell runs that compare rows from those that only write: an undo, and the verbs of ``cells``."""
+    return report.run.verb != "undo" and not report.run.verb.startswith("cells ")
+
+
+def doing(report: Report) -> str:
+    """Return the run as a noun: "a repair", "an undo", "cells isolate"."""
+    nouns = {"undo": "an undo"}
+    return nouns.get(report.run.verb, "a repair" if compares(report) else report.run.verb)
+
+
 def stage(report: Report) -> Stage:
     """Tell a comparison from a plan or dry run, and that from a run that was meant to write."""
-    if report.run.verb not in ("plan", "repair", "undo"):
+    if compares(report) and report.run.verb not in ("plan", "repair"):
         return Stage.COMPARED
     return Stage.PLANNED if report.run.verb == "plan" or report.run.dry_run else Stage.WRITTEN
 

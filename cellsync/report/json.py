@@ -37,6 +37,7 @@ from cellsync.model import (
     TableFailure,
     TableResult,
     Value,
+    safe,
 )
 from cellsync.report import facts, words
 from cellsync.report.page import Style
@@ -114,7 +115,10 @@ def key(named: facts.Named) -> Object:
 def columns(difference: Difference, table: TableDiff) -> Object:
     """Return column -> its desired and existing value."""
     return {
-        each.column: {"desired": value(each.desired), "existing": value(each.existing)}
+        each.column: {
+            "desired": value(safe(each.column, each.desired)),
+            "existing": value(safe(each.column, each.existing)),
+        }
         for each in table.columns_of(difference)
     }
 
@@ -277,7 +281,7 @@ def _change(change: Change, action: Action) -> Object:
 
 
 def _stored(row: Mapping[str, Stored] | None) -> Object | None:
-    return None if row is None else {column: value(part) for column, part in row.items()}
+    return None if row is None else {column: value(safe(column, part)) for column, part in row.items()}
 
 
 def _schema_cell(cell: CellResult | CellFailure) -> Object:

@@ -33,6 +33,7 @@ from cellsync.model import (
     Status,
     TableDiff,
     TableFailure,
+    safe,
 )
 from cellsync.report import facts, words
 from cellsync.report.facts import Stage
@@ -161,13 +162,13 @@ def _cell(cell: CellResult | CellFailure, report: Report, style: Style) -> Itera
     yield Line(": ".join(title), tone=tone)
     yield from _tables(cell, report, style)
     yield from _in_step(cell, style)
-    if facts.stage(report) is Stage.PLANNED or report.run.verb == "undo":
+    if facts.stage(report) is Stage.PLANNED or not facts.compares(report):
         yield from _plans(cell, report, style)
 
 
 def _standing(cell: CellResult, report: Report) -> str:
     """Return the status in words; of an undo, and of a plan that writes, the summary says it."""
-    unsaid = report.run.verb == "undo" and cell.status in (Status.IN_STEP, Status.DIFFERS, Status.REPAIRED)
+    unsaid = not facts.compares(report) and cell.status in (Status.IN_STEP, Status.DIFFERS, Status.REPAIRED)
     return "" if unsaid and cell.counts.planned else words.STATUS[cell.status]
 
 
@@ -190,7 +191,7 @@ def _state(cell: CellResult, report: Report) -> Iterator[str]:
     unknown = facts.unknown(cell)
     yield f"some rows of {counted(unknown, 'rule')} could not be judged" if unknown else ""
     yield "another run holds the lock" if cell.locked else ""
-    if cell.status is Status.IN_STEP and cell.tables and report.run.verb != "undo":
+    if cell.status is Status.IN_STEP and cell.tables and facts.compares(report):
         rows = sum(table.desired_rows for table in facts.compared(cell))
         yield f"{counted(len(cell.tables), 'rule')}, {counted(rows, 'row')}"
 
@@ -315,12 +316,15 @@ def _action(action: Action, status: Status) -> str:
 
 
 def _steps(difference: Difference, style: Style) -> list[str]:
-    return [f"{c.column}: {words.step(c.existing, c.desired, style.short)}" for c in difference.columns]
+    return [
+        f"{c.column}: {words.step(safe(c.column, c.existing), safe(c.column, c.desired), style.short)}"
+        for c in difference.columns
+    ]
 
 
 def _row(kind: Kind, row: Sequence[ColumnDifference], style: Style) -> str:
     values = ((c.column, c.desired if kind is Kind.MISSING else c.existing) for c in row)
-    return ", ".join(f"{column}: {words.value(value, style.short)}" for column, value in values)
+    return ", ".join(f"{column}: {words.value(safe(column, value), style.short)}" for column, value in values)
 
 
 def _some(
@@ -377,11 +381,13 @@ def _change(title: str, change: Change, style: Style) -> Iterator[Line]:
 def _written(change: Change) -> Iterator[str]:
     before, after = change.before or {}, change.after or {}
     if change.action is Action.UPDATE:
-        pairs = ((column, before.get(column), value) for column, value in after.items())
+        pairs = (
+            (column, safe(column, before.get(column)), safe(column, value)) for column, value in after.items()
+        )
         yield ", ".join(f"{column}: {words.value(old)} -> {words.value(new)}" for column, old, new in pairs)
     elif before or after:
         row = (after or before).items()
-        yield ", ".join(f"{column}: {words.value(value)}" for column, value in row)
+        yield ", ".join(f"{column}: {words.value(safe(column, value))}" for column, value in row)
 
 
 # -- The sections after the cells ----------------------------------------------------------------
@@ -477,7 +483,7 @@ def _problems(report: Report, style: Style) -> Iterator[Line]:
 
 def _notices_title(report: Report) -> str:
     written = facts.stage(report) is Stage.WRITTEN
-    return "do now:" if written else f"after {'an undo' if report.run.verb == 'undo' else 'a repair'}:"
+    return "do now:" if written else f"after {facts.doing(report)}:"
 
 
 def _notices(report: Report) -> Iterator[Line]:

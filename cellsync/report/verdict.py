@@ -68,7 +68,7 @@ def _planned(report: Report) -> Iterator[str]:
     yield from _nothing_to_do(report)
     counts, undo = facts.totals(report), report.run.verb == "undo"
     if counts.planned:
-        would = "an undo would take back" if undo else "a repair would write"
+        would = f"{facts.doing(report)} would {'take back' if undo else 'write'}"
         yield f"{would} {counted(counts.planned, 'row')} in {_where(report, 'planned')}"
     yield from _left(report)
 
@@ -80,9 +80,9 @@ def _rehearsed(report: Report) -> Iterator[str]:
 
 def _written(report: Report) -> Iterator[str]:
     yield from _nothing_to_do(report)
-    counts, undo = facts.totals(report), report.run.verb == "undo"
+    counts = facts.totals(report)
     if counts.applied:
-        did = "took back" if undo else "repaired"
+        did = {"undo": "took back"}.get(report.run.verb, "repaired" if facts.compares(report) else "wrote")
         yield f"{did} {counted(counts.applied, 'row')} in {_where(report, 'applied')}"
     else:
         yield "nothing was written"
@@ -92,7 +92,7 @@ def _written(report: Report) -> Iterator[str]:
 
 def _nothing_to_do(report: Report) -> Iterator[str]:
     tally = facts.tally(facts.tables(facts.results(report)))
-    if report.run.verb != "undo" and not (tally.total or facts.totals(report).planned):
+    if facts.compares(report) and not (tally.total or facts.totals(report).planned):
         yield from _in_step(report)
 
 
