@@ -5,6 +5,7 @@
     |-- UsageError              the command line asks for something that is not there  (exit 2)
     |-- Unreachable             a database does not answer or does not let us in       (exit 4)
     |-- ReadFailed              a read ended early, was killed or made no sense        (exit 4)
+    |   `-- Unsupported         ... of a table that is not what its name promises      (exit 4)
     |-- WriteFailed             a write that the server did not take                   (exit 4)
     |   |-- Rejected            ... because of this one row; its neighbours may pass   (exit 4)
     |   `-- TransactionLost     ... through no fault of the rows: it may be tried again (exit 4)
@@ -91,6 +92,10 @@ class Unreachable(CellsyncError):
 
 class ReadFailed(CellsyncError):
     """A read did not come to its end; what was read so far counts for nothing."""
+
+
+class Unsupported(ReadFailed):
+    """A table is not what is known by its name, so it is neither read nor written."""
 
 
 class WriteFailed(CellsyncError):

@@ -10,11 +10,22 @@ session    one open connection: what it is connected to, its transactions
 reading    the Reader of diff
 writing    the Writer of apply
 database   `Database`, which is both
+register   Nova's table of cells
 locks      two names for one database, and one writer at a time
 """
 
 from cellsync.db.connect import Timeouts
 from cellsync.db.database import Database, connect
 from cellsync.db.locks import NamedLock, same_database
+from cellsync.db.register import has_register, instances_in, register
 
-__all__ = ["Database", "NamedLock", "Timeouts", "connect", "same_database"]
+__all__ = [
+    "Database",
+    "NamedLock",
+    "Timeouts",
+    "connect",
+    "has_register",
+    "instances_in",
+    "register",
+    "same_database",
+]

@@ -10,13 +10,15 @@ rule on one edge:
     confirming   the same rows again  -> TableDiff of what still differs
     following    what was pushed once -> TableDiff in which a renamed row is one row
 
-`schemas` compares the tables themselves, `reader` is the database as it is seen from here.
+`schemas` compares the tables themselves, `reader` is the database as it is seen from here, and
+`register` says what is wrong with Nova's table of cells.
 """
 
 from cellsync.diff.confirming import confirm, unsettled
 from cellsync.diff.following import Renames, follow
 from cellsync.diff.pairing import compared, pair
 from cellsync.diff.reader import Reader
+from cellsync.diff.register import Tables, brokers, foreign, is_isolated, last_removed, registered
 from cellsync.diff.routing import Owners, Routed, route
 from cellsync.diff.rows import compare
 from cellsync.diff.schemas import schema
@@ -28,11 +30,17 @@ __all__ = [
     "Reader",
     "Renames",
     "Routed",
+    "Tables",
+    "brokers",
     "compare",
     "compared",
     "confirm",
     "follow",
+    "foreign",
+    "is_isolated",
+    "last_removed",
     "pair",
+    "registered",
     "route",
     "schema",
     "unsettled",

@@ -28,10 +28,16 @@ class CellRow:
     transport_url: Secret
     weight_offset: float | None = None
     weight_scale: float | None = None
-    deleted: bool = False
+    deleted: int | None = 0
+    """0 in a live row, its id in one that is soft-deleted; None hides it from Nova."""
     deleted_at: str | None = None
     whole: Mapping[str, Value] = field(default_factory=dict, compare=False, repr=False)
-    """Every column of the row."""
+    """Every column of the row, by lower-case name."""
+
+    @property
+    def live(self) -> bool:
+        """Say whether Nova sees the row."""
+        return self.deleted == 0
 
 
 class Side(str, Enum):

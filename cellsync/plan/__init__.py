@@ -6,6 +6,7 @@ guarding    rule by rule: may it write?
 changing    the changes of one rule, each with its guard
 ordering    their order: references to oneself, circles of unique values
 building    the plan of one edge
+registering what to write into Nova's register of cells
 """
 
 from cellsync.plan.building import build

@@ -1,0 +1,82 @@
+"""Nova's register of cells, as one database has it."""
+
+from __future__ import annotations
+
+from cellsync.db.database import Database
+from cellsync.errors import ReadFailed, Unsupported
+from cellsync.model import CellRow, Secret, Table, Value
+from cellsync.model.registry import TABLE
+
+_COLUMNS = (
+    "id",
+    "name",
+    "is_parent",
+    "transport_url",
+    "weight_offset",
+    "weight_scale",
+    "deleted",
+    "deleted_at",
+)
+
+
+def has_register(tables: dict[str, Table]) -> bool:
+    """Say whether there is a table of cells as Nova has it since Havana."""
+    table = tables.get(TABLE)
+    return table is not None and all(table.column(name) for name in _COLUMNS)
+
+
+def register(database: Database) -> tuple[CellRow, ...]:
+    """Return all rows of ``cells``, soft-deleted ones too, by id. At most three queries.
+
+    Raises Unsupported where there is no such table, or one of Grizzly, and ReadFailed.
+    """
+    tables = dict(database.tables([TABLE]))
+    name = database.cell.name
+    if TABLE not in tables:
+        raise Unsupported(f"{name} has no table {TABLE}: is this the database of a nova with cells?")
+    if tables[TABLE].column("rpc_host") and not tables[TABLE].column("transport_url"):
+        raise Unsupported(
+            f"{name} has the table {TABLE} of Grizzly (rpc_host and its neighbours instead of "
+            f"transport_url); cellsync knows the one of Havana and later"
+        )
+    if not has_register(tables):
+        missing = ", ".join(column for column in _COLUMNS if not tables[TABLE].column(column))
+        raise Unsupported(f"{name} has a table {TABLE} that is not Nova's: it lacks {missing}")
+    ids = [tuple(row) for row in database.query(f"SELECT id FROM {TABLE} ORDER BY id")]
+    rows = database.read_back(TABLE, ("id",), ids) if ids else {}
+    found = [rows[each] for each in ids if each in rows]
+    return tuple(_row({name.lower(): value for name, value in whole.items()}) for whole in found)
+
+
+def instances_in(database: Database, path: str) -> int:
+    """Return how many live instances the parent has in the cell of this path, or below it."""
+    tables = database.tables(["instances"])
+    if "instances" not in tables or tables["instances"].column("cell_name") is None:
+        return 0
+    below = path.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "!%"
+    sql = "SELECT COUNT(*) FROM instances WHERE deleted = 0 AND (cell_name = :path OR cell_name LIKE :below)"
+    return int(database.query(sql, path=path, below=below)[0][0])
+
+
+def _row(whole: dict[str, Value]) -> CellRow:
+    return CellRow(
+        id=_number(whole["id"]),
+        name=str(whole["name"] or ""),
+        is_parent=bool(whole["is_parent"]),
+        transport_url=Secret(str(whole["transport_url"] or "")),
+        weight_offset=_float(whole["weight_offset"]),
+        weight_scale=_float(whole["weight_scale"]),
+        deleted=None if whole["deleted"] is None else _number(whole["deleted"]),
+        deleted_at=None if whole["deleted_at"] is None else str(whole["deleted_at"]),
+        whole=whole,
+    )
+
+
+def _number(value: Value) -> int:
+    if isinstance(value, int):
+        return value
+    raise ReadFailed(f"{TABLE} has {value!r} where a number belongs")
+
+
+def _float(value: Value) -> float | None:
+    return None if value is None else float(value)

@@ -1,0 +1,273 @@
+"""`cells check`: does every database and every host of every broker let us in, and take messages?
+
+Reads only, but for what ``Isolation`` asks: then how often each broker failed in a row is kept from
+check to check, and children are taken out of the parent's table and brought back.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from cellsync import broker as brokers
+from cellsync import db, diff, journal, streaks
+from cellsync.errors import CellsyncError, ExitCode
+from cellsync.model import (
+    CellFailure,
+    CellResult,
+    CellRow,
+    CheckedCell,
+    Decision,
+    Report,
+    Role,
+)
+from cellsync.run import registering
+from cellsync.run.probing import ask_brokers, ask_databases
+from cellsync.run.request import Prepared, Request
+from cellsync.run.write import write
+from cellsync.streaks import Streak
+
+
+@dataclass(frozen=True, kw_only=True)
+class Isolation:
+    """When checks in a row make a child go, and come back."""
+
+    after: int | None = None
+    """Failed checks in a row before a child is isolated; None isolates none."""
+    restore_after: int | None = None
+    """Answered checks in a row before a child that a check isolated comes back; None brings none back."""
+    most: str | None = None
+    """How many children may be isolated at once."""
+    rehearse: bool = False
+    """True to say what would be done, and to write nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """What one check found and did."""
+
+    cells: tuple[CheckedCell, ...]
+    """The parent first, then the children in scope, in configured order."""
+    written: tuple[Report, ...] = field(default=())
+    """What was isolated and restored, each as a run's report."""
+    error: str = ""
+    """Why nothing could be decided, where it was to be."""
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """Return IN_STEP when everything answered, else INCOMPLETE."""
+        codes = [report.exit_code for report in self.written if report.exit_code is not ExitCode.DIFFERENCES]
+        sound = all(cell.sound for cell in self.cells) and not self.error
+        return max([ExitCode.IN_STEP if sound else ExitCode.INCOMPLETE, *codes])
+
+
+def check(request: Request, *, timeout: float, isolation: Isolation | None = None) -> Check:
+    """Probe the parent and the children in scope, databases first, for they say where brokers are."""
+    topology = request.topology
+    cells = [topology.parent, *request.children]
+    request.progress("asking databases")
+    answers = ask_databases(
+        [topology.parent, *topology.children] if len(cells) > 1 else cells,
+        timeouts=request.timeouts,
+        clock=time.monotonic,
+        timeout=timeout,
+    )
+    tables = {name: rows for name, (_, rows) in answers.items()}
+    known = diff.brokers(topology, tables)
+    request.progress("asking brokers")
+    asked = {cell.name: known[cell.name] for cell in cells if cell.name in known}
+    probes = ask_brokers(asked, timeout=timeout, queues=brokers.NOVA_CELLS)
+    above = tables[topology.parent.name]
+    found = tuple(
+        CheckedCell(
+            cell=cell.name,
+            database=answers[cell.name][0],
+            broker=probes.get(cell.name, ()),
+            unknown="" if cell.name in known else _unknown(request, cell.name, tables),
+            isolated=cell.role is Role.CHILD
+            and not isinstance(above, str)
+            and diff.is_isolated(above, cell.name),
+        )
+        for cell in cells
+    )
+    if isolation is None:
+        return Check(cells=found)
+    if isinstance(above, str):
+        return Check(cells=found, error=f"nobody could be isolated or restored: {above}")
+    return _decide(request, found, above, isolation, timeout)
+
+
+def _unknown(request: Request, name: str, tables: diff.Tables) -> str:
+    """Return why the broker of a cell is not known; "" where the cells have none (no table of cells)."""
+    parent = request.topology.parent.name
+    if all(isinstance(rows, str) and "has no table" in rows for rows in tables.values()):
+        return ""
+    source = (
+        tables[parent]
+        if name != parent
+        else next(
+            (
+                tables[child.name]
+                for child in request.topology.children
+                if isinstance(tables[child.name], str)
+            ),
+            "",
+        )
+    )
+    if isinstance(source, str) and source:
+        return f"its broker is not known: cellsync.yaml names none, and {source}"
+    return "its broker is not known: neither cellsync.yaml nor a row of the table cells names one"
+
+
+# -- Isolating and restoring ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Decided:
+    """What is to be done about one child."""
+
+    streak: Streak
+    decision: Decision
+    said: str
+
+
+def _decide(
+    request: Request,
+    found: Sequence[CheckedCell],
+    above: Sequence[CellRow],
+    isolation: Isolation,
+    timeout: float,
+) -> Check:
+    try:
+        before, schema = _load(request, isolation)
+    except CellsyncError as error:
+        return Check(cells=tuple(found), error=f"how often brokers failed is not known: {error}")
+    now = request.clock()
+    decided: dict[str, _Decided] = {}
+    for cell in found[1:]:
+        streak = before.get(cell.cell, Streak(cell=cell.cell))
+        if cell.broker:
+            decided[cell.cell] = _judge(cell, streak, above, isolation, request)
+    written: list[Report] = []
+    for decision in (Decision.ISOLATED, Decision.RESTORED):
+        names = [name for name, each in decided.items() if each.decision is decision]
+        if not names:
+            continue
+        prepared = _prepare(request, decision, names, isolation, timeout)
+        if isolation.rehearse:
+            written.append(prepared.report)
+            continue
+        report = write(_as(request, decision), prepared)
+        written.append(report)
+        ids = {row.name: row.id for row in above if row.live}
+        decided.update(
+            {name: _came_of(decided[name], _failure(report), ids.get(name), now) for name in names}
+        )
+    streaks_now = [each.streak for each in decided.values()]
+    unsaved = "" if isolation.rehearse else _save(request, schema, streaks_now)
+    cells = tuple(_with(cell, decided.get(cell.cell)) for cell in found)
+    return Check(cells=cells, written=tuple(written), error=unsaved)
+
+
+def _judge(
+    cell: CheckedCell, before: Streak, above: Sequence[CellRow], isolation: Isolation, request: Request
+) -> _Decided:
+    streak = before.seen(down=cell.broker_down)
+    name, now = cell.cell, request.clock()
+    gone = diff.last_removed(above, name)
+    if not cell.isolated:
+        streak = streak.returned()
+        registered = any(row.live and row.name == name for row in above)
+        if not cell.broker_down or isolation.after is None or not registered:
+            return _Decided(streak, Decision.NONE, "")
+        count = f"{name}: its broker failed {_times(streak.failed)} in a row"
+        if streak.failed < isolation.after:
+            return _Decided(streak, Decision.COUNTING, f"{count}; isolated at {isolation.after}")
+        return _Decided(streak, Decision.ISOLATED, f"{count}: isolated")
+    by_us = gone is not None and streak.isolated_row == gone.id
+    if cell.broker_down or isolation.restore_after is None or not by_us:
+        return _Decided(streak, Decision.NONE, "")
+    needed = streak.needed(isolation.restore_after, now)
+    count = f"{name}: its broker answered {_times(streak.answered)} in a row"
+    if streak.answered >= needed:
+        return _Decided(streak, Decision.RESTORED, f"{count}: restored")
+    if needed > isolation.restore_after:
+        often = sum(now - each <= streaks.REMEMBERED for each in streak.isolations)
+        return _Decided(
+            streak,
+            Decision.DAMPED,
+            f"{count}; it went {_times(often)} within an hour, so it comes back at {needed}",
+        )
+    return _Decided(streak, Decision.COUNTING, f"{count}; restored at {needed}")
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"
+
+
+def _prepare(
+    request: Request, decision: Decision, names: Sequence[str], isolation: Isolation, timeout: float
+) -> Prepared:
+    if decision is Decision.ISOLATED:
+        return registering.isolate(_as(request, decision), names, most=isolation.most)
+    return registering.restore(_as(request, decision), names, timeout=timeout)
+
+
+def _as(request: Request, decision: Decision) -> Request:
+    """Return the request under the name by which its run is journaled."""
+    verb = "cells isolate" if decision is Decision.ISOLATED else "cells restore"
+    number = "i" if decision is Decision.ISOLATED else "r"
+    run = replace(request.run, id=f"{request.run.id}{number}", verb=verb, reason="cells check")
+    return replace(request, run=run)
+
+
+def _came_of(decided: _Decided, failure: str, row: int | None, now: datetime) -> _Decided:
+    """Return a decision and its streak after the writing."""
+    if failure:
+        count = decided.said.rpartition(":")[0]
+        return _Decided(decided.streak, Decision.REFUSED, f"{count}: not {decided.decision.value}: {failure}")
+    if decided.decision is Decision.ISOLATED and row is not None:
+        return replace(decided, streak=decided.streak.isolated(row, now))
+    return replace(decided, streak=decided.streak.returned())
+
+
+def _failure(report: Report) -> str:
+    """Return why a run did not do what it was to do, or ""."""
+    said = []
+    for cell in report.cells:
+        if isinstance(cell, CellFailure):
+            said.append(cell.error)
+        elif isinstance(cell, CellResult):
+            said += [refusal.message for refusal in cell.refusals] + list(cell.problems)
+    return "; ".join(said)
+
+
+def _with(cell: CheckedCell, decided: _Decided | None) -> CheckedCell:
+    if decided is None:
+        return cell
+    isolated = {Decision.ISOLATED: True, Decision.RESTORED: False}.get(decided.decision, cell.isolated)
+    return replace(cell, decision=decided.decision, said=decided.said, isolated=isolated)
+
+
+def _load(request: Request, isolation: Isolation) -> tuple[Mapping[str, Streak], str]:
+    parent = request.topology.parent
+    with db.connect(parent, request.timeouts) as database:
+        name = database.identity().schema
+        if not isolation.rehearse:
+            journal.prepare(database, cell=parent.name)
+            streaks.make(database)
+        elif not database.has_table("streaks", schema=streaks.SCHEMA):
+            return {}, name
+        return streaks.load(database, database=name), name
+
+
+def _save(request: Request, schema: str, made: Sequence[Streak]) -> str:
+    """Keep the streaks for the next check; return why that could not be, or ""."""
+    try:
+        with db.connect(request.topology.parent, request.timeouts) as database, database.transaction():
+            streaks.save(database, made, database=schema, at=request.clock())
+    except CellsyncError as error:
+        return f"how often brokers failed could not be kept: {error}"
+    return ""
