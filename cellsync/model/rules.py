@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import Enum
 
+from cellsync.model.cells import Role
 from cellsync.model.values import Key, Value, shown
 
 
@@ -263,6 +264,25 @@ class Requirement:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Heartbeats:
+    """A table in which services say that they are alive, and which services must be in it."""
+
+    database: str = "nova"
+    """"nova" for the cell's own database, else the name of one of ``Cell.databases``."""
+    table: str
+    name: str
+    host: str
+    beat: tuple[str, ...]
+    """When a service was last alive, in UTC: the latest of these columns, as far as there are."""
+    where: str | None = None
+    stale: timedelta = timedelta(seconds=60)
+    needed: Mapping[Role, Mapping[str, str]] = field(default_factory=dict)
+    """Role -> service, in which * stands for any letters -> what is lost when none of it is alive."""
+    optional: frozenset[str] = frozenset()
+    """Services without which requests still find their way."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Pack:
     """A named file of rules."""
 
@@ -272,6 +292,7 @@ class Pack:
     requires: Requirement = Requirement()
     rules: tuple[Rule, ...]
     features: tuple[Feature, ...] = ()
+    services: tuple[Heartbeats, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,7 +41,10 @@ _RULE_GRAMMAR: tuple[tuple[Path, Parse], ...] = (
     (("says", EACH, "changed"), grammar.fields),
     (("says", EACH, "extra"), grammar.unchanging),
 )
-_PACK_GRAMMAR: tuple[tuple[Path, Parse], ...] = ((("requires", "parent_version"), grammar.version_range),)
+_PACK_GRAMMAR: tuple[tuple[Path, Parse], ...] = (
+    (("requires", "parent_version"), grammar.version_range),
+    (("services", EACH, "stale"), grammar.duration),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +112,22 @@ class Sheet:
             features=tuple(
                 model.Feature(name=name, lost=lost) for name, lost in data.get("features", {}).items()
             ),
+            services=tuple(map(_heartbeats, data.get("services", ()))),
         )
+
+
+def _heartbeats(raw: Raw) -> model.Heartbeats:
+    return model.Heartbeats(
+        database=raw.get("database", "nova"),
+        table=raw["table"],
+        name=raw["name"],
+        host=raw["host"],
+        beat=tuple(raw["beat"]),
+        where=raw.get("where"),
+        stale=grammar.duration(raw.get("stale", 60)),
+        needed={role: dict(raw.get(role.value, {})) for role in model.Role},
+        optional=frozenset(raw.get("optional", ())),
+    )
 
 
 def read(document: Document, *, name: str) -> Sheet:

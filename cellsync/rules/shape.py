@@ -374,6 +374,61 @@ _REQUIRES = _object(
     "What the databases must be before any rule of the pack is compared. Default: nothing.",
 )
 
+
+def _lost(role: str) -> Node:
+    return _map(
+        _text("one sentence"),
+        "a mapping of services to sentences",
+        f"SERVICE: what is lost when none of that name is alive in a {role}; a * stands for any letters. "
+        "Default: none.",
+    )
+
+
+_SERVICES = _list(
+    _object(
+        {
+            "database": _name(
+                "the name of a database",
+                "nova for the cell's own database; another is one of the databases of cellsync.yaml "
+                "(cinder, neutron). Default: nova.",
+            ),
+            "table": _name("the name of a table", "The table in which services say that they are alive."),
+            "name": _name("the name of a column", "The column that names the service."),
+            "host": _name("the name of a column", "The column that names its host."),
+            "beat": _list(
+                _COLUMN,
+                "a list of columns",
+                "When it was last alive, in UTC: the latest of these, as far as the table has them.",
+                at_least=1,
+                unique=True,
+            ),
+            "where": _text("an SQL condition", "Which rows count. Default: all."),
+            "stale": {
+                "type": ["number", "string"],
+                "minimum": 1,
+                "maximum": 3600,
+                "pattern": DURATION,
+                "title": 'a duration such as "60s" or "2m", or a number of seconds',
+                "description": "How old a heartbeat may be. Default: 60s.",
+            },
+            "parent": _lost("parent"),
+            "child": _lost("child"),
+            "optional": _list(
+                _name("the name of a service"),
+                "a list of services",
+                "Services without which requests still find their way: a trace warns of them. Default: none.",
+                unique=True,
+            ),
+        },
+        "a mapping of database, table, name, host, beat, where, stale, parent, child and optional",
+        "One table of heartbeats, and which services must be in it.",
+        required=("table", "name", "host", "beat"),
+    ),
+    "a list of tables of heartbeats",
+    "Which services a parent and a child must run, and where they say that they are alive: what "
+    "`cellsync trace` looks at. Default: none.",
+)
+
 _SCHEMA: Node = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     **_object(
@@ -392,6 +447,7 @@ _SCHEMA: Node = {
                 "tables. Where this is given, it must describe every feature that a rule names. Default: "
                 "none is described.",
             ),
+            "services": _SERVICES,
             "defaults": _object(
                 {key: node for key, node in _RULE.items() if key not in NO_DEFAULT},
                 "a mapping of rule keys",
@@ -407,7 +463,7 @@ _SCHEMA: Node = {
                 at_least=1,
             ),
         },
-        "a mapping of pack, why, requires, features, defaults and rules",
+        "a mapping of pack, why, requires, features, services, defaults and rules",
         "A rule file of cellsync: which tables of a parent's and its children's databases propagate, and "
         "how.",
         required=("rules",),

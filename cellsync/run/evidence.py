@@ -1,0 +1,172 @@
+"""What a trace looks at, gathered all at once, each for a bounded time; nothing is judged here."""
+
+from __future__ import annotations
+
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from cellsync import broker as brokers
+from cellsync import db, diff
+from cellsync.db.heartbeats import Beat, heartbeats
+from cellsync.errors import CellsyncError
+from cellsync.model import (
+    Broker,
+    BrokerProbe,
+    Cell,
+    CellRow,
+    DatabaseProbe,
+    Heartbeats,
+    HostStatus,
+    Report,
+)
+from cellsync.run.compare import compare
+from cellsync.run.probing import ask_brokers, ask_databases, at_once
+from cellsync.run.request import Request
+
+Beats = tuple[tuple[Heartbeats, "tuple[Beat, ...] | str"], ...]
+"""Each table of heartbeats with what it says, or why it could not be read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """What is known of the parent, or of the child."""
+
+    cell: Cell
+    database: DatabaseProbe
+    rows: tuple[CellRow, ...] | str
+    """The register, or why it could not be read."""
+    beats: Beats
+    broker: Broker | None
+    """As cellsync.yaml has it, else as the row of the other side has it."""
+    probes: tuple[BrokerProbe, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """All that a trace judges by."""
+
+    parent: Side
+    child: Side
+    used: Mapping[str, tuple[BrokerProbe, ...]]
+    """transport_url of a row -> what its hosts answer: it may lead elsewhere than cellsync.yaml says."""
+    services: Mapping[str, str] = field(default_factory=dict)
+    """Name and address of a service -> what is wrong with its answer, "" for nothing."""
+    report: Report | None = None
+    """The comparison of the child's rows and schema; None where a database does not answer."""
+    failure: str = ""
+    """Why there is no comparison."""
+
+
+def gather(request: Request, child: Cell, *, timeout: float) -> Evidence:
+    """Ask both databases, all brokers, and the services that answer HTTP; then compare the rows."""
+    parent = request.topology.parent
+    request.progress("asking databases")
+    answers = ask_databases([parent, child], timeouts=request.timeouts, clock=time.monotonic, timeout=timeout)
+    tables = {name: rows for name, (_, rows) in answers.items()}
+    up = [cell for cell in (parent, child) if answers[cell.name][0].status is HostStatus.OK]
+    known = diff.brokers(replace(request.topology, children=(child,)), tables)
+    urls = {**_urls(tables, parent, child), **{str(broker): broker for broker in known.values()}}
+    request.progress("asking brokers and services")
+    used = ask_brokers(urls, timeout=timeout, queues=brokers.NOVA_CELLS)
+    beats = _beats(request, up, timeout)
+    services = at_once(
+        {
+            f"{name} at {url}": _http(url, timeout)
+            for cell in (parent, child)
+            for name, url in cell.endpoints.items()
+        },
+        timeout=timeout,
+    )
+    report, failure = _compare(request, child) if len(up) == 2 else (None, "a database does not answer")
+
+    def side(cell: Cell) -> Side:
+        broker = known.get(cell.name)
+        return Side(
+            cell=cell,
+            database=answers[cell.name][0],
+            rows=tables[cell.name],
+            beats=beats.get(cell.name, ()),
+            broker=broker,
+            probes=used[str(broker)] if broker else (),
+        )
+
+    return Evidence(
+        parent=side(parent),
+        child=side(child),
+        used=used,
+        services={
+            name: f"no answer within {timeout:g} s" if wrong is None else wrong
+            for name, wrong in services.items()
+        },
+        report=report,
+        failure=failure,
+    )
+
+
+def _urls(tables: diff.Tables, parent: Cell, child: Cell) -> dict[str, Broker]:
+    """Return the brokers to which the live rows of the two for each other lead."""
+    found = {}
+    for where, other in ((parent, child), (child, parent)):
+        rows = tables[where.name]
+        for row in () if isinstance(rows, str) else rows:
+            if row.live and row.name == other.name:
+                try:
+                    broker = Broker.parse(row.transport_url.reveal())
+                except ValueError:
+                    continue  # the judgement of the row says so
+                found[str(broker)] = broker
+    return found
+
+
+def _beats(request: Request, cells: Sequence[Cell], timeout: float) -> dict[str, Beats]:
+    sources = [source for pack in request.ruleset.packs for source in pack.services]
+    tasks = {
+        (cell.name, place): _beats_of(request, cell, source)
+        for cell in cells
+        for place, source in enumerate(sources)
+        if source.needed.get(cell.role) and (source.database == "nova" or source.database in cell.databases)
+    }
+    late = f"no answer within {timeout:g} s"
+    read: dict[str, Beats] = {}
+    for (name, place), beats in at_once(tasks, timeout=timeout).items():
+        read[name] = (*read.get(name, ()), (sources[place], late if beats is None else beats))
+    return read
+
+
+def _beats_of(request: Request, cell: Cell, source: Heartbeats) -> Callable[[], tuple[Beat, ...] | str]:
+    own = source.database == "nova"
+    where = cell if own else replace(cell, database=cell.databases[source.database])
+
+    def ask() -> tuple[Beat, ...] | str:
+        try:
+            with db.connect(where, request.timeouts) as database:
+                return heartbeats(database, source)
+        except CellsyncError as error:
+            return str(error)
+
+    return ask
+
+
+def _http(url: str, timeout: float) -> Callable[[], str]:
+    def ask() -> str:
+        try:
+            with urllib.request.urlopen(url, timeout=timeout):
+                return ""
+        except urllib.error.HTTPError as answer:
+            # 300 Multiple Choices and 401 Unauthorized are how OpenStack's services say that they live.
+            return "" if answer.code < 500 else f"it answers {answer.code} {answer.reason}"
+        except (OSError, ValueError) as error:
+            return f"it does not answer: {getattr(error, 'reason', error)}"
+
+    return ask
+
+
+def _compare(request: Request, child: Cell) -> tuple[Report | None, str]:
+    try:
+        asked = replace(request, cells=(child.name,), run=replace(request.run, verb="diff"))
+        return compare(asked).report, ""
+    except CellsyncError as error:
+        return None, str(error)
