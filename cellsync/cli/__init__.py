@@ -4,6 +4,7 @@ options     the options, and the command that the others hang on
 preparing   from options to a request, from a report to the output
 writing     diff, plan, repair, undo
 looking     history, schema
+cells       cells list, create, delete, isolate, restore, check; trace
 rules       rules list, show, validate, schema
 showing     demo
 """
@@ -17,7 +18,7 @@ from collections.abc import Sequence
 
 import click
 
-from cellsync.cli import looking, rules, showing, writing  # noqa: F401  (they register their commands)
+from cellsync.cli import cells, looking, rules, showing, writing  # noqa: F401  (they register their commands)
 from cellsync.cli.options import Common, cellsync, without_userinfo
 from cellsync.errors import CellsyncError, ConfigurationError, ExitCode
 

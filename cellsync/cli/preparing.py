@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
 import secrets
 import shlex
 import socket
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cellsync.cli.options import Common
+from cellsync.cli.options import Common, without_userinfo
 from cellsync.errors import ConfigurationError, ExitCode, Problem, UsageError
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def request_for(
             topology=topology.parent.name,
             operator=_operator(),
             host=socket.gethostname(),
-            command=shlex.join(["cellsync", *sys.argv[1:]]),
+            command=_command(sys.argv[1:]),
             reason=reason,
             dry_run=dry_run,
         ),
@@ -106,6 +107,15 @@ def request_for(
         settle=topology.settle,
         waived=tuple(waived),
     )
+
+
+def _command(arguments: Sequence[str]) -> str:
+    """Return the command line as the journal keeps it: without a password."""
+    shown = [
+        "***" if before == "--password" else re.sub(r"^--password=.*", "--password=***", argument, flags=re.S)
+        for before, argument in zip(["", *arguments], arguments, strict=False)
+    ]
+    return without_userinfo(shlex.join(["cellsync", *shown]))
 
 
 def _operator() -> str:
@@ -206,3 +216,30 @@ def finish(common: Common, report: Report, format_: str, output: str | None = No
             style = replace(style, terminal=False)
         put(FORMATS[format_](report, style), output)
     return report.exit_code
+
+
+def carry_out(
+    common: Common,
+    request: Request,
+    prepared: Prepared,
+    *,
+    yes: bool,
+    dry_run: bool,
+    format_: str,
+    output: str | None,
+) -> ExitCode:
+    """Show what would be written and ask, then write it, and report."""
+    from cellsync import run
+    from cellsync.report import text
+
+    due = any(edge.plan.changes for edge in prepared.edges)
+    if dry_run or not due:
+        return finish(common, prepared.report, format_, output)
+    if not yes:
+        say(text.plan(prepared.report, style_of(common)), err=True)
+        if not click.confirm("Write this?", err=True):
+            click.echo("nothing was written", err=True)
+            return prepared.report.exit_code
+    with progress(common, request) as shown:
+        report = run.write(shown, prepared)
+    return finish(common, report, format_, output)

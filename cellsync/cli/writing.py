@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from cellsync.cli.options import REPORT_FORMATS, Common, cellsync, command, output_options, scope_options
 from cellsync.cli.preparing import (
+    carry_out,
     check_place,
     compared,
     finish,
     need_consent,
-    progress,
     put,
     request_for,
-    say,
-    style_of,
 )
 from cellsync.errors import ExitCode, UsageError
-
-if TYPE_CHECKING:
-    from cellsync.run import Prepared, Request
 
 
 @command(cellsync)
@@ -110,7 +104,7 @@ def repair(
     prepared = compared(common, request)
     if planned is not None:
         prepared = planfile.adopt(request, prepared, planned)
-    return _carry_out(common, request, prepared, yes=yes, dry_run=dry_run, format_=format_, output=output)
+    return carry_out(common, request, prepared, yes=yes, dry_run=dry_run, format_=format_, output=output)
 
 
 @command(cellsync)
@@ -138,33 +132,7 @@ def undo(
     check_place(output)
     request = request_for(common, "undo", reason=reason, waived=waived, without_rules=True, dry_run=dry_run)
     prepared = run.prepare_undo(request, run_id)
-    return _carry_out(common, request, prepared, yes=yes, dry_run=dry_run, format_=format_, output=output)
-
-
-def _carry_out(
-    common: Common,
-    request: Request,
-    prepared: Prepared,
-    *,
-    yes: bool,
-    dry_run: bool,
-    format_: str,
-    output: str | None,
-) -> ExitCode:
-    from cellsync import run
-    from cellsync.report import text
-
-    due = any(edge.plan.changes for edge in prepared.edges)
-    if dry_run or not due:
-        return finish(common, prepared.report, format_, output)
-    if not yes:
-        say(text.plan(prepared.report, style_of(common)), err=True)
-        if not click.confirm("Write this?", err=True):
-            click.echo("nothing was written", err=True)
-            return prepared.report.exit_code
-    with progress(common, request) as shown:
-        report = run.write(shown, prepared)
-    return finish(common, report, format_, output)
+    return carry_out(common, request, prepared, yes=yes, dry_run=dry_run, format_=format_, output=output)
 
 
 def _read(path: str) -> str:

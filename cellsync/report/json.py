@@ -55,21 +55,22 @@ Object = dict[str, Any]
 def render(report: Report, style: Style | None = None) -> Iterator[str]:
     """Yield the report as one JSON document, in which each difference has its line."""
     cells = [_cell(cell, plans=report.run.verb != "diff") for cell in report.cells]
-    return _document({**_head(report), "cells": cells, **_foot(report)})
+    return whole({**_head(report), "cells": cells, **_foot(report)})
 
 
 def schema(report: Report, style: Style | None = None) -> Iterator[str]:
     """Yield the schema differences alone, in the same cells and tables."""
     cells = [_schema_cell(cell) for cell in report.cells]
-    return _document({**_head(report), "cells": cells, **_foot(report)})
+    return whole({**_head(report), "cells": cells, **_foot(report)})
 
 
 def history(runs: Sequence[JournaledRun]) -> Iterator[str]:
     """Yield the runs in the order given, newest first."""
-    return _document({"version": VERSION, "runs": Lines(map(_journaled, runs))})
+    return whole({"version": VERSION, "runs": Lines(map(_journaled, runs))})
 
 
-def _document(content: Object) -> Iterator[str]:
+def whole(content: Object) -> Iterator[str]:
+    """Yield one JSON document and its newline."""
     yield from map(_visible, document(content))
     yield "\n"
 

@@ -24,6 +24,7 @@ from cellsync.model import (
     NovaConf,
     Plan,
     Refusal,
+    Registered,
     Report,
     Role,
     Side,
@@ -119,6 +120,15 @@ def create(request: Request, asked: Creation) -> Prepared:
         refusal = Refusal(code="exists", rule="", message=f"{asked.child} is registered already in {there}")
         steps[0] = replace(steps[0], refusals=(refusal,))
     return _prepared(request, steps, failures, together=True, whole=True)
+
+
+def listed(request: Request) -> Registered:
+    """Return the rows of all cells in scope, and what is wrong with them. Reads only."""
+    topology = request.topology
+    known, failures = look(request, [topology.parent, *topology.children])
+    rows = {name: each.rows for name, each in known.items()}
+    errors = {name: each.error for name, each in failures.items()}
+    return diff.registered(topology, {**rows, **errors})
 
 
 def delete(request: Request, name: str, side: Side) -> Prepared:

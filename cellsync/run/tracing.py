@@ -211,7 +211,7 @@ def _parent_row(found: Evidence) -> Judgement:
     if silent:
         return _broken(
             f"{evidence}; {silent}",
-            f"nova-cells of {found.parent.cell.name} does not take answers there: restart it, or mend the row",
+            f"nova-cells of {found.parent.cell.name} takes no answers there: restart it, or mend the row",
         )
     return status, evidence, advice
 
