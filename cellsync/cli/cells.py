@@ -356,9 +356,10 @@ def trace(common: Common, *, child: str, timeout: float, format_: str, output: s
     request = request_for(common, "trace")
     with progress(common, request) as shown:
         found = tracing.trace(shown, child, timeout=timeout)
-    statuses = {hop.status for hop in found.hops}
-    unsound = statuses & {HopStatus.BROKEN, HopStatus.UNKNOWN}
-    code = ExitCode.INCOMPLETE if unsound else ExitCode.IN_STEP
+    unsound = {hop.hop for hop in found.hops if hop.status in (HopStatus.BROKEN, HopStatus.UNKNOWN)}
+    code = (
+        ExitCode.INCOMPLETE if unsound - {"rows"} else ExitCode.DIFFERENCES if unsound else ExitCode.IN_STEP
+    )
     if common.quiet and code is ExitCode.IN_STEP:
         return code
     parent = request.topology.parent.name

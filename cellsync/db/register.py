@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from cellsync.db.database import Database
 from cellsync.errors import ReadFailed, Unsupported
 from cellsync.model import CellRow, Secret, Table, Value
@@ -19,7 +21,7 @@ _COLUMNS = (
 )
 
 
-def has_register(tables: dict[str, Table]) -> bool:
+def has_register(tables: Mapping[str, Table]) -> bool:
     """Say whether there is a table of cells as Nova has it since Havana."""
     table = tables.get(TABLE)
     return table is not None and all(table.column(name) for name in _COLUMNS)

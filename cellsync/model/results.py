@@ -72,6 +72,8 @@ class CellResult:
     """Conflicts, failures and what the verification found, each in one line."""
     plans: tuple[Plan, ...] = ()
     notices: tuple[str, ...] = ()
+    isolated: str = ""
+    """Since when (UTC) the child is out of the parent's register of cells; empty when it is in it."""
     locked: bool = False
     """True when another run held the lock of a database that this cell's plan writes."""
 
@@ -84,6 +86,7 @@ class CellFailure:
     status: Status
     """UNREACHABLE, or INCOMPLETE when it answers but must not be compared."""
     error: str
+    isolated: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

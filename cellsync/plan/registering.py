@@ -99,24 +99,27 @@ def insert(rows: Sequence[CellRow], wanted: Wanted, where: str) -> Change | Refu
         "deleted": 0,
         "created_at": ServerTime.NOW,
     }
-    return _change(Action.INSERT, wanted.name, None, before=None, after=after)
+    role = "its parent" if wanted.is_parent else "its child"
+    return _change(
+        Action.INSERT, wanted.name, None, f"{where} reaches {role} by it", before=None, after=after
+    )
 
 
 def remove(row: CellRow) -> Change:
     """Return the soft delete of a row, guarded by all that it holds and journaled whole."""
     after: Mapping[str, Stored] = {"deleted": row.id, "deleted_at": ServerTime.NOW}
-    return _change(Action.UPDATE, row.name, row.id, before=row.whole, after=after)
+    return _change(Action.UPDATE, row.name, row.id, "soft delete", before=row.whole, after=after)
 
 
 def bring_back(row: CellRow) -> Change:
     """Return how a soft-deleted row becomes live again, and what it was."""
     after: Mapping[str, Stored] = {"deleted": 0, "deleted_at": None}
-    return _change(Action.UPDATE, row.name, row.id, before=row.whole, after=after)
+    return _change(Action.UPDATE, row.name, row.id, "live again, as it was", before=row.whole, after=after)
 
 
 def bring_back_lost(whole: Mapping[str, Value]) -> Change:
     """Return how a row that is gone for good is made again, from the journal, with its id."""
-    return _change(Action.INSERT, str(whole["name"]), None, before=None, after=whole)
+    return _change(Action.INSERT, str(whole["name"]), None, "as the journal has it", before=None, after=whole)
 
 
 def most_isolated(text: str | None, children: int) -> int:
@@ -139,6 +142,7 @@ def _change(
     action: Action,
     name: str,
     number: int | None,
+    reason: str,
     *,
     before: Mapping[str, Value] | None,
     after: Mapping[str, Stored],
@@ -153,4 +157,5 @@ def _change(
         identity=() if number is None else (number,),
         before=before,
         after=after,
+        reason=reason,
     )

@@ -187,6 +187,7 @@ def _cell(cell: CellResult | CellFailure, *, plans: bool) -> Object:
         "notices": list(facts.notices(cell)),
         "skipped": Lines(skipped(each, names) for each in facts.skipped(cell)),
         "problems": Lines(cell.problems),
+        "isolated": cell.isolated or None,
         "locked": cell.locked,
     }
     return {**content, "plans": [_plan(plan, cell) for plan in cell.plans]} if plans else content
@@ -203,6 +204,7 @@ def _cell_failure(cell: CellFailure) -> Object:
         "notices": [],
         "skipped": [],
         "problems": [],
+        "isolated": cell.isolated or None,
         "locked": False,
     }
 

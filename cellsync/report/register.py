@@ -40,6 +40,13 @@ _SAID = {
     HostStatus.ERROR: "error",
 }
 
+_CHECK_EXIT = {ExitCode.IN_STEP: "everything answers", ExitCode.INCOMPLETE: "something does not answer"}
+_TRACE_EXIT = {
+    ExitCode.IN_STEP: "every hop is sound",
+    ExitCode.DIFFERENCES: "the path is sound, rows are out of step",
+    ExitCode.INCOMPLETE: "a hop is broken, or could not be checked",
+}
+
 
 # -- cells list ----------------------------------------------------------------------------------
 
@@ -148,7 +155,7 @@ def _checked(cells: Sequence[CheckedCell], error: str, code: ExitCode, style: St
         yield from (Line(""), Line("decided:", tone=Tone.TITLE))
         yield from (Line(text, 1, Tone.STRONG) for text in (*said, *filter(None, [error])))
     yield Line("")
-    yield Line(f"exit code {int(code)}: {words.EXIT[code]}", tone=Tone.QUIET)
+    yield Line(f"exit code {int(code)}: {_CHECK_EXIT.get(code, words.EXIT[code])}", tone=Tone.QUIET)
 
 
 def _checked_cell(cell: CheckedCell, style: Style) -> Iterator[Line]:
@@ -270,7 +277,7 @@ def _traced(trace: Trace, parent: str, code: ExitCode) -> Iterator[Line]:
     yield Line("")
     yield from chain.from_iterable(_hop(number, hop) for number, hop in enumerate(trace.hops, 1))
     yield Line("")
-    yield Line(f"exit code {int(code)}: {words.EXIT[code]}", tone=Tone.QUIET)
+    yield Line(f"exit code {int(code)}: {_TRACE_EXIT.get(code, words.EXIT[code])}", tone=Tone.QUIET)
 
 
 def _hop(number: int, hop: Hop) -> Iterator[Line]:

@@ -156,14 +156,21 @@ def _failure_word(cell: CellFailure) -> str:
 def _cell(cell: CellResult | CellFailure, report: Report, style: Style) -> Iterator[Line]:
     tone = TONES.get(cell.status, Tone.BAD)
     if isinstance(cell, CellFailure):
-        yield Line(f"{cell.cell}: {_failure_word(cell)}: {cell.error}", tone=tone)
+        title = filter(None, [cell.cell, _isolated(cell), _failure_word(cell), cell.error])
+        yield Line(": ".join(title), tone=tone)
         return
-    title = filter(None, [cell.cell, _standing(cell, report), _summary(cell, report)])
+    title = filter(None, [cell.cell, _isolated(cell), _standing(cell, report), _summary(cell, report)])
     yield Line(": ".join(title), tone=tone)
     yield from _tables(cell, report, style)
     yield from _in_step(cell, style)
     if facts.stage(report) is Stage.PLANNED or not facts.compares(report):
         yield from _plans(cell, report, style)
+
+
+def _isolated(cell: CellResult | CellFailure) -> str:
+    """Return that no request reaches the cell, and what brings it back."""
+    back = f"cellsync cells restore {cell.cell} brings it back"
+    return f"isolated since {cell.isolated} UTC ({back})" if cell.isolated else ""
 
 
 def _standing(cell: CellResult, report: Report) -> str:

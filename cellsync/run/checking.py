@@ -162,12 +162,14 @@ def _decide(
         report = write(_as(request, decision), prepared)
         written.append(report)
         ids = {row.name: row.id for row in above if row.live}
-        decided.update(
-            {name: _came_of(decided[name], _failure(report), ids.get(name), now) for name in names}
-        )
+        for name in names:
+            decided[name] = _came_of(decided[name], report, ids.get(name), now)
+            seen = f" (run {report.run.id}); {registering.sees(request.topology.parent)}"
+            if decided[name].decision is decision:
+                decided[name] = replace(decided[name], said=decided[name].said + seen)
     streaks_now = [each.streak for each in decided.values()]
     unsaved = "" if isolation.rehearse else _save(request, schema, streaks_now)
-    cells = tuple(_with(cell, decided.get(cell.cell)) for cell in found)
+    cells = tuple(_with(cell, decided.get(cell.cell), rehearsed=isolation.rehearse) for cell in found)
     return Check(cells=cells, written=tuple(written), error=unsaved)
 
 
@@ -217,14 +219,16 @@ def _prepare(
 
 def _as(request: Request, decision: Decision) -> Request:
     """Return the request under the name by which its run is journaled."""
-    verb = "cells isolate" if decision is Decision.ISOLATED else "cells restore"
-    number = "i" if decision is Decision.ISOLATED else "r"
-    run = replace(request.run, id=f"{request.run.id}{number}", verb=verb, reason="cells check")
+    verb = "isolate" if decision is Decision.ISOLATED else "restore"
+    run = replace(
+        request.run, id=f"{request.run.id}-{verb}", verb=f"cells {verb}", reason="decided by cells check"
+    )
     return replace(request, run=run)
 
 
-def _came_of(decided: _Decided, failure: str, row: int | None, now: datetime) -> _Decided:
+def _came_of(decided: _Decided, report: Report, row: int | None, now: datetime) -> _Decided:
     """Return a decision and its streak after the writing."""
+    failure = _failure(report)
     if failure:
         count = decided.said.rpartition(":")[0]
         return _Decided(decided.streak, Decision.REFUSED, f"{count}: not {decided.decision.value}: {failure}")
@@ -244,9 +248,11 @@ def _failure(report: Report) -> str:
     return "; ".join(said)
 
 
-def _with(cell: CheckedCell, decided: _Decided | None) -> CheckedCell:
+def _with(cell: CheckedCell, decided: _Decided | None, *, rehearsed: bool) -> CheckedCell:
     if decided is None:
         return cell
+    if rehearsed:
+        return replace(cell, decision=decided.decision, said=decided.said and f"{decided.said} (dry run)")
     isolated = {Decision.ISOLATED: True, Decision.RESTORED: False}.get(decided.decision, cell.isolated)
     return replace(cell, decision=decided.decision, said=decided.said, isolated=isolated)
 

@@ -14,6 +14,7 @@ from cellsync.errors import ConfigurationError, Problem, ReadFailed
 from cellsync.model import (
     Cell,
     CellFailure,
+    CellRow,
     DatabaseIdentity,
     Health,
     LookUp,
@@ -25,6 +26,7 @@ from cellsync.model import (
     Value,
     shown,
 )
+from cellsync.model.registry import TABLE as REGISTER
 from cellsync.run.request import Request, each_cell, executor
 
 VERSION_TABLES = ("migrate_version", "alembic_version")
@@ -40,6 +42,8 @@ class Look:
     versions: Mapping[str, SchemaVersion]
     owns: Mapping[LookUp, Union[frozenset[str], str]]
     """For each look-up the values that the cell has, or why it could not be asked."""
+    register: tuple[CellRow, ...] = ()
+    """The parent's register of cells; empty where it has none, and in children."""
 
     @property
     def version(self) -> Value:
@@ -107,13 +111,15 @@ def _look(state: State, cell: Cell) -> Look:
     wanted = _version_tables(state.request.ruleset.packs)
     lookups = {rule.route.else_where_exists for rule in rules if rule.route and rule.route.else_where_exists}
     owned = set() if parent else {look_up.table for look_up in lookups}
-    tables = database.tables({*names, *wanted, *owned})
+    register = {REGISTER} if parent else set()
+    tables = database.tables({*names, *wanted, *owned, *register})
     return Look(
         identity=database.identity(),
         health=database.health(),
         tables=tables,
         versions={table: database.version(table) for table in wanted if table in tables},
         owns={} if parent else {look_up: _owned(database, look_up) for look_up in lookups},
+        register=db.register(database) if parent and db.has_register(tables) else (),
     )
 
 

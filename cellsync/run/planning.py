@@ -52,10 +52,21 @@ def planned(state: State, pairs: Mapping[str, Paired], found: Mapping[str, Found
             continue
         cells.append(result)
         edges += of_cell
+    cells = [_marked(state, cell) for cell in cells]
     remaining = any(_counts(table) for cell in cells if isinstance(cell, CellResult) for table in cell.tables)
     notes = accepting.notes(state.request.topology.accepted, state.request.ruleset)
     made = replace(report(state.request, cells, remaining=remaining), notes=notes)
     return Prepared(report=made, edges=tuple(edges))
+
+
+def _marked(state: State, cell: CellResult | CellFailure) -> CellResult | CellFailure:
+    """Say of a child that it is isolated: it is compared and repaired all the same."""
+    look = state.looks.get(state.parent)
+    rows = look.register if look else ()
+    if not diff.is_isolated(rows, cell.cell):
+        return cell
+    last = diff.last_removed(rows, cell.cell)
+    return replace(cell, isolated=(last.deleted_at if last else None) or "an unknown time")
 
 
 def _plan_cell(state: State, child: Cell, pairs: Paired, found: Found) -> tuple[CellResult, list[Edge]]:

@@ -85,10 +85,10 @@ def create(request: Request, asked: Creation) -> Prepared:
     parent = request.topology.parent
     plans.check_name(parent.name)
     sides = _sides(asked.side, parent, child)
-    known, failures = look(request, list(sides))
+    known, failures = look(request, [cell for cell, _ in sides])
     urls = _urls(request, asked, known)
     steps = []
-    for cell, other in sides.items():
+    for cell, other in sides:
         if cell.name not in known:
             continue
         wanted = plans.Wanted(
@@ -111,7 +111,7 @@ def create(request: Request, asked: Creation) -> Prepared:
                 known=known[cell.name],
                 changes=(made,) if isinstance(made, Change) else (),
                 refusals=tuple(refusals),
-                notices=(_sees(cell),),
+                notices=(sees(cell),),
                 notes=(f"{cell.name} has the row for {other.name} already, as it is wanted",),
             )
         )
@@ -217,7 +217,7 @@ def restore(request: Request, names: Sequence[str], *, timeout: float) -> Prepar
         known=held,
         changes=tuple(changes),
         refusals=tuple(refusals),
-        notices=(_sees(parent),),
+        notices=(sees(parent),),
         notes=tuple(notes),
     )
     return _prepared(request, [step], failures)
@@ -258,11 +258,10 @@ def _child(request: Request, name: str) -> Cell:
     return found
 
 
-def _sides(side: Side, parent: Cell, child: Cell) -> dict[Cell, Cell]:
+def _sides(side: Side, parent: Cell, child: Cell) -> list[tuple[Cell, Cell]]:
     """Return the cells whose table is written, each with the cell that its row is for."""
-    both = {parent: child, child: parent}
-    wanted = {Side.PARENT: [parent], Side.CHILD: [child], Side.BOTH: [parent, child]}[side]
-    return {cell: both[cell] for cell in wanted}
+    above, below = (parent, child), (child, parent)
+    return {Side.PARENT: [above], Side.CHILD: [below], Side.BOTH: [above, below]}[side]
 
 
 def _urls(request: Request, asked: Creation, known: Mapping[str, Known]) -> dict[str, Broker]:
@@ -364,7 +363,7 @@ def _still_dead(request: Request, name: str, url: str, timeout: float) -> list[R
 def _removal(request: Request, known: Known, rows: Sequence[CellRow], refusals: Sequence[Refusal]) -> _Step:
     changes = tuple(map(plans.remove, rows))
     stopped = (*refusals, *(_by_file(known.cell) if rows else ()))
-    return _Step(known=known, changes=changes, refusals=stopped, notices=(_sees(known.cell),))
+    return _Step(known=known, changes=changes, refusals=stopped, notices=(sees(known.cell),))
 
 
 def _back(request: Request, held: Known, name: str) -> tuple[Change, str]:
@@ -405,7 +404,8 @@ def interval(nova: NovaConf | None) -> int:
     return nova.check_interval if nova else NovaConf(file="").check_interval
 
 
-def _sees(cell: Cell) -> str:
+def sees(cell: Cell) -> str:
+    """Return when a cell takes notice of its table."""
     return f"nova-cells of {cell.name} sees it within {interval(cell.nova)} s (db_check_interval)"
 
 
@@ -459,7 +459,7 @@ def _edge(request: Request, step: _Step, *, stop: bool) -> Edge:
             database=known.identity,
             changes=() if refusals or stop else step.changes,
             refusals=refusals,
-            notices=step.notices if step.changes else (),
+            notices=step.notices if step.changes and not (refusals or stop) else (),
         ),
         targets={plans.RULE: plans.target(**names)},
     )

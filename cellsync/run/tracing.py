@@ -231,10 +231,10 @@ def _row(where: Side, other: Side) -> Judgement:
     wrong = list(_wrong(row, where, other, len(rows)))
     shown = f"{cell} reaches {name} at {masked(row.transport_url.reveal())} (row {row.id} of cells)"
     if wrong:
-        advice = (
-            f"cellsync cells delete {row.id if where.cell.role is Role.PARENT else other.cell.name}, then "
-        )
-        return _broken(f"{shown}: {'; '.join(wrong)}", f"{advice}cellsync cells create; or mend the row")
+        above = where.cell.role is Role.PARENT
+        asked = f"{name if above else cell} --side {'parent' if above else 'child'}"
+        advice = f"cellsync cells delete {asked}, then cellsync cells create {asked}"
+        return _broken(f"{shown}: {'; '.join(wrong)}", advice)
     return _ok(shown)
 
 
@@ -297,15 +297,14 @@ def _child_broker(found: Evidence) -> Judgement:
     probes = found.used.get(str(broker), ())
     dead = _dead(probes)
     if dead:
-        advice = (
-            f"cellsync cells isolate {name} now: until then the parent hangs with it; then mend the broker"
+        if _url(found.parent, found.child) is None:
+            return _broken(dead, "mend the broker; the parent does not send to it now")
+        return _broken(
+            dead, f"cellsync cells isolate {name} now, for the parent hangs with it; then mend the broker"
         )
-        return _broken(dead, advice)
     silent = _consumers(probes, None)
     if silent:
-        return _broken(
-            silent, f"restart nova-cells of {name}: its broker works, and nobody takes messages from it"
-        )
+        return _broken(silent, f"restart nova-cells of {name}: its broker works, and nobody listens there")
     down = "; ".join(f"{each.host}: {each.error}" for each in probes if each.status is not HostStatus.OK)
     sound = ", ".join(f"{each.host} answers in {_ms(each.latency)}" for each in probes if not each.error)
     taken = _depth(probes)
