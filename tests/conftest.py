@@ -1,12 +1,14 @@
-"""Fixtures: private MariaDB servers on the loopback address, and fresh databases in them.
+"""Fixtures: private MariaDB servers and RabbitMQ nodes on the loopback address, and fresh databases.
 
 ``server``            one server for the whole session
 ``servers``           three: {"parent": ..., "c1": ..., "c2": ...}; the parent is ``server``
 ``server_with``       a server with options of its own, kept for the session: server_with("--x=y")
 ``throwaway_server``  a server of the test's own, which it may stop, kill and start again
 ``database``          a fresh schema, dropped after the test: its URL as text
+``rabbit``            a RabbitMQ node for the whole session, which nobody disturbs
+``other_rabbit``      another one, which a test may kill, stop or block; the next test finds it sound
 
-Nothing starts before a test asks for it. Without MariaDB they fail; no test is skipped.
+Nothing starts before a test asks for it. Without MariaDB or RabbitMQ they fail; no test is skipped.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from edges import as_if_large
 from hypothesis import settings
 from pytest_mysql.executor import MySQLExecutor
 from pytest_mysql.factories import mysql_proc
+from rabbitmq import RabbitMQ
 from servers import AnyServer, DatabaseFactory, PrivateServer, Server
 from servers import database as make_database
 
@@ -107,6 +110,29 @@ def throwaway_server(tmp_path: Path) -> Iterator[PrivateServer]:
     """Give a server of the test's own: ``.process.kill()``, ``.stop()``, ``.start()``."""
     with PrivateServer(tmp_path / "server") as server:
         yield server
+
+
+VHOSTS = ("parent", "c1", "c2")
+
+
+@pytest.fixture(scope="session")
+def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
+    """Give a broker with virtual hosts for three cells."""
+    with RabbitMQ(tmp_path_factory.mktemp("rabbit") / "node", vhosts=VHOSTS) as node:
+        yield node
+
+
+@pytest.fixture(scope="session")
+def _other_rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
+    with RabbitMQ(tmp_path_factory.mktemp("rabbit") / "other", vhosts=VHOSTS) as node:
+        yield node
+
+
+@pytest.fixture
+def other_rabbit(_other_rabbit: RabbitMQ) -> Iterator[RabbitMQ]:
+    """Give a broker that a test may disturb."""
+    yield _other_rabbit
+    _other_rabbit.recover()
 
 
 _numbers = itertools.count(1)

@@ -36,6 +36,7 @@ class RabbitMQ:
         self._vhosts = tuple(vhosts)
         self._node = f"cellsync-{secrets.token_hex(4)}@localhost"
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._blocked = False
 
     @property
     def address(self) -> str:
@@ -81,9 +82,34 @@ class RabbitMQ:
         os.killpg(self.node.pid, number)
 
     def kill(self) -> None:
-        """Kill the node as a crash would."""
+        """Kill the node as a crash would, and wait until nobody listens."""
         self.signal(signal.SIGKILL)
         self.node.wait()
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=5).close()
+            except ConnectionRefusedError:
+                return
+            except OSError:
+                pass
+            time.sleep(0.02)
+
+    def block(self) -> None:
+        """Raise the alarm of its memory."""
+        self._blocked = True
+        self.control("set_vm_memory_high_watermark", "0")
+
+    def recover(self) -> None:
+        """Make the node sound again, whatever befell it."""
+        if self.node.poll() is not None:
+            self.stop()
+            self._blocked = False
+            self.start()
+            return
+        self.signal(signal.SIGCONT)
+        if self._blocked:
+            self.control("set_vm_memory_high_watermark", "0.6")
+            self._blocked = False
 
     def control(self, *arguments: str) -> None:
         """Run rabbitmqctl, which takes a second or two."""

@@ -17,7 +17,7 @@ locks      two names for one database, and one writer at a time
 from cellsync.db.connect import Timeouts
 from cellsync.db.database import Database, connect
 from cellsync.db.locks import NamedLock, same_database
-from cellsync.db.register import has_register, instances_in, register
+from cellsync.db.register import has_register, instances_in, register, whole_register
 
 __all__ = [
     "Database",
@@ -28,4 +28,5 @@ __all__ = [
     "instances_in",
     "register",
     "same_database",
+    "whole_register",
 ]

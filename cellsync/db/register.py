@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 from cellsync.db.database import Database
 from cellsync.errors import ReadFailed, Unsupported
@@ -28,26 +30,43 @@ def has_register(tables: Mapping[str, Table]) -> bool:
 
 
 def register(database: Database) -> tuple[CellRow, ...]:
-    """Return all rows of ``cells``, soft-deleted ones too, by id. At most three queries.
+    """Return all rows of ``cells``, soft-deleted ones too, by id, without what ``whole`` holds. Two queries.
 
     Raises Unsupported where there is no such table, or one of Grizzly, and ReadFailed.
     """
-    tables = dict(database.tables([TABLE]))
-    name = database.cell.name
-    if TABLE not in tables:
+    if not database.makes_schemas:
+        raise Unsupported(f"{database.cell.name} has no table {TABLE}: Nova does not live in SQLite")
+    # Not ``tables``: what else a schema has (keys, cascades of others) takes a server much longer to say.
+    found = database.query(
+        "SELECT LOWER(COLUMN_NAME) FROM information_schema.COLUMNS "
+        "WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = :name",
+        name=TABLE,
+    )
+    _check(database.cell.name, {str(name) for (name,) in found})
+    rows = database.query(f"SELECT {', '.join(_COLUMNS)} FROM {TABLE} ORDER BY id")
+    return tuple(_row(dict(zip(_COLUMNS, row, strict=True))) for row in rows)
+
+
+def whole_register(database: Database) -> tuple[CellRow, ...]:
+    """Return all rows of ``cells`` with every column. Raises as ``register`` does."""
+    rows = register(database)
+    ids = [(row.id,) for row in rows]
+    held = database.read_back(TABLE, ("id",), ids) if ids else {}
+    lower = {each: {name.lower(): value for name, value in whole.items()} for each, whole in held.items()}
+    return tuple(replace(row, whole=lower[row.id,]) for row in rows if (row.id,) in lower)
+
+
+def _check(name: str, columns: set[str]) -> None:
+    if not columns:
         raise Unsupported(f"{name} has no table {TABLE}: is this the database of a nova with cells?")
-    if tables[TABLE].column("rpc_host") and not tables[TABLE].column("transport_url"):
+    if "rpc_host" in columns and "transport_url" not in columns:
         raise Unsupported(
             f"{name} has the table {TABLE} of Grizzly (rpc_host and its neighbours instead of "
             f"transport_url); cellsync knows the one of Havana and later"
         )
-    if not has_register(tables):
-        missing = ", ".join(column for column in _COLUMNS if not tables[TABLE].column(column))
-        raise Unsupported(f"{name} has a table {TABLE} that is not Nova's: it lacks {missing}")
-    ids = [tuple(row) for row in database.query(f"SELECT id FROM {TABLE} ORDER BY id")]
-    rows = database.read_back(TABLE, ("id",), ids) if ids else {}
-    found = [rows[each] for each in ids if each in rows]
-    return tuple(_row({name.lower(): value for name, value in whole.items()}) for whole in found)
+    missing = [column for column in _COLUMNS if column not in columns]
+    if missing:
+        raise Unsupported(f"{name} has a table {TABLE} that is not Nova's: it lacks {', '.join(missing)}")
 
 
 def instances_in(database: Database, path: str) -> int:
@@ -60,7 +79,7 @@ def instances_in(database: Database, path: str) -> int:
     return int(database.query(sql, path=path, below=below)[0][0])
 
 
-def _row(whole: dict[str, Value]) -> CellRow:
+def _row(whole: Mapping[str, Any]) -> CellRow:
     return CellRow(
         id=_number(whole["id"]),
         name=str(whole["name"] or ""),
@@ -70,7 +89,6 @@ def _row(whole: dict[str, Value]) -> CellRow:
         weight_scale=_float(whole["weight_scale"]),
         deleted=None if whole["deleted"] is None else _number(whole["deleted"]),
         deleted_at=None if whole["deleted_at"] is None else str(whole["deleted_at"]),
-        whole=whole,
     )
 
 

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from cellsync.model import Broker, Cell, CellRow, Listed, Registered, Role, Topology, masked
+from cellsync.model import (
+    Broker,
+    BrokerHost,
+    Cell,
+    CellRow,
+    Listed,
+    Registered,
+    Role,
+    Secret,
+    Topology,
+    masked,
+)
 
 Tables = Mapping[str, Sequence[CellRow] | str]
 """Cell -> the rows of its table, or why they could not be read."""
@@ -75,12 +86,18 @@ def brokers(topology: Topology, tables: Tables) -> dict[str, Broker]:
 def foreign(url: Broker, other: Broker) -> tuple[str, ...]:
     """Return the addresses of another cell's broker that a URL leads to.
 
-    Two virtual hosts of one broker are two brokers. Where only some of the hosts are the other's,
-    their virtual host is no excuse: ``nova-manage cell create`` puts its own broker before the one
-    it is told, when [DEFAULT] transport_url is set.
+    Two virtual hosts of one broker are two brokers. But ``nova-manage cell create`` puts its own
+    broker before the one that it is told, when [DEFAULT] transport_url is set, under the virtual host
+    of the other: then those hosts have the login of the one, and the rest that of the other.
     """
-    shared = tuple(address for address in url.addresses if address in other.addresses)
-    return shared if url.vhost == other.vhost or len(shared) < len(url.addresses) else ()
+    shared = [host for host in url.hosts if url.address(host) in other.addresses]
+    own, rest = {_login(host) for host in shared}, {_login(host) for host in url.hosts if host not in shared}
+    prepended = rest and not own & rest and own <= {_login(host) for host in other.hosts}
+    return tuple(map(url.address, shared)) if url.vhost == other.vhost or prepended else ()
+
+
+def _login(host: BrokerHost) -> tuple[str | None, Secret | None]:
+    return host.username, host.password
 
 
 def _note(found: dict[str, Broker], cell: Cell, rows: Sequence[CellRow]) -> None:

@@ -119,7 +119,9 @@ def _look(state: State, cell: Cell) -> Look:
         tables=tables,
         versions={table: database.version(table) for table in wanted if table in tables},
         owns={} if parent else {look_up: _owned(database, look_up) for look_up in lookups},
-        register=db.register(database) if parent and db.has_register(tables) else (),
+        register=db.register(database)
+        if parent and database.makes_schemas and db.has_register(tables)
+        else (),
     )
 
 

@@ -235,7 +235,7 @@ def look(request: Request, cells: Sequence[Cell]) -> tuple[dict[str, Known], dic
                 cell=cell,
                 identity=database.identity(),
                 health=database.health(),
-                rows=db.register(database),
+                rows=db.whole_register(database),
                 instances={},
             )
 
