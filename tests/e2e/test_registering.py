@@ -291,22 +291,30 @@ def test_delete_of_a_child_that_is_gone_does_the_parents_side(known: Deployment)
 
 MISTAKES: dict[str, tuple[str, str, str]] = {
     "a name that differs by case": (
-        "parent", "UPDATE cells SET name = 'C1' WHERE id = 1", "C1 is not a child in cellsync.yaml; c1 is",
+        "parent",
+        "UPDATE cells SET name = 'C1' WHERE id = 1",
+        "C1 is not a child in cellsync.yaml; c1 is",
     ),
     "a name that nobody has": (
-        "parent", "UPDATE cells SET name = 'old' WHERE name = 'c1'", "old is not a child in cellsync.yaml",
+        "parent",
+        "UPDATE cells SET name = 'old' WHERE name = 'c1'",
+        "old is not a child in cellsync.yaml",
     ),
     "no row in the parent": ("parent", "DELETE FROM cells WHERE name = 'c1'", "parent has no row for c1"),
     "no row in the child": ("c1", "DELETE FROM cells", "c1 has no row for parent"),
     "the parent by another name": (
-        "c1", "UPDATE cells SET name = 'api'", "api is not the name of the parent in cellsync.yaml",
+        "c1",
+        "UPDATE cells SET name = 'api'",
+        "api is not the name of the parent in cellsync.yaml",
     ),
     "another broker": (
-        "parent", "UPDATE cells SET transport_url = 'rabbit://g:hunter2@h9:1/c1' WHERE name = 'c1'",
+        "parent",
+        "UPDATE cells SET transport_url = 'rabbit://g:hunter2@h9:1/c1' WHERE name = 'c1'",
         "cellsync.yaml says that the broker of c1 is rabbit://guest:***@127.0.0.1:1/c1",
     ),
     "the parent's own broker": (
-        "parent", f"UPDATE cells SET transport_url = '{PARENT_URL}' WHERE name = 'c2'",
+        "parent",
+        f"UPDATE cells SET transport_url = '{PARENT_URL}' WHERE name = 'c2'",
         "leads to the broker of parent itself: 127.0.0.1:1",
     ),
     "the parent's broker before the child's": (
@@ -315,20 +323,26 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
         "leads to the broker of parent itself: 127.0.0.1:1",
     ),
     "the child's broker in the child": (
-        "c1", f"UPDATE cells SET transport_url = '{C1_URL}'", "leads to the broker of c1 itself",
+        "c1",
+        f"UPDATE cells SET transport_url = '{C1_URL}'",
+        "leads to the broker of c1 itself",
     ),
     "a password that was not encoded": (
-        "parent", "UPDATE cells SET transport_url = 'rabbit://cu:hunter2/1%@h:1/v' WHERE name = 'c1'",
+        "parent",
+        "UPDATE cells SET transport_url = 'rabbit://cu:hunter2/1%@h:1/v' WHERE name = 'c1'",
         "transport_url the broker URL has an @ behind its hosts",
     ),
     "a child marked as a parent": (
-        "parent", "UPDATE cells SET is_parent = 1 WHERE id = 1", "it is marked as a parent of the parent",
+        "parent",
+        "UPDATE cells SET is_parent = 1 WHERE id = 1",
+        "it is marked as a parent of the parent",
     ),
     "a row that Nova does not see": (
-        "parent", "INSERT INTO cells (name, is_parent, transport_url) VALUES ('c1', 0, 'x://h/c1')",
+        "parent",
+        "INSERT INTO cells (name, is_parent, transport_url) VALUES ('c1', 0, 'x://h/c1')",
         "deleted is NULL: Nova does not see the row",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
