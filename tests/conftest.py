@@ -116,15 +116,15 @@ VHOSTS = ("parent", "c1", "c2")
 
 
 @pytest.fixture(scope="session")
-def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
+def rabbit() -> Iterator[RabbitMQ]:
     """Give a broker with virtual hosts for three cells."""
-    with RabbitMQ(tmp_path_factory.mktemp("rabbit") / "node", vhosts=VHOSTS) as node:
+    with RabbitMQ(vhosts=VHOSTS) as node:
         yield node
 
 
 @pytest.fixture(scope="session")
-def _other_rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
-    with RabbitMQ(tmp_path_factory.mktemp("rabbit") / "other", vhosts=VHOSTS) as node:
+def _other_rabbit() -> Iterator[RabbitMQ]:
+    with RabbitMQ(vhosts=VHOSTS) as node:
         yield node
 
 

@@ -10,8 +10,9 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
@@ -29,9 +30,10 @@ _ALL = {"configure": ".*", "write": ".*", "read": ".*"}
 class RabbitMQ:
     """A node with the user "nova" and these virtual hosts; start it with ``with``."""
 
-    def __init__(self, folder: Path, *, vhosts: Mapping[str, str] | tuple[str, ...] = ("c1", "c2")) -> None:
+    def __init__(self, *, vhosts: Sequence[str] = ("c1", "c2")) -> None:
         """``vhosts`` are those that nova may use; it never may use "forbidden", which is there too."""
-        self.folder = folder
+        # Not pytest's: its folders are their owner's alone, and each session that starts sees to that.
+        self.folder = Path(tempfile.mkdtemp(prefix="cellsync-rabbitmq-"))
         self.port, self._distribution, self._epmd_port = _free_ports(3)
         self._vhosts = tuple(vhosts)
         self._node = f"cellsync-{secrets.token_hex(4)}@localhost"
@@ -53,6 +55,7 @@ class RabbitMQ:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        shutil.rmtree(self.folder)
 
     def start(self) -> None:
         """Start the node and wait until it lets people in; what it was left with is there again."""
@@ -121,7 +124,6 @@ class RabbitMQ:
         permissions = [{"user": "nova", "vhost": name, **_ALL} for name in self._vhosts]
         users = [{"name": "nova", "password": PASSWORD, "tags": ""}]
         definitions = {"users": users, "vhosts": vhosts, "permissions": permissions}
-        self.folder.mkdir(parents=True, exist_ok=True)
         self.folder.joinpath("definitions.json").write_text(json.dumps(definitions))
         self.folder.joinpath("rabbitmq.conf").write_text(
             f"listeners.tcp.1 = {self.address}\n"
@@ -131,9 +133,6 @@ class RabbitMQ:
         self.folder.joinpath("plugins").write_text("[].\n")
         owner = self._as_user().get("user")
         if owner is not None:
-            # The folders that pytest makes are their owner's alone.
-            for parent in [folder for folder in self.folder.parents if folder.owner() == "root"][:-2]:
-                parent.chmod(parent.stat().st_mode | 0o011)
             for path in (self.folder, *self.folder.iterdir()):
                 shutil.chown(path, user=owner)
 

@@ -197,7 +197,7 @@ def test_a_key_of_accept_that_is_a_url_is_not_shown(tmp_path: Path) -> None:
     assert "hunter2" not in problems(tmp_path, text)
 
 
-KEYS = ["name", "database", "broker", "nova_conf", "defaults_file", "cell", "rule", "key", "why"]
+KEYS = ["name", "database", "broker", "nova_conf", "defaults_file", "cell", "rule", "key", "why", "databases"]
 TOP = ["parent", "children", "rules", "settle", "accept", "until"]
 TEXTS = [
     "${A}",
@@ -421,6 +421,34 @@ def test_what_stands_beside_nova_conf_wins(tmp_path: Path) -> None:
     (tmp_path / "nova.conf").write_text(NOVA_CONF)
     cell = parent(tmp_path, '{name: a, nova_conf: nova.conf, database: "mysql://u@h/x", broker: null}')
     assert (cell.database.shown, cell.broker) == ("mysql+pymysql://u@h/x", None)
+
+
+def test_nova_conf_says_how_its_cell_is_registered(tmp_path: Path) -> None:
+    """Its own name, the file that stands for the table, how soon a change is seen; else Nova's defaults."""
+    (tmp_path / "nova.conf").write_text(
+        f"{NOVA_CONF}\n[cells]\nname = c-one\ncells_config = /etc/c.json\ndb_check_interval = 7\n"
+    )
+    nova = parent(tmp_path, "{name: a, nova_conf: nova.conf}").nova
+    assert nova is not None
+    assert (nova.cell_name, nova.cells_config, nova.check_interval) == ("c-one", "/etc/c.json", 7)
+    (tmp_path / "nova.conf").write_text(NOVA_CONF)
+    nova = parent(tmp_path, "{name: a, nova_conf: nova.conf}").nova
+    assert nova is not None
+    assert (nova.cell_name, nova.cells_config, nova.check_interval) == (None, None, 60)
+    assert parent(tmp_path, '{name: a, database: "mysql://h/n"}').nova is None
+
+
+def test_other_services_are_reached_by_name(tmp_path: Path) -> None:
+    """Databases as any other, passwords encoded and starred; addresses without a user."""
+    cell = parent(
+        tmp_path,
+        '{name: a, database: "mysql://h/n", databases: {cinder: "mysql://u:${PW}@h/cinder"}, '
+        'endpoints: {keystone: "http://h:5000/v3", glance: "https://[::1]:9292"}}',
+        {"PW": "p@/:%"},
+    )
+    assert cell.databases["cinder"].shown == "mysql+pymysql://u:***@h/cinder"
+    assert "p%40%2F%3A%25" in cell.databases["cinder"].url.reveal()
+    assert cell.endpoints == {"keystone": "http://h:5000/v3", "glance": "https://[::1]:9292"}
 
 
 def test_the_legacy_option_of_nova_conf_is_read(tmp_path: Path) -> None:

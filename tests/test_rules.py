@@ -22,10 +22,12 @@ from cellsync.model import (
     Comparison,
     Direction,
     Gate,
+    Heartbeats,
     Limit,
     Limits,
     LookUp,
     Notice,
+    Role,
     Rule,
     RuleSet,
     Saying,
@@ -167,6 +169,18 @@ def test_every_key_reaches_the_rule(write: Write) -> None:
         why: Because.
         requires: {equal_versions: migrate_version, parent_version: "version == 'abc'"}
         features: {f: Something is lost.}
+        services:
+          - database: cinder
+            table: s
+            name: binary
+            host: host
+            beat: [seen, updated_at]
+            where: deleted = 0
+            stale: 2m
+            parent: {api: Nothing works.}
+            child: {"agent-*": No net.}
+            optional: ["agent-*"]
+          - {table: t, name: n, host: h, beat: [b]}
         rules:
           - {table: a, key: [name]}
           - id: r
@@ -233,6 +247,20 @@ def test_every_key_reaches_the_rule(write: Write) -> None:
     assert rule.route.else_where_exists == LookUp(table="s", column="h", where="x")
     pack = ruleset.packs[0]
     assert (pack.name, pack.why, pack.requires.equal_versions) == ("all", "Because.", "migrate_version")
+    assert pack.services == (
+        Heartbeats(
+            database="cinder",
+            table="s",
+            name="binary",
+            host="host",
+            beat=("seen", "updated_at"),
+            where="deleted = 0",
+            stale=timedelta(minutes=2),
+            needed={Role.PARENT: {"api": "Nothing works."}, Role.CHILD: {"agent-*": "No net."}},
+            optional=frozenset({"agent-*"}),
+        ),
+        Heartbeats(table="t", name="n", host="h", beat=("b",), needed={Role.PARENT: {}, Role.CHILD: {}}),
+    )
     feature = ruleset.feature("f")
     assert feature is not None
     assert feature.lost == "Something is lost."

@@ -71,7 +71,7 @@ def _in_userinfo(match: re.Match[str], path: yamlfile.Path) -> bool:
     URL has one such part for each host; commas divide them.
     """
     rest = _REFERENCE.sub("", match.string[match.end() :])
-    key = path[-1] if path else None
+    key = "database" if "databases" in path else path[-1] if path else None
     if key == "broker":
         rest = rest.partition(",")[0]
     return key in ("database", "broker") and "://" in match.string[: match.start()] and "@" in rest

@@ -35,7 +35,7 @@ def topology_of(common: Common) -> Topology:
 
     topology = cells.load(common.config or "cellsync.yaml", environ=os.environ)
     for cell in (topology.parent, *topology.children):
-        for endpoint in (cell.database, cell.broker):
+        for endpoint in (cell.database, cell.broker, *cell.databases.values()):
             if endpoint is not None:
                 common.endpoints.append(endpoint)
     return topology

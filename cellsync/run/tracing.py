@@ -129,24 +129,23 @@ def _services(side: Side, role: Role) -> Judgement:
         return _unknown(f"the database of {side.cell.name} does not answer")
     if not side.beats:
         return _unknown("the rules in use name no services (the pack nova-cells-v1 does)")
+    unread = [beats for _, beats in side.beats if isinstance(beats, str)]
+    if unread:
+        return _unknown("; ".join(unread))
     broken: list[tuple[str, str]] = []
     warned: list[tuple[str, str]] = []
     alive: list[str] = []
     for source, beats in side.beats:
         for service, lost in source.needed[role].items():
-            if isinstance(beats, str):
-                wrong: str | None = beats
-                sound = ""
-            else:
-                wrong, sound = _life(service, beats, source)
+            assert not isinstance(beats, str)
+            wrong, sound = _life(service, beats, source)
             if wrong is None:
                 alive.append(sound)
                 continue
             place = warned if service in source.optional or sound else broken
             place.append((wrong, "" if sound else lost))
     if broken:
-        advice = f"start it: without it {broken[0][1]}" if broken[0][1] else "look at the table"
-        return _broken("; ".join(wrong for wrong, _ in broken), advice)
+        return _broken("; ".join(wrong for wrong, _ in broken), f"start it: without it {broken[0][1]}")
     if warned:
         said = "; ".join(wrong for wrong, _ in warned)
         lost = next((lost for _, lost in warned if lost), "")

@@ -372,7 +372,8 @@ def test_cinder_and_neutron_are_looked_at_where_they_are_known(
     cinder, neutron = database(), database()
     sql(
         cinder,
-        "CREATE TABLE services (host text, `binary` text, updated_at datetime, created_at datetime, deleted int)",
+        "CREATE TABLE services (host text, `binary` text, updated_at datetime, created_at datetime, "
+        "deleted int)",
     )
     sql(neutron, "CREATE TABLE agents (host text, `binary` text, heartbeat_timestamp datetime)")
     sql(cinder, "INSERT INTO services VALUES ('ctl', 'cinder-scheduler', UTC_TIMESTAMP(), NULL, 0)")
@@ -389,6 +390,14 @@ def test_cinder_and_neutron_are_looked_at_where_they_are_known(
     sound = path.trace()
     assert hops(sound)["child-services"] == "ok"
     assert "neutron-* on h" in sound.out
+
+
+def test_heartbeats_that_cannot_be_read_are_unknown(path: Path) -> None:
+    """A table that is not there is no service that died, and no sound one."""
+    path.configure(c2={"databases": {"cinder": path.cells.urls["c1"], "neutron": path.cells.urls["c1"]}})
+    found = {hop["hop"]: hop for hop in path.trace().report["hops"]}
+    assert (found["child-services"]["status"], path.trace().code) == ("unknown", 4)
+    assert "has no table agents" in found["child-services"]["evidence"]
 
 
 def test_a_child_that_is_not_there_is_a_mistake(path: Path) -> None:
