@@ -14,6 +14,8 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 from sqlalchemy import schema
 
+from cellsync.errors import JournalUnavailable, TransactionLost, WriteFailed
+
 SCHEMA = "cellsync"
 
 _NAME = sa.String(255)
@@ -102,8 +104,16 @@ def sql() -> str:
 
 
 def make(session: Session) -> None:
-    """Make the table where it is not there yet. Not inside a transaction: making a table commits."""
-    session.execute(schema.CreateTable(_STREAKS, if_not_exists=True))
+    """Make the table where it is not there yet. Not inside a transaction: making a table commits.
+
+    Raises JournalUnavailable, with what an administrator must run, when that is not allowed.
+    """
+    try:
+        session.execute(schema.CreateTable(_STREAKS, if_not_exists=True))
+    except TransactionLost:
+        raise
+    except WriteFailed as error:
+        raise JournalUnavailable(f"{error}. An administrator can make the table:\n{sql()}") from None
 
 
 def load(session: Session, *, database: str) -> dict[str, Streak]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +16,9 @@ from cellsync.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from cellsync.model import Broker
+    from cellsync.run import Prepared, Request
+
+Plans = Callable[..., "Prepared"]
 
 TIMEOUT = 3.0
 PASSWORD = "CELLSYNC_BROKER_PASSWORD"
@@ -36,19 +40,6 @@ _TIMEOUT = click.option(
 _MOST = click.option(
     "--max-isolated", metavar="N|P%", help="Children isolated at once. [the larger of 1 and 25%]"
 )
-
-
-def _writing(function: Any) -> Any:
-    """Add what the commands share that write."""
-    for option in (
-        output_options("text", "json"),
-        click.option("--reason", default="", metavar="TEXT", help="Kept in the journal."),
-        click.option("--waive", "waived", multiple=True, metavar="CODE", help="Lift one guard."),
-        click.option("--dry-run", is_flag=True, help="Show what would be written, and write nothing."),
-        click.option("--yes", is_flag=True, help="Do not ask."),
-    ):
-        function = option(function)
-    return function
 
 
 @cellsync.group("cells")
@@ -79,7 +70,52 @@ def cells_list(common: Common, *, format_: str, output: str | None) -> ExitCode:
     return code
 
 
-@command(cells_group, "create")
+def _writes(verb: str) -> Callable[[Plans], click.Command]:
+    """Register a command that writes: from a function that plans what it is asked.
+
+    The function gets the request and the command's own parameters; what all of them share (asking,
+    a dry run, waivers, the output) is added here.
+    """
+
+    def register(plans: Plans) -> click.Command:
+        def carry(
+            common: Common,
+            *,
+            yes: bool,
+            dry_run: bool,
+            waived: tuple[str, ...],
+            reason: str,
+            format_: str,
+            output: str | None,
+            **own: Any,
+        ) -> ExitCode:
+            need_consent(yes or dry_run)
+            check_place(output)
+            request = request_for(
+                common, f"cells {verb}", reason=reason, waived=waived, without_rules=True, dry_run=dry_run
+            )
+            prepared = plans(request, **own)
+            return carry_out(
+                common, request, prepared, yes=yes, dry_run=dry_run, format_=format_, output=output
+            )
+
+        carry.__doc__, carry.__name__ = plans.__doc__, plans.__name__
+        carry.__click_params__ = getattr(plans, "__click_params__", [])  # type: ignore[attr-defined]
+        shared = (
+            output_options("text", "json"),
+            click.option("--reason", default="", metavar="TEXT", help="Kept in the journal."),
+            click.option("--waive", "waived", multiple=True, metavar="CODE", help="Lift one guard."),
+            click.option("--dry-run", is_flag=True, help="Show what would be written, and write nothing."),
+            click.option("--yes", is_flag=True, help="Do not ask."),
+        )
+        for option in shared:
+            carry = option(carry)
+        return command(cells_group, verb)(carry)
+
+    return register
+
+
+@_writes("create")
 @click.argument("name", metavar="NAME")
 @click.option(
     "--cell_type",
@@ -106,23 +142,16 @@ def cells_list(common: Common, *, format_: str, output: str | None) -> ExitCode:
 @click.option("--woffset", type=float, default=0.0, show_default=True, help="Weight offset.")
 @click.option("--wscale", type=float, default=1.0, show_default=True, help="Weight scale.")
 @_SIDE
-@_writing
 def cells_create(
-    common: Common,
+    request: Request,
     *,
     name: str,
     cell_type: str,
     woffset: float,
     wscale: float,
     side: str,
-    waived: tuple[str, ...],
-    reason: str,
-    yes: bool,
-    dry_run: bool,
-    format_: str,
-    output: str | None,
     **described: Any,
-) -> ExitCode:
+) -> Prepared:
     """Register a child: the parent's row for it, and its row for the parent.
 
     NAME is the child. The options are those of `nova-manage cell create`, and describe the broker of
@@ -132,8 +161,6 @@ def cells_create(
     from cellsync.model import Side
     from cellsync.run import registering
 
-    need_consent(yes or dry_run)
-    check_place(output)
     asked = registering.Creation(
         child=name,
         side=Side(side),
@@ -142,11 +169,7 @@ def cells_create(
         weight_offset=woffset,
         weight_scale=wscale,
     )
-    request = request_for(
-        common, "cells create", reason=reason, waived=waived, without_rules=True, dry_run=dry_run
-    )
-    prepared = registering.create(request, asked)
-    return carry_out(common, request, prepared, yes=yes, dry_run=dry_run, format_=format_, output=output)
+    return registering.create(request, asked)
 
 
 def _broker(
@@ -194,89 +217,35 @@ def _hosts(text: str) -> list[tuple[str, int]]:
     return found
 
 
-@command(cells_group, "delete")
+@_writes("delete")
 @click.argument("name", metavar="NAME|ID")
 @_SIDE
-@_writing
-def cells_delete(
-    common: Common,
-    *,
-    name: str,
-    side: str,
-    waived: tuple[str, ...],
-    reason: str,
-    yes: bool,
-    dry_run: bool,
-    format_: str,
-    output: str | None,
-) -> ExitCode:
+def cells_delete(request: Request, *, name: str, side: str) -> Prepared:
     """Soft-delete a child's row in the parent, by name or id, and its own row for the parent."""
     from cellsync.model import Side
     from cellsync.run import registering
 
-    need_consent(yes or dry_run)
-    check_place(output)
-    request = request_for(
-        common, "cells delete", reason=reason, waived=waived, without_rules=True, dry_run=dry_run
-    )
-    prepared = registering.delete(request, name, Side(side))
-    return carry_out(common, request, prepared, yes=yes, dry_run=dry_run, format_=format_, output=output)
+    return registering.delete(request, name, Side(side))
 
 
-@command(cells_group, "isolate")
+@_writes("isolate")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @_MOST
-@_writing
-def cells_isolate(
-    common: Common,
-    *,
-    names: tuple[str, ...],
-    max_isolated: str | None,
-    waived: tuple[str, ...],
-    reason: str,
-    yes: bool,
-    dry_run: bool,
-    format_: str,
-    output: str | None,
-) -> ExitCode:
+def cells_isolate(request: Request, *, names: tuple[str, ...], max_isolated: str | None) -> Prepared:
     """Take a dead child out of the parent's table at once; `restore` brings the same row back."""
     from cellsync.run import registering
 
-    need_consent(yes or dry_run)
-    check_place(output)
-    request = request_for(
-        common, "cells isolate", reason=reason, waived=waived, without_rules=True, dry_run=dry_run
-    )
-    prepared = registering.isolate(request, names, most=max_isolated)
-    return carry_out(common, request, prepared, yes=yes, dry_run=dry_run, format_=format_, output=output)
+    return registering.isolate(request, names, most=max_isolated)
 
 
-@command(cells_group, "restore")
+@_writes("restore")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @_TIMEOUT
-@_writing
-def cells_restore(
-    common: Common,
-    *,
-    names: tuple[str, ...],
-    timeout: float,
-    waived: tuple[str, ...],
-    reason: str,
-    yes: bool,
-    dry_run: bool,
-    format_: str,
-    output: str | None,
-) -> ExitCode:
+def cells_restore(request: Request, *, names: tuple[str, ...], timeout: float) -> Prepared:
     """Bring the row of an isolated child back as it was, when its broker takes messages again."""
     from cellsync.run import registering
 
-    need_consent(yes or dry_run)
-    check_place(output)
-    request = request_for(
-        common, "cells restore", reason=reason, waived=waived, without_rules=True, dry_run=dry_run
-    )
-    prepared = registering.restore(request, names, timeout=timeout)
-    return carry_out(common, request, prepared, yes=yes, dry_run=dry_run, format_=format_, output=output)
+    return registering.restore(request, names, timeout=timeout)
 
 
 @command(cells_group, "check")

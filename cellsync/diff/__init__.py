@@ -18,7 +18,7 @@ from cellsync.diff.confirming import confirm, unsettled
 from cellsync.diff.following import Renames, follow
 from cellsync.diff.pairing import compared, pair
 from cellsync.diff.reader import Reader
-from cellsync.diff.register import Tables, brokers, foreign, is_isolated, last_removed, registered
+from cellsync.diff.register import Register, Tables, foreign, is_isolated, last_removed, live
 from cellsync.diff.routing import Owners, Routed, route
 from cellsync.diff.rows import compare
 from cellsync.diff.schemas import schema
@@ -28,10 +28,10 @@ __all__ = [
     "Owners",
     "Pairing",
     "Reader",
+    "Register",
     "Renames",
     "Routed",
     "Tables",
-    "brokers",
     "compare",
     "compared",
     "confirm",
@@ -39,8 +39,8 @@ __all__ = [
     "foreign",
     "is_isolated",
     "last_removed",
+    "live",
     "pair",
-    "registered",
     "route",
     "schema",
     "unsettled",

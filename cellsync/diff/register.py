@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 from cellsync.model import (
     Broker,
@@ -22,33 +24,104 @@ Tables = Mapping[str, Sequence[CellRow] | str]
 """Cell -> the rows of its table, or why they could not be read."""
 
 
-def registered(topology: Topology, tables: Tables) -> Registered:
-    """Return the live rows of all cells, each with what is wrong with it, and what is not there."""
-    parent = topology.parent
-    above = _rows(tables, parent.name)
-    known = brokers(topology, tables)
-    children = {child.name for child in topology.children}
-    rows = [
-        _listed(row, parent, known, expected=children, topology=topology, twins=above) for row in _seen(above)
-    ]
-    isolated, missing = [], []
-    for child in topology.children:
-        own = _rows(tables, child.name)
-        rows += [
-            _listed(row, child, known, expected={parent.name}, topology=topology, twins=own)
-            for row in _seen(own)
+@dataclass(frozen=True)
+class Register:
+    """The tables of cells of a topology, as far as they could be read."""
+
+    topology: Topology
+    tables: Tables
+
+    @cached_property
+    def brokers(self) -> Mapping[str, Broker]:
+        """Each cell's broker: as cellsync.yaml has it, else as its neighbour's row has it.
+
+        A child's is in the parent's row (in the last one, where it is isolated), the parent's in the rows
+        of its children.
+        """
+        parent = self.topology.parent
+        above = self.rows(parent)
+        below = [row for child in self.topology.children for row in live(self.rows(child), parent.name)]
+        found = {parent.name: _broker(parent, [row for row in below if row.is_parent])}
+        for child in self.topology.children:
+            last = last_removed(above, child.name)
+            found[child.name] = _broker(child, [*live(above, child.name), *([last] if last else [])])
+        return {name: broker for name, broker in found.items() if broker is not None}
+
+    def rows(self, cell: Cell) -> Sequence[CellRow]:
+        """Return the rows of a cell's table, none where it could not be read."""
+        found = self.tables.get(cell.name, ())
+        return () if isinstance(found, str) else found
+
+    def summary(self) -> Registered:
+        """Return the rows of all cells, each with what is wrong with it, and what is not there."""
+        parent, children = self.topology.parent, self.topology.children
+        above = self.rows(parent)
+        rows = [self._listed(cell, row) for cell in (parent, *children) for row in _seen(self.rows(cell))]
+        isolated = [row for child in children if (row := removed(above, child.name))]
+        read = {name for name, found in self.tables.items() if not isinstance(found, str)}
+        pairs = [(parent, child) for child in children] + [(child, parent) for child in children]
+        missing = [
+            _no_row(where, other)
+            for where, other in pairs
+            if where.name in read
+            and not live(self.rows(where), other.name)
+            and not (where is parent and is_isolated(above, other.name))
         ]
-        if child.name in tables and not isinstance(tables[child.name], str):
-            missing += [] if _live(own, parent.name) else [_no_row(child, parent)]
-        if isinstance(tables.get(parent.name), str) or _live(above, child.name):
-            continue
-        last = last_removed(above, child.name)
-        if last is None:
-            missing.append(_no_row(parent, child))
-        else:
-            isolated.append(Listed(cell=parent.name, row=last, broker=masked(last.transport_url.reveal())))
-    failures = {name: found for name, found in tables.items() if isinstance(found, str)}
-    return Registered(rows=tuple(rows), isolated=tuple(isolated), missing=tuple(missing), failures=failures)
+        return Registered(
+            rows=tuple(rows),
+            isolated=tuple(self._listed(parent, row, sound=True) for row in isolated),
+            missing=tuple(missing),
+            failures={name: found for name, found in self.tables.items() if isinstance(found, str)},
+        )
+
+    def _listed(self, cell: Cell, row: CellRow, *, sound: bool = False) -> Listed:
+        wrong = () if sound else self.mismatches(cell, row)
+        return Listed(cell=cell.name, row=row, broker=masked(row.transport_url.reveal()), mismatches=wrong)
+
+    def mismatches(self, cell: Cell, row: CellRow) -> tuple[str, ...]:
+        """Return what is wrong with a row of a cell's table, in a sentence each."""
+        return (*self._names(cell, row), *self._urls(cell, row))
+
+    def _names(self, cell: Cell, row: CellRow) -> Iterator[str]:
+        above = cell.role is Role.PARENT
+        if row.deleted is None:
+            yield "deleted is NULL: Nova does not see the row"
+        neighbours = self.topology.children if above else (self.topology.parent,)
+        expected = {each.name for each in neighbours}
+        if row.name not in expected and (above or row.is_parent):
+            close = next((name for name in expected if name.casefold() == row.name.casefold()), None)
+            hint = f"; {close} is, which is another name to Nova" if close else ""
+            names = "a child in cellsync.yaml" if above else "the name of the parent in cellsync.yaml"
+            yield f"{row.name} is not {names}{hint}"
+        if above and row.is_parent:
+            yield "it is marked as a parent of the parent"
+        if not above and not row.is_parent and row.name in expected:
+            yield "it is not marked as a parent"
+        other = self.topology.cell(row.name)
+        if other and other.nova and other.nova.cell_name not in (None, row.name):
+            yield f"{row.name} calls itself {other.nova.cell_name} ([cells] name in {other.nova.file})"
+        number = Counter(each.name.casefold() for each in _seen(self.rows(cell)))[row.name.casefold()]
+        if number > 1:
+            yield f"{number} rows have this name"
+
+    def _urls(self, cell: Cell, row: CellRow) -> Iterator[str]:
+        try:
+            url = Broker.parse(row.transport_url.reveal())
+        except ValueError as error:
+            yield f"transport_url {error}"
+            return
+        if not url.hosts:
+            yield "transport_url names no host"
+        # Without cellsync.yaml the parent's broker is what the child's row says, which may be the wrong one.
+        sure = cell.broker is not None or cell.role is Role.CHILD
+        own = self.brokers.get(cell.name) if sure and row.name != cell.name else None
+        if own is not None and (same := foreign(url, own)):
+            yield f"transport_url leads to the broker of {cell.name} itself: {', '.join(same)}"
+            return
+        other = self.topology.cell(row.name)
+        said = self.brokers.get(row.name) if other is not None and other.broker is not None else None
+        if said is not None and (set(said.addresses), said.vhost) != (set(url.addresses), url.vhost):
+            yield f"cellsync.yaml says that the broker of {row.name} is {masked(str(said))}"
 
 
 def last_removed(rows: Sequence[CellRow], name: str) -> CellRow | None:
@@ -57,30 +130,19 @@ def last_removed(rows: Sequence[CellRow], name: str) -> CellRow | None:
     return max(gone, key=lambda row: (row.deleted_at or "", row.id), default=None)
 
 
+def removed(rows: Sequence[CellRow], name: str) -> CellRow | None:
+    """Return the row of a child that was taken out of the parent's table, None where it is in it."""
+    return None if live(rows, name) else last_removed(rows, name)
+
+
 def is_isolated(rows: Sequence[CellRow], name: str) -> bool:
     """Say whether a child was taken out of the parent's table, and not put back."""
-    return not _live(rows, name) and last_removed(rows, name) is not None
+    return removed(rows, name) is not None
 
 
-def brokers(topology: Topology, tables: Tables) -> dict[str, Broker]:
-    """Return each cell's broker: as cellsync.yaml has it, else as its neighbour's row has it.
-
-    A child's is in the parent's row (in the last one, where it is isolated), the parent's in the rows
-    of its children.
-    """
-    found: dict[str, Broker] = {}
-    above = _rows(tables, topology.parent.name)
-    below = [
-        row
-        for child in topology.children
-        for row in _rows(tables, child.name)
-        if row.live and row.is_parent and row.name == topology.parent.name
-    ]
-    _note(found, topology.parent, below)
-    for child in topology.children:
-        last = last_removed(above, child.name)
-        _note(found, child, [*_live(above, child.name), *([last] if last else [])])
-    return found
+def live(rows: Sequence[CellRow], name: str) -> list[CellRow]:
+    """Return the rows of a name that Nova sees."""
+    return [row for row in rows if row.live and row.name == name]
 
 
 def foreign(url: Broker, other: Broker) -> tuple[str, ...]:
@@ -100,19 +162,15 @@ def _login(host: BrokerHost) -> tuple[str | None, Secret | None]:
     return host.username, host.password
 
 
-def _note(found: dict[str, Broker], cell: Cell, rows: Sequence[CellRow]) -> None:
+def _broker(cell: Cell, rows: Sequence[CellRow]) -> Broker | None:
+    """Return a cell's broker: of cellsync.yaml, else of the first of these rows that can be read."""
     texts = [cell.broker.url.reveal()] if cell.broker else [row.transport_url.reveal() for row in rows]
     for text in texts:
         try:
-            found[cell.name] = Broker.parse(text)
+            return Broker.parse(text)
         except ValueError:
             continue  # the row is listed with what is wrong with it
-        return
-
-
-def _rows(tables: Tables, name: str) -> Sequence[CellRow]:
-    found = tables.get(name, ())
-    return () if isinstance(found, str) else found
+    return None
 
 
 def _seen(rows: Sequence[CellRow]) -> list[CellRow]:
@@ -120,66 +178,8 @@ def _seen(rows: Sequence[CellRow]) -> list[CellRow]:
     return [row for row in rows if not row.deleted]
 
 
-def _live(rows: Sequence[CellRow], name: str) -> list[CellRow]:
-    return [row for row in rows if row.live and row.name == name]
-
-
 def _no_row(where: Cell, of: Cell) -> str:
     broken = (
         f"requests do not reach {of.name}" if where.role is Role.PARENT else f"{where.name} cannot answer it"
     )
     return f"{where.name} has no row for {of.name}: {broken} (cellsync cells create)"
-
-
-def _listed(
-    row: CellRow,
-    cell: Cell,
-    known: Mapping[str, Broker],
-    *,
-    expected: set[str],
-    topology: Topology,
-    twins: Sequence[CellRow],
-) -> Listed:
-    wrong = [*_names(row, cell, expected, topology, twins), *_urls(row, cell, known, expected, topology)]
-    return Listed(cell=cell.name, row=row, broker=masked(row.transport_url.reveal()), mismatches=tuple(wrong))
-
-
-def _names(
-    row: CellRow, cell: Cell, expected: set[str], topology: Topology, twins: Sequence[CellRow]
-) -> Iterator[str]:
-    if row.deleted is None:
-        yield "deleted is NULL: Nova does not see the row"
-    above = cell.role is Role.PARENT
-    if row.name not in expected and (above or row.is_parent):
-        close = next((name for name in expected if name.casefold() == row.name.casefold()), None)
-        hint = f"; {close} is, which is another name to Nova" if close else ""
-        names = "a child in cellsync.yaml" if above else "the name of the parent in cellsync.yaml"
-        yield f"{row.name} is not {names}{hint}"
-    if above and row.is_parent:
-        yield "it is marked as a parent of the parent"
-    other = topology.cell(row.name)
-    if other and other.nova and other.nova.cell_name not in (None, row.name):
-        yield f"{row.name} calls itself {other.nova.cell_name} ([cells] name in {other.nova.file})"
-    number = Counter(each.name.casefold() for each in _seen(twins))[row.name.casefold()]
-    if number > 1:
-        yield f"{number} rows have this name"
-
-
-def _urls(
-    row: CellRow, cell: Cell, known: Mapping[str, Broker], expected: set[str], topology: Topology
-) -> Iterator[str]:
-    try:
-        url = Broker.parse(row.transport_url.reveal())
-    except ValueError as error:
-        yield f"transport_url {error}"
-        return
-    if not url.hosts:
-        yield "transport_url names no host"
-    own = known.get(cell.name)
-    if own is not None and row.name != cell.name and (same := foreign(url, own)):
-        yield f"transport_url leads to the broker of {cell.name} itself: {', '.join(same)}"
-    other = topology.cell(row.name)
-    if other is not None and other.broker is not None:
-        configured = known.get(row.name)
-        if configured and (set(configured.addresses), configured.vhost) != (set(url.addresses), url.vhost):
-            yield f"cellsync.yaml says that the broker of {row.name} is {other.broker.shown}"

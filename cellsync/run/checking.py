@@ -68,14 +68,9 @@ def check(request: Request, *, timeout: float, isolation: Isolation | None = Non
     topology = request.topology
     cells = [topology.parent, *request.children]
     request.progress("asking databases")
-    answers = ask_databases(
-        [topology.parent, *topology.children] if len(cells) > 1 else cells,
-        timeouts=request.timeouts,
-        clock=time.monotonic,
-        timeout=timeout,
-    )
+    answers = ask_databases(cells, timeouts=request.timeouts, clock=time.monotonic, timeout=timeout)
     tables = {name: rows for name, (_, rows) in answers.items()}
-    known = diff.brokers(topology, tables)
+    known = diff.Register(topology, tables).brokers
     request.progress("asking brokers")
     asked = {cell.name: known[cell.name] for cell in cells if cell.name in known}
     probes = ask_brokers(asked, timeout=timeout, queues=brokers.NOVA_CELLS)
@@ -101,24 +96,13 @@ def check(request: Request, *, timeout: float, isolation: Isolation | None = Non
 
 def _unknown(request: Request, name: str, tables: diff.Tables) -> str:
     """Return why the broker of a cell is not known; "" where the cells have none (no table of cells)."""
-    parent = request.topology.parent.name
     if all(isinstance(rows, str) and "has no table" in rows for rows in tables.values()):
         return ""
-    source = (
-        tables[parent]
-        if name != parent
-        else next(
-            (
-                tables[child.name]
-                for child in request.topology.children
-                if isinstance(tables[child.name], str)
-            ),
-            "",
-        )
-    )
-    if isinstance(source, str) and source:
-        return f"its broker is not known: cellsync.yaml names none, and {source}"
-    return "its broker is not known: neither cellsync.yaml nor a row of the table cells names one"
+    parent = request.topology.parent.name
+    sources = [rows for cell, rows in tables.items() if (cell == parent) is (name != parent)]
+    unread = next((rows for rows in sources if isinstance(rows, str)), "")
+    why = unread or "no row of the table cells says where it is (cellsync cells list)"
+    return f"its broker is not known: cellsync.yaml names none, and {why}"
 
 
 # -- Isolating and restoring ---------------------------------------------------------------------
@@ -161,9 +145,10 @@ def _decide(
             continue
         report = write(_as(request, decision), prepared)
         written.append(report)
-        ids = {row.name: row.id for row in above if row.live}
+        after, _ = registering.look(request, [request.topology.parent])
+        rows = [row for each in after.values() for row in each.rows]
         for name in names:
-            decided[name] = _came_of(decided[name], report, ids.get(name), now)
+            decided[name] = _came_of(decided[name], name, report, rows, now)
             seen = f" (run {report.run.id}); {registering.sees(request.topology.parent)}"
             if decided[name].decision is decision:
                 decided[name] = replace(decided[name], said=decided[name].said + seen)
@@ -226,15 +211,19 @@ def _as(request: Request, decision: Decision) -> Request:
     return replace(request, run=run)
 
 
-def _came_of(decided: _Decided, report: Report, row: int | None, now: datetime) -> _Decided:
-    """Return a decision and its streak after the writing."""
-    failure = _failure(report)
-    if failure:
-        count = decided.said.rpartition(":")[0]
-        return _Decided(decided.streak, Decision.REFUSED, f"{count}: not {decided.decision.value}: {failure}")
-    if decided.decision is Decision.ISOLATED and row is not None:
-        return replace(decided, streak=decided.streak.isolated(row, now))
-    return replace(decided, streak=decided.streak.returned())
+def _came_of(
+    decided: _Decided, name: str, report: Report, rows: Sequence[CellRow], now: datetime
+) -> _Decided:
+    """Return a decision and its streak by what stands in the parent's table after the writing."""
+    gone = diff.last_removed(rows, name)
+    isolated = diff.is_isolated(rows, name)
+    if decided.decision is Decision.ISOLATED and isolated and gone is not None:
+        return replace(decided, streak=decided.streak.isolated(gone.id, now))
+    if decided.decision is Decision.RESTORED and rows and not isolated:
+        return replace(decided, streak=decided.streak.returned())
+    count = decided.said.rpartition(":")[0]
+    failed = f"{count}: not {decided.decision.value}: {_failure(report)}"
+    return _Decided(decided.streak, Decision.REFUSED, failed)
 
 
 def _failure(report: Report) -> str:

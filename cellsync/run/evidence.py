@@ -50,6 +50,8 @@ class Evidence:
 
     parent: Side
     child: Side
+    register: diff.Register
+    """The tables of cells of the two."""
     used: Mapping[str, tuple[BrokerProbe, ...]]
     """transport_url of a row -> what its hosts answer: it may lead elsewhere than cellsync.yaml says."""
     services: Mapping[str, str] = field(default_factory=dict)
@@ -67,7 +69,8 @@ def gather(request: Request, child: Cell, *, timeout: float) -> Evidence:
     answers = ask_databases([parent, child], timeouts=request.timeouts, clock=time.monotonic, timeout=timeout)
     tables = {name: rows for name, (_, rows) in answers.items()}
     up = [cell for cell in (parent, child) if answers[cell.name][0].status is HostStatus.OK]
-    known = diff.brokers(replace(request.topology, children=(child,)), tables)
+    register = diff.Register(replace(request.topology, children=(child,)), tables)
+    known = register.brokers
     urls = {**_urls(tables, parent, child), **{str(broker): broker for broker in known.values()}}
     request.progress("asking brokers and services")
     used = ask_brokers(urls, timeout=timeout, queues=brokers.NOVA_CELLS)
@@ -96,6 +99,7 @@ def gather(request: Request, child: Cell, *, timeout: float) -> Evidence:
     return Evidence(
         parent=side(parent),
         child=side(child),
+        register=register,
         used=used,
         services={
             name: f"no answer within {timeout:g} s" if wrong is None else wrong

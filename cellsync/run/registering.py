@@ -128,7 +128,7 @@ def listed(request: Request) -> Registered:
     known, failures = look(request, [topology.parent, *topology.children])
     rows = {name: each.rows for name, each in known.items()}
     errors = {name: each.error for name, each in failures.items()}
-    return diff.registered(topology, {**rows, **errors})
+    return diff.Register(topology, {**rows, **errors}).summary()
 
 
 def delete(request: Request, name: str, side: Side) -> Prepared:
@@ -267,7 +267,8 @@ def _sides(side: Side, parent: Cell, child: Cell) -> list[tuple[Cell, Cell]]:
 def _urls(request: Request, asked: Creation, known: Mapping[str, Known]) -> dict[str, Broker]:
     """Return the brokers of the parent and of the child. Raises UsageError for one that is not known."""
     parent, child = request.topology.parent, _child(request, asked.child)
-    found = diff.brokers(request.topology, {name: each.rows for name, each in known.items()})
+    register = diff.Register(request.topology, {name: each.rows for name, each in known.items()})
+    found = dict(register.brokers)
     if asked.broker is not None:
         described = child if asked.describes is Side.CHILD else parent
         found[described.name] = asked.broker

@@ -7,7 +7,7 @@ itself from what ``evidence`` gathered: one function a hop, in the order of the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 
 from cellsync import diff
@@ -18,7 +18,6 @@ from cellsync.model import (
     Broker,
     BrokerProbe,
     CellFailure,
-    CellRow,
     Heartbeats,
     Hop,
     HopStatus,
@@ -192,11 +191,11 @@ def _age(seconds: int | None) -> str:
 
 
 def _child_row(found: Evidence) -> Judgement:
-    return _row(found.parent, found.child)
+    return _row(found, found.parent, found.child)
 
 
 def _parent_row(found: Evidence) -> Judgement:
-    status, evidence, advice = _row(found.child, found.parent)
+    status, evidence, advice = _row(found, found.child, found.parent)
     url = _url(found.child, found.parent)
     if status is not HopStatus.OK or url is None:
         return status, evidence, advice
@@ -215,7 +214,7 @@ def _parent_row(found: Evidence) -> Judgement:
     return status, evidence, advice
 
 
-def _row(where: Side, other: Side) -> Judgement:
+def _row(found: Evidence, where: Side, other: Side) -> Judgement:
     """Judge the row through which one cell reaches the other."""
     name, cell = other.cell.name, where.cell.name
     if isinstance(where.rows, str):
@@ -223,11 +222,11 @@ def _row(where: Side, other: Side) -> Judgement:
     nova = where.cell.nova
     if nova is not None and nova.cells_config:
         return _unknown(f"nova-cells of {cell} reads {nova.cells_config} instead of the table cells")
-    rows = [row for row in where.rows if row.live and row.name == name]
+    rows = diff.live(where.rows, name)
     if not rows:
         return _no_row(where, other)
     row = rows[0]
-    wrong = list(_wrong(row, where, other, len(rows)))
+    wrong = found.register.mismatches(where.cell, row)
     shown = f"{cell} reaches {name} at {masked(row.transport_url.reveal())} (row {row.id} of cells)"
     if wrong:
         above = where.cell.role is Role.PARENT
@@ -256,31 +255,6 @@ def _no_row(where: Side, other: Side) -> Judgement:
         f"cellsync cells create {child} --side {side}; then nova-cells of {cell} sees it within "
         f"{interval(where.cell.nova)} s",
     )
-
-
-def _wrong(row: CellRow, where: Side, other: Side, rows: int) -> Iterator[str]:
-    if rows > 1:
-        yield f"{rows} live rows have this name"
-    if row.is_parent is (where.cell.role is Role.PARENT):
-        yield f"is_parent is {int(row.is_parent)}"
-    called = other.cell.nova.cell_name if other.cell.nova else None
-    if called not in (None, row.name):
-        yield f"the cell calls itself {called}"
-    try:
-        url = Broker.parse(row.transport_url.reveal())
-    except ValueError as error:
-        yield f"transport_url {error}"
-        return
-    if not url.hosts:
-        yield "transport_url names no host"
-    # Without cellsync.yaml the parent's broker is what the child's row says, which may be the wrong one.
-    own_broker = where.broker if where.cell.broker or where.cell.role is Role.CHILD else None
-    if own_broker is not None and (same := diff.foreign(url, own_broker)):
-        yield f"it leads to the broker of {where.cell.name} itself ({', '.join(same)})"
-        return
-    said = other.broker if other.cell.broker else None
-    if said is not None and (set(url.addresses), url.vhost) != (set(said.addresses), said.vhost):
-        yield f"cellsync.yaml says {masked(str(said))}"
 
 
 # -- Brokers -------------------------------------------------------------------------------------
@@ -314,14 +288,11 @@ def _child_broker(found: Evidence) -> Judgement:
 
 def _url(where: Side, other: Side) -> Broker | None:
     """Return the broker to which the live row of one cell for the other leads."""
-    rows = () if isinstance(where.rows, str) else where.rows
-    for row in rows:
-        if row.live and row.name == other.cell.name:
-            try:
-                return Broker.parse(row.transport_url.reveal())
-            except ValueError:
-                return None
-    return None
+    rows = () if isinstance(where.rows, str) else diff.live(where.rows, other.cell.name)
+    try:
+        return Broker.parse(rows[0].transport_url.reveal()) if rows else None
+    except ValueError:
+        return None
 
 
 def _dead(probes: Sequence[BrokerProbe]) -> str:

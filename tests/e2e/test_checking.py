@@ -133,7 +133,7 @@ def test_a_broker_that_nobody_knows_is_not_sound(known: Deployment) -> None:
     assert (done.code, "its broker is not known" in done.out) == (4, True)
     gone = configured(known, parent={"database": f"mysql+pymysql://u:p@127.0.0.1:{free_port()}/nova"})
     done = gone.run(*CHECK, "--format", "json")
-    assert "cellsync.yaml names none" in done.cell("c2")["broker_unknown"]
+    assert "cellsync.yaml names none, and cannot connect to parent" in done.cell("c2")["broker_unknown"]
     assert done.code == 4
 
 
@@ -179,18 +179,18 @@ def test_failures_are_counted_from_check_to_check(known: Deployment, other_rabbi
     def said() -> str:
         return str(known.run(*isolating, "--format", "json").cell("c2")["decided"] or "")
 
-    other_rabbit.kill()
+    other_rabbit.signal(signal.SIGSTOP)
     assert said() == "c2: its broker failed once in a row; isolated at 3"
     assert "2 times in a row; isolated at 3" in said()
-    other_rabbit.recover()
+    other_rabbit.signal(signal.SIGCONT)
     assert said() == ""
-    other_rabbit.kill()
+    other_rabbit.signal(signal.SIGSTOP)
     assert "once in a row" in said()
     assert "2 times" in said()
     assert rows(known, "parent", "deleted <> 0") == []
     assert "3 times in a row: isolated (run" in said()
     assert said() == ""
-    other_rabbit.recover()
+    other_rabbit.signal(signal.SIGCONT)
     assert "answered once in a row; restored at 2" in said()
     assert "2 times in a row: restored (run" in said()
     assert rows(known, "parent", "deleted <> 0") == []
@@ -200,13 +200,13 @@ def test_failures_are_counted_from_check_to_check(known: Deployment, other_rabbi
 def test_a_broker_that_comes_and_goes_stays_away_longer(known: Deployment, other_rabbit: RabbitMQ) -> None:
     """Flapping is damped: the second time within an hour takes twice as many answers."""
     flapping = (*CHECK, "--isolate", "--after", "1", "--restore-after", "1", "--format", "json")
-    other_rabbit.kill()
+    other_rabbit.signal(signal.SIGSTOP)
     assert known.run(*flapping).cell("c2")["decision"] == "isolated"
-    other_rabbit.recover()
+    other_rabbit.signal(signal.SIGCONT)
     assert known.run(*flapping).cell("c2")["decision"] == "restored"
-    other_rabbit.kill()
+    other_rabbit.signal(signal.SIGSTOP)
     assert known.run(*flapping).cell("c2")["decision"] == "isolated"
-    other_rabbit.recover()
+    other_rabbit.signal(signal.SIGCONT)
     damped = known.run(*flapping).cell("c2")
     assert damped["decision"] == "damped"
     assert "it went 2 times within an hour, so it comes back at 2" in damped["decided"]
@@ -236,7 +236,7 @@ def test_more_dead_brokers_than_may_go_isolate_nobody(known: Deployment, rabbit:
 
 def test_a_dry_run_of_a_check_writes_nothing(known: Deployment, other_rabbit: RabbitMQ) -> None:
     """No row, no count, no journal."""
-    other_rabbit.kill()
+    other_rabbit.signal(signal.SIGSTOP)
     before = known.checksums()
     done = known.run(*CHECK, "--isolate", "--after", "1", "--dry-run")
     assert "c2: its broker failed once in a row: isolated (dry run)" in done.out

@@ -81,6 +81,15 @@ def test_create_can_describe_the_parents_broker_and_write_one_side(empty: Deploy
     assert (rows(empty, "parent"), rows(empty, "c1")) == ([], [LIBERTY["parent"]])
 
 
+def test_a_creation_is_undone(empty: Deployment) -> None:
+    """Both rows are gone, not only deleted softly."""
+    brokers_of(empty, **URLS)
+    assert empty.run("cells", "create", "c1", "--yes").code == 0
+    undone = empty.run("undo", _last(empty), "--yes")
+    assert undone.code == 0, undone.said
+    assert (rows(empty, "parent"), rows(empty, "c1")) == ([], [])
+
+
 PASSWORDS = ["@ / : % #", "p@ss/1%", "a,b'c\"d\\e"]
 
 

@@ -149,7 +149,7 @@ BREAKAGES: dict[str, tuple[Callable[[Path], Any], str, str, str]] = {
     "the row leads back to the parent": (
         _wrong_side,
         "child-row",
-        "it leads to the broker of parent itself",
+        "leads to the broker of parent itself",
         "cellsync cells delete c2 --side parent",
     ),
     "the row's name differs by case": (
@@ -210,7 +210,7 @@ BREAKAGES: dict[str, tuple[Callable[[Path], Any], str, str, str]] = {
     "the child's row leads back to the child": (
         _wrong_side_below,
         "parent-row",
-        "it leads to the broker of c2 itself",
+        "leads to the broker of c2 itself",
         "cellsync cells delete c2 --side child",
     ),
     "the child's database is down": (_child_down, "child-database", "cannot connect to c2", "start MariaDB"),
