@@ -12,8 +12,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from cellsync import broker as brokers
-from cellsync import db, diff, journal, streaks
+from cellsync import db, diff, journal
 from cellsync.errors import CellsyncError, ExitCode
+from cellsync.journal import streaks
+from cellsync.journal.streaks import Streak
 from cellsync.model import (
     CellFailure,
     CellResult,
@@ -27,7 +29,6 @@ from cellsync.run import registering
 from cellsync.run.probing import ask_brokers, ask_databases
 from cellsync.run.request import Prepared, Request
 from cellsync.run.write import write
-from cellsync.streaks import Streak
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,7 +254,7 @@ def _load(request: Request, isolation: Isolation) -> tuple[Mapping[str, Streak],
         if not isolation.rehearse:
             journal.prepare(database, cell=parent.name)
             streaks.make(database)
-        elif not database.has_table("streaks", schema=streaks.SCHEMA):
+        elif not database.has_table("streaks", schema=journal.SCHEMA):
             return {}, name
         return streaks.load(database, database=name), name
 

@@ -6,53 +6,18 @@ Cron starts a new process for every check, so what one saw the next must find ag
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from typing import Any, Protocol
 
 import sqlalchemy as sa
-from sqlalchemy import schema
+from sqlalchemy.schema import CreateTable
 
 from cellsync.errors import JournalUnavailable, TransactionLost, WriteFailed
-
-SCHEMA = "cellsync"
-
-_NAME = sa.String(255)
-_SHORT = sa.String(64)
-_METADATA = sa.MetaData(schema=SCHEMA)
-_OPTIONS: dict[str, Any] = {
-    "mysql_engine": "InnoDB",
-    "mysql_charset": "utf8mb4",
-    "mysql_collate": "utf8mb4_bin",
-    "mariadb_engine": "InnoDB",
-    "mariadb_charset": "utf8mb4",
-    "mariadb_collate": "utf8mb4_bin",
-}
-_STREAKS = sa.Table(
-    "streaks",
-    _METADATA,
-    sa.Column("database_name", _SHORT, primary_key=True),
-    sa.Column("cell", _NAME, primary_key=True),
-    sa.Column("failed", sa.Integer, nullable=False),
-    sa.Column("answered", sa.Integer, nullable=False),
-    # UTC, "2026-11-23T15:00:59Z".
-    sa.Column("checked", _SHORT, nullable=False),
-    # The id of the row that a check took out; NULL where none did, or it is back.
-    sa.Column("isolated_row", sa.BigInteger),
-    # When checks took the cell out, newest last, as JSON.
-    sa.Column("isolations", sa.Text, nullable=False),
-    **_OPTIONS,
-)
+from cellsync.journal.tables import STREAKS, Session, sql
 
 REMEMBERED = timedelta(hours=1)
 """How long an isolation makes the next return slower."""
-
-
-class Session(Protocol):
-    """An open connection; ``db.Database`` is one."""
-
-    def execute(self, statement: sa.Executable, rows: Sequence[Mapping[str, Any]] = ()) -> sa.Result[Any]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,20 +61,13 @@ class Streak:
         return answers * times
 
 
-def sql() -> str:
-    """Return what an administrator runs where cellsync may not make its own tables."""
-    dialect = sa.create_mock_engine("mysql+pymysql://", lambda *_: None).dialect
-    text = str(schema.CreateTable(_STREAKS, if_not_exists=True).compile(dialect=dialect))
-    return text.strip().replace("\t", "  ") + ";\n"
-
-
 def make(session: Session) -> None:
     """Make the table where it is not there yet. Not inside a transaction: making a table commits.
 
     Raises JournalUnavailable, with what an administrator must run, when that is not allowed.
     """
     try:
-        session.execute(schema.CreateTable(_STREAKS, if_not_exists=True))
+        session.execute(CreateTable(STREAKS, if_not_exists=True))
     except TransactionLost:
         raise
     except WriteFailed as error:
@@ -118,7 +76,7 @@ def make(session: Session) -> None:
 
 def load(session: Session, *, database: str) -> dict[str, Streak]:
     """Return the streaks by child."""
-    rows = session.execute(sa.select(_STREAKS).where(_STREAKS.c.database_name == database)).mappings()
+    rows = session.execute(sa.select(STREAKS).where(STREAKS.c.database_name == database)).mappings()
     return {
         row["cell"]: Streak(
             cell=row["cell"],
@@ -149,6 +107,6 @@ def save(session: Session, streaks: Iterable[Streak], *, database: str, at: date
     ]
     if not rows:
         return
-    theirs = _STREAKS.c.cell.in_([row["cell"] for row in rows])
-    session.execute(_STREAKS.delete().where(_STREAKS.c.database_name == database, theirs))
-    session.execute(_STREAKS.insert(), rows)
+    theirs = STREAKS.c.cell.in_([row["cell"] for row in rows])
+    session.execute(STREAKS.delete().where(STREAKS.c.database_name == database, theirs))
+    session.execute(STREAKS.insert(), rows)

@@ -1,0 +1,31 @@
+"""The durable record of every change, in the schema ``cellsync`` on the written server.
+
+It lives beside the data, so that a change and its record commit in one transaction. Rows say
+which database they are about: several cells may share a server and so a journal.
+
+tables      its tables, and how they come to be
+history     runs, their changes, which rows cellsync pushed
+recording   what one run records
+streaks     how often in a row each child's broker failed or answered
+"""
+
+from cellsync.journal.history import changes, inverses, merged, prune, pushed, runs, timestamp, written
+from cellsync.journal.recording import Journal
+from cellsync.journal.tables import SCHEMA, VERSION, Session, prepare, sql
+
+__all__ = [
+    "SCHEMA",
+    "VERSION",
+    "Journal",
+    "Session",
+    "changes",
+    "inverses",
+    "merged",
+    "prepare",
+    "prune",
+    "pushed",
+    "runs",
+    "sql",
+    "timestamp",
+    "written",
+]

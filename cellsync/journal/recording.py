@@ -1,0 +1,182 @@
+"""What one run records of the changes that it makes to one database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import lru_cache
+from typing import Any
+
+import sqlalchemy as sa
+
+from cellsync import codec
+from cellsync.journal.history import runs, timestamp
+from cellsync.journal.tables import CHANGES, NAME, PUSHED, RUNS, Session
+from cellsync.model import Action, Change, JournaledRun, Outcome, Run
+
+_STATEMENT = 1024
+"""More bytes than an INSERT into the journal's tables takes beside its values."""
+
+_names = lru_cache(maxsize=256)(codec.tuple_to_text)
+"""The names of columns, which all changes of a rule have."""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What is written about one change, and how many bytes of a statement it takes."""
+
+    change: Change
+    row: dict[str, Any]
+    size: int
+
+
+class Journal:
+    """The record of one run's changes to one database; the Recorder of ``apply.execute``."""
+
+    def __init__(self, session: Session, run: Run, *, cell: str, database: str) -> None:
+        self._session = session
+        self._run = run
+        self._origin_cell = run.topology
+        self._about = {"run": run.id, "database_name": database, "cell": cell}
+        self._entries: dict[int, _Entry] = {}
+
+    def takes_from(self, cell: str) -> None:
+        """Say which cell the rows that are recorded from now on were made from."""
+        self._origin_cell = cell
+
+    def begin(self, *, undoes: str | None = None) -> None:
+        """Record that the run starts to write to this database."""
+        run = self._run
+        row = {
+            **self._about,
+            "topology": run.topology,
+            "verb": run.verb,
+            "started": timestamp(run.started),
+            "status": "running",
+            "operator": run.operator,
+            "host": run.host,
+            "command": run.command,
+            "reason": run.reason,
+            "undoes": undoes,
+        }
+        self._session.execute(RUNS.insert(), [row])
+
+    def finish(self, *, status: str, at: datetime) -> None:
+        """Record how the run ended in this database."""
+        mine = sa.and_(RUNS.c.run == self._run.id, RUNS.c.database_name == self._about["database_name"])
+        self._session.execute(RUNS.update().where(mine).values(finished=timestamp(at), status=status))
+
+    def settle_cut_off(self, *, at: datetime) -> tuple[JournaledRun, ...]:
+        """Close the runs that were cut off in this database, and return them.
+
+        Called under the database's lock, where no other run can be at work.
+        """
+        database = self._about["database_name"]
+        found = runs(self._session, database=database, cell=self._about["cell"])
+        cut_off = tuple(each for each in found if each.finished is None and each.run.id != self._run.id)
+        for each in cut_off:
+            theirs = sa.and_(RUNS.c.run == each.run.id, RUNS.c.database_name == database)
+            ended = {"finished": timestamp(at), "status": "cut off"}
+            self._session.execute(RUNS.update().where(theirs).values(**ended))
+        return cut_off
+
+    def record(self, outcomes: Sequence[Outcome]) -> None:
+        """Write the changes of one batch; the caller's transaction holds them both."""
+        entries = [self._entry(outcome.change) for outcome in outcomes]
+        self._entries.clear()
+        for part in self._parted(entries):
+            self._session.execute(CHANGES.insert(), part)
+        if entries:
+            self._remember(entries)
+
+    def _entry(self, change: Change) -> _Entry:
+        """Return what is written about a change; made once for the question and for the record."""
+        entry = self._entries.get(id(change))
+        if entry is None or entry.change is not change:
+            row = self._row(change)
+            entry = self._entries[id(change)] = _Entry(change, row, self._session.sent(row.values()))
+        return entry
+
+    def refuses(self, change: Change) -> str | None:
+        """Return why a change cannot be recorded, or None: its rows may be too large for one statement."""
+        size = self._entry(change).size + _STATEMENT
+        if size <= self._session.packet():
+            return None
+        return (
+            f"its record in the journal takes {size} bytes on its way, more than the server's "
+            f"max_allowed_packet of {self._session.packet()}; raise that"
+        )
+
+    def _parted(self, entries: Iterable[_Entry]) -> Iterator[list[dict[str, Any]]]:
+        """Yield the rows in parts that fit into one statement each, which the driver makes of them."""
+        part: list[dict[str, Any]] = []
+        size = _STATEMENT
+        for entry in entries:
+            if part and size + entry.size > self._session.packet():
+                yield part
+                part, size = [], _STATEMENT
+            part.append(entry.row)
+            size += entry.size
+        if part:
+            yield part
+
+    def _remember(self, made: Sequence[_Entry]) -> None:
+        """Keep which rows cellsync pushed, and from which rows; prune does not touch it."""
+        inserts = [each for each in made if each.change.action is Action.INSERT and each.change.origin]
+        coming = [each.row for each in inserts if self._is_short(each.row)]
+        going = [each.row for each in made if each.change.action is Action.DELETE]
+        if coming or going:
+            theirs = sa.and_(
+                PUSHED.c.database_name == self._about["database_name"],
+                PUSHED.c.rule == made[0].change.rule,  # a batch is of one rule
+                PUSHED.c.identity.in_([row["identity"] for row in (*going, *coming)]),
+            )
+            self._session.execute(PUSHED.delete().where(theirs))
+        if coming:
+            self._session.execute(PUSHED.insert(), [self._pushed_row(row) for row in coming])
+
+    @staticmethod
+    def _is_short(row: Mapping[str, Any]) -> bool:
+        """Say whether a row's identity fits the memory; a long one is a name, which its key holds too."""
+        return all(len(row[name]) <= (NAME.length or 0) for name in ("identity", "origin"))
+
+    def _pushed_row(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        kept = {name: row[name] for name in ("database_name", "rule", "identity", "origin", "run")}
+        return {**kept, "origin_cell": self._origin_cell}
+
+    def recorded(self, changes: Sequence[Change]) -> Sequence[bool]:
+        """Say for each change whether it is in the journal."""
+        mine = sa.and_(CHANGES.c.run == self._run.id, CHANGES.c.database_name == self._about["database_name"])
+        columns = (CHANGES.c.rule, CHANGES.c.action, CHANGES.c.row_key, CHANGES.c.identity)
+        # Shared: a COMMIT that the lost connection sent may still be on its way through the server,
+        # and until it is decided nobody may say that its changes are not there.
+        asked = sa.select(*columns).where(mine).with_for_update(read=True)
+        rows = self._session.execute(asked).all()
+        known = {tuple(row) for row in rows} | {tuple(row[:3]) for row in rows}
+        return [self._name(change) in known for change in changes]
+
+    def _name(self, change: Change) -> tuple[str, ...]:
+        name = (change.rule, change.action.value, codec.tuple_to_text(change.key))
+        return (*name, codec.tuple_to_text(change.identity)) if change.identity else name
+
+    def _row(self, change: Change) -> dict[str, Any]:
+        return {
+            **self._about,
+            "rule": change.rule,
+            "table_name": change.table,
+            "action": change.action.value,
+            "row_key": codec.tuple_to_text(change.key),
+            "key_columns": _names(change.key_columns),
+            "identity_columns": _names(change.identity_columns),
+            "identity": codec.tuple_to_text(change.identity),
+            "origin": codec.tuple_to_text(change.origin),
+            "before_row": codec.row_to_text(change.before),
+            "after_row": codec.row_to_text(change.after),
+            "reason": change.reason,
+            "together": change.together,
+            "made": timestamp(datetime.now(timezone.utc)),
+        }
+
+
+# -- Reading it back ---------------------------------------------------------------------------
