@@ -40,7 +40,7 @@ THIRD_PARTY = {
     "db": {"sqlalchemy", "oslo_db", "pymysql"},
     "broker": {"amqp"},
     "journal": {"sqlalchemy"},
-    "report": {"rich"},
+    "report": {"rich", "prometheus_client"},
     "cli": {"click", "rich"},
     "demo": {"pymysql", "sqlalchemy"},
 }

@@ -11,12 +11,22 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cellsync.cli.options import Common, cellsync, command, output_options
-from cellsync.cli.preparing import carry_out, check_place, need_consent, progress, put, request_for, style_of
+from cellsync.cli.preparing import (
+    carry_out,
+    check_place,
+    need_consent,
+    progress,
+    put,
+    request_for,
+    style_of,
+    write_metrics,
+)
 from cellsync.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from cellsync.model import Broker
     from cellsync.run import Prepared, Request
+    from cellsync.run.checking import Check
 
 Plans = Callable[..., "Prepared"]
 
@@ -299,6 +309,8 @@ def cells_check(
     with progress(common, request) as shown:
         found = checking.check(shown, timeout=timeout, isolation=isolation if writes else None)
     code = found.exit_code
+    if common.metrics is not None:
+        _write_metrics(common.metrics, request, found)
     if common.quiet and code is ExitCode.IN_STEP and not any(cell.said for cell in found.cells):
         return code
     json = format_ == "json"
@@ -309,6 +321,21 @@ def cells_check(
         output,
     )
     return code
+
+
+def _write_metrics(file: str, request: Request, found: Check) -> None:
+    from cellsync.report import metrics
+
+    write_metrics(
+        file,
+        lambda before: metrics.of_check(
+            found.cells,
+            started=request.run.started,
+            finished=request.clock(),
+            exit_code=found.exit_code,
+            before=before,
+        ),
+    )
 
 
 @command(cellsync)

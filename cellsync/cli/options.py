@@ -28,6 +28,8 @@ class Common:
     verbose: int = 0
     jobs: int | None = None
     quiet: bool = False
+    metrics: str | None = None
+    """The file for metrics."""
     endpoints: list[Endpoint] = field(default_factory=list)
     """Whose passwords must not be printed; filled when the configuration is read."""
 
@@ -44,6 +46,7 @@ class Common:
         self.verbose += given.pop("verbose")
         self.jobs = given.pop("jobs") or self.jobs
         self.quiet = given.pop("quiet") or self.quiet
+        self.metrics = given.pop("metrics_file") or self.metrics
 
 
 def without_userinfo(text: str) -> str:
@@ -63,6 +66,7 @@ def common_options(function: F) -> F:
             click.option("-v", "--verbose", count=True, help="Say more; -vvv shows the SQL."),
             click.option("-j", "--jobs", type=click.IntRange(1, 256), metavar="N", help="Cells at once. [8]"),
             click.option("--quiet", is_flag=True, help="Print nothing when all is in step."),
+            click.option("--metrics-file", metavar="FILE", help="Write metrics for Prometheus to it."),
         )
     ):
         function = option(function)

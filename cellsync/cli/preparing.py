@@ -9,7 +9,7 @@ import secrets
 import shlex
 import socket
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -76,6 +76,7 @@ def request_for(
     """
     from cellsync import model, rules, run
 
+    check_place(common.metrics)
     topology = topology_of(common)
     ruleset = model.RuleSet(packs=(), rules=(), digest="") if without_rules else ruleset_of(common, topology)
     if planned is not None:
@@ -208,6 +209,10 @@ def finish(common: Common, report: Report, format_: str, output: str | None = No
     from cellsync.model import CellResult
     from cellsync.report import FORMATS
 
+    if common.metrics is not None:
+        from cellsync.report import metrics
+
+        write_metrics(common.metrics, lambda before: metrics.of_report(report, before=before))
     # A repair that went well may still ask for a restart.
     due = report.notes or any(isinstance(cell, CellResult) and cell.notices for cell in report.cells)
     if not (common.quiet and report.exit_code is ExitCode.IN_STEP and not due):
@@ -216,6 +221,23 @@ def finish(common: Common, report: Report, format_: str, output: str | None = No
             style = replace(style, terminal=False)
         put(FORMATS[format_](report, style), output)
     return report.exit_code
+
+
+def write_metrics(file: str, made: Callable[[str], str]) -> None:
+    """Replace a file of metrics by a new one, which is made of the text of the old one.
+
+    Whoever reads it finds the old or the new one, never a part. An old one that cannot be read or
+    understood is not kept: it has nothing but the time of a success.
+    """
+    try:
+        before = Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        before = ""
+    try:
+        text = made(before)
+    except ValueError:
+        text = made("")
+    put([text], file)
 
 
 def carry_out(
