@@ -26,6 +26,7 @@ from cellsync.model import (
     Limit,
     Limits,
     LookUp,
+    Need,
     Notice,
     Role,
     Rule,
@@ -181,6 +182,11 @@ def test_every_key_reaches_the_rule(write: Write) -> None:
             child: {"agent-*": No net.}
             optional: ["agent-*"]
           - {table: t, name: n, host: h, beat: [b]}
+        explains:
+          f:
+            - {says: "{child} has it", in: parent, query: SELECT 1, must: none, do: "mend {child}",
+               when: version < 3, optional: true}
+            - {says: It is in step., rules: [r]}
         rules:
           - {table: a, key: [name]}
           - id: r
@@ -247,6 +253,20 @@ def test_every_key_reaches_the_rule(write: Write) -> None:
     assert rule.route.else_where_exists == LookUp(table="s", column="h", where="x")
     pack = ruleset.packs[0]
     assert (pack.name, pack.why, pack.requires.equal_versions) == ("all", "Because.", "migrate_version")
+    assert pack.explains == {
+        "f": (
+            Need(
+                says="{child} has it",
+                query="SELECT 1",
+                cell=Role.PARENT,
+                none=True,
+                do="mend {child}",
+                when=grammar.gate("version < 3"),
+                optional=True,
+            ),
+            Need(says="It is in step.", rules=("r",)),
+        )
+    }
     assert pack.services == (
         Heartbeats(
             database="cinder",

@@ -3,7 +3,7 @@
 options     the options, and the command that the others hang on
 preparing   from options to a request, from a report to the output
 writing     diff, plan, repair, undo
-looking     history, schema
+looking     history, explain, schema
 cells       cells list, create, delete, isolate, restore, check; trace
 rules       rules list, show, validate, schema
 showing     demo

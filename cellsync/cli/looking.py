@@ -1,4 +1,4 @@
-"""The verbs that look: at past runs, and at schemas."""
+"""The verbs that look: at past runs, at features, and at schemas."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import chain
 import click
 
 from cellsync.cli.options import Common, cellsync, command, output_options, scope_options
-from cellsync.cli.preparing import need_consent, progress, put, request_for, style_of
+from cellsync.cli.preparing import check_place, need_consent, progress, put, request_for, style_of
 from cellsync.errors import ExitCode, UsageError
 
 
@@ -83,6 +83,32 @@ def _age(text: str) -> timedelta:
         raise UsageError(f"--keep {text}: write a number and h, d or w: 90d")
     unit = {"h": "hours", "d": "days", "w": "weeks"}[found.group(2)]
     return timedelta(**{unit: int(found.group(1))})
+
+
+@command(cellsync)
+@click.argument("feature", metavar="FEATURE")
+@click.argument("cells", nargs=-1, metavar="[CELL]...")
+@output_options("text", "json")
+def explain(
+    common: Common, *, feature: str, cells: tuple[str, ...], format_: str, output: str | None
+) -> ExitCode:
+    """Say what a feature needs, what of it is there, and the first thing that is missing in a cell."""
+    from cellsync.model import HopStatus
+    from cellsync.report import explained
+    from cellsync.run import explaining
+
+    check_place(output)
+    request = request_for(common, "explain", cells=cells)
+    with progress(common, request) as shown:
+        found = explaining.explain(shown, feature)
+    statuses = {each.status for cell in found.cells for each in cell.found}
+    code = ExitCode.DIFFERENCES if HopStatus.BROKEN in statuses else ExitCode.IN_STEP
+    code = ExitCode.INCOMPLETE if HopStatus.UNKNOWN in statuses else code
+    if common.quiet and code is ExitCode.IN_STEP:
+        return code
+    json = format_ == "json"
+    put(explained.json(found, code) if json else explained.text(found, code, style_of(common)), output)
+    return code
 
 
 @command(cellsync)

@@ -11,6 +11,7 @@ In the order of the way of the data, each file importing only from those above i
     plans        what is to be written: changes with their guards, and what was refused or skipped
     brokers      transport URLs, and what a login to a broker found
     registry     Nova's register of cells, and the path of a request
+    explanations what a feature needs, and what of it is there
     results      what came of a run: outcomes, reports, and what the journal remembers
 
 Mappings are plain dicts that nobody changes; all values pickle, so that a run may be spread over
@@ -40,6 +41,7 @@ from cellsync.model.differences import (
     TableResult,
     sort_of,
 )
+from cellsync.model.explanations import Explained, Explanation, Found
 from cellsync.model.plans import Change, Deed, Plan, Reference, Refusal, Skipped, Stored, deed_of
 from cellsync.model.reading import (
     Bucketing,
@@ -86,6 +88,7 @@ from cellsync.model.rules import (
     Limit,
     Limits,
     LookUp,
+    Need,
     Notice,
     Pack,
     Position,
@@ -154,12 +157,15 @@ __all__ = [
     "Digest",
     "Direction",
     "Endpoint",
+    "Explained",
+    "Explanation",
     "Family",
     "Fate",
     "Feature",
     "Finding",
     "Fold",
     "ForeignKey",
+    "Found",
     "Gate",
     "Health",
     "Heartbeats",
@@ -178,6 +184,7 @@ __all__ = [
     "Limits",
     "Listed",
     "LookUp",
+    "Need",
     "Notice",
     "NovaConf",
     "Outcome",

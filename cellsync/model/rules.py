@@ -283,6 +283,26 @@ class Heartbeats:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Need:
+    """One thing that a feature needs: rules in step, or what a query finds; neither of them is a note.
+
+    Texts are templates of {parent} and {child}; a query has the parameters ``:parent`` and ``:child``.
+    """
+
+    says: str
+    rules: tuple[str, ...] = ()
+    query: str = ""
+    cell: Role = Role.CHILD
+    """Whose database the query is for."""
+    none: bool = False
+    """True where the query must find nothing."""
+    do: str = ""
+    when: Gate | None = None
+    optional: bool = False
+    """True where the feature may work without it."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Pack:
     """A named file of rules."""
 
@@ -293,6 +313,8 @@ class Pack:
     rules: tuple[Rule, ...]
     features: tuple[Feature, ...] = ()
     services: tuple[Heartbeats, ...] = ()
+    explains: Mapping[str, tuple[Need, ...]] = field(default_factory=dict)
+    """Feature -> what it needs, in the order in which it builds on each other."""
 
 
 @dataclass(frozen=True, kw_only=True)

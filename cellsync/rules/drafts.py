@@ -44,6 +44,9 @@ _RULE_GRAMMAR: tuple[tuple[Path, Parse], ...] = (
 _PACK_GRAMMAR: tuple[tuple[Path, Parse], ...] = (
     (("requires", "parent_version"), grammar.version_range),
     (("services", EACH, "stale"), grammar.duration),
+    (("explains", EACH, EACH, "when"), grammar.gate),
+    (("explains", EACH, EACH, "says"), grammar.cells_template),
+    (("explains", EACH, EACH, "do"), grammar.cells_template),
 )
 
 
@@ -113,7 +116,21 @@ class Sheet:
                 model.Feature(name=name, lost=lost) for name, lost in data.get("features", {}).items()
             ),
             services=tuple(map(_heartbeats, data.get("services", ()))),
+            explains={name: tuple(map(_need, steps)) for name, steps in data.get("explains", {}).items()},
         )
+
+
+def _need(raw: Raw) -> model.Need:
+    return model.Need(
+        says=raw["says"],
+        rules=tuple(raw.get("rules", ())),
+        query=raw.get("query", ""),
+        cell=model.Role(raw.get("in", "child")),
+        none=raw.get("must") == "none",
+        do=raw.get("do", ""),
+        when=grammar.gate(raw["when"]) if "when" in raw else None,
+        optional=raw.get("optional", False),
+    )
 
 
 def _heartbeats(raw: Raw) -> model.Heartbeats:

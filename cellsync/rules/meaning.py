@@ -33,6 +33,7 @@ def check(sheets: Sequence[Sheet], *, complete: bool) -> list[Problem]:
     identified = [draft for draft in drafts if draft.identified]
     problems = [problem for draft in drafts for problem in _check_rule(draft)]
     problems += [problem for sheet in sheets for problem in _undescribed_features(sheet)]
+    problems += [problem for sheet in sheets for problem in _unexplainable(sheet, drafts)]
     problems += [problem for check_of_all in _CHECKS_OF_ALL for problem in check_of_all(identified)]
     if complete and all(sheet.complete for sheet in sheets):
         problems += _unknown_references(drafts)
@@ -314,6 +315,26 @@ def _undescribed_features(sheet: Sheet) -> Iterator[Problem]:
                 advice = complaints.suggest(name, described)
                 message = f"{name!r} is not described in the file's features: {advice}"
                 yield draft.problem(("features", index), message)
+
+
+def _unexplainable(sheet: Sheet, drafts: Sequence[Draft]) -> Iterator[Problem]:
+    """Yield the steps that are about a feature or a rule that is not there."""
+    data = sheet.document.data
+    explains = data.get("explains") if isinstance(data, Mapping) else None
+    if not isinstance(explains, Mapping):
+        return
+    served = {name for draft in drafts for name in draft.rule.features}
+    known = {draft.rule.id for draft in drafts}
+    for name, steps in explains.items():
+        if name not in served:
+            message = f"no rule serves the feature {name!r}: {complaints.suggest(str(name), served)}"
+            yield sheet.document.problem(("explains", name), message)
+        for place, step in enumerate(steps if isinstance(steps, list) else ()):
+            named = step.get("rules", ()) if isinstance(step, Mapping) else ()
+            for index, rule in enumerate(named if isinstance(named, list) else ()):
+                if isinstance(rule, str) and rule not in known:
+                    message = f"no rule has the id {rule!r}: {complaints.suggest(rule, known)}"
+                    yield sheet.document.problem(("explains", name, place, "rules", index), message)
 
 
 # -- All rules ---------------------------------------------------------------------------------
