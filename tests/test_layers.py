@@ -40,7 +40,7 @@ THIRD_PARTY = {
     "db": {"sqlalchemy", "oslo_db", "pymysql"},
     "broker": {"amqp"},
     "journal": {"sqlalchemy"},
-    "report": {"rich", "prometheus_client"},
+    "report": {"rich", "prometheus_client", "jinja2"},
     "cli": {"click", "rich"},
     "demo": {"pymysql", "sqlalchemy"},
 }

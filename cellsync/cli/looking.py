@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import timedelta
 from itertools import chain
 
@@ -108,6 +109,50 @@ def explain(
         return code
     json = format_ == "json"
     put(explained.json(found, code) if json else explained.text(found, code, style_of(common)), output)
+    return code
+
+
+@command(cellsync)
+@scope_options
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0.1, 600),
+    default=3.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long each broker may take.",
+)
+@click.option("-o", "--output", metavar="FILE", help="Write to a file.")
+@click.option(
+    "--format", "format_", type=click.Choice(["html", "text", "json"]), default="html", show_default=True
+)
+def report(
+    common: Common,
+    *,
+    cells: tuple[str, ...],
+    chosen: tuple[str, ...],
+    features: tuple[str, ...],
+    timeout: float,
+    format_: str,
+    output: str | None,
+) -> ExitCode:
+    """Put everything into one page for a colleague: drift, findings, brokers, the last runs."""
+    from cellsync.report import FORMATS, html, register
+    from cellsync.run import reporting
+
+    check_place(output)
+    request = request_for(common, "report", cells=cells, chosen=chosen, features=features)
+    with progress(common, request) as shown:
+        dossier = reporting.report(shown, timeout=timeout)
+    code = dossier.report.exit_code
+    style = replace(style_of(common), terminal=False) if output else style_of(common)
+    if format_ == "html":
+        put(html.dossier(dossier), output)
+    elif format_ == "json":
+        put(FORMATS[format_](dossier.report, style), output)
+    else:
+        checked = register.checked(dossier.checked, "", code, style)
+        put(chain(FORMATS[format_](dossier.report, style), ["\n"], checked), output)
     return code
 
 

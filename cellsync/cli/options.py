@@ -118,7 +118,7 @@ def output_options(*formats: str) -> Callable[[F], F]:
     return add
 
 
-REPORT_FORMATS = ("text", "json", "jsonl")
+REPORT_FORMATS = ("text", "json", "jsonl", "html")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -12,6 +12,7 @@ In the order of the way of the data, each file importing only from those above i
     brokers      transport URLs, and what a login to a broker found
     registry     Nova's register of cells, and the path of a request
     explanations what a feature needs, and what of it is there
+    dossier      all that a report for people holds
     results      what came of a run: outcomes, reports, and what the journal remembers
 
 Mappings are plain dicts that nobody changes; all values pickle, so that a run may be spread over
@@ -41,6 +42,7 @@ from cellsync.model.differences import (
     TableResult,
     sort_of,
 )
+from cellsync.model.dossier import Dossier
 from cellsync.model.explanations import Explained, Explanation, Found
 from cellsync.model.plans import Change, Deed, Plan, Reference, Refusal, Skipped, Stored, deed_of
 from cellsync.model.reading import (
@@ -156,6 +158,7 @@ __all__ = [
     "Difference",
     "Digest",
     "Direction",
+    "Dossier",
     "Endpoint",
     "Explained",
     "Explanation",

@@ -9,12 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from cellsync.model import Report
-from cellsync.report import json, jsonl, text
+from cellsync.report import html, json, jsonl, text
 from cellsync.report.page import Style
 
 Render = Callable[[Report, Style], Iterator[str]]
 
-FORMATS: Mapping[str, Render] = {"text": text.render, "json": json.render, "jsonl": jsonl.render}
+FORMATS: Mapping[str, Render] = {
+    "text": text.render,
+    "json": json.render,
+    "jsonl": jsonl.render,
+    "html": html.render,
+}
 """Name of ``--format`` -> the function that renders a report of any verb."""
 
-__all__ = ["FORMATS", "Render", "Style", "json", "jsonl", "text"]
+__all__ = ["FORMATS", "Render", "Style", "html", "json", "jsonl", "text"]

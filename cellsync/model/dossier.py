@@ -1,0 +1,26 @@
+"""All that one report for people holds: the comparison, what answers, and what was done before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from cellsync.model.registry import CheckedCell
+from cellsync.model.results import JournaledRun, Report
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dossier:
+    """A comparison with its surroundings."""
+
+    report: Report
+    checked: tuple[CheckedCell, ...] = ()
+    """What a check of the databases and brokers found; the parent first."""
+    runs: tuple[JournaledRun, ...] = ()
+    """The last runs that wrote, newest first."""
+    unread: Mapping[str, str] = field(default_factory=dict)
+    """Cell -> why its journal could not be read."""
+    features: tuple[str, ...] = ()
+    """The features of the rules in use, in their order."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """What was used, for whoever reads the report elsewhere: versions, packs, settings."""
