@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 
 from oslo_db import api as oslo_api
@@ -77,6 +77,7 @@ def execute(
     recorder: Recorder,
     targets: Mapping[str, Projection],
     sparing: Collection[str] = (),
+    stopping: Callable[[], bool] = lambda: False,
 ) -> Iterator[Outcome]:
     """Make the changes in their order and yield what became of each, in the same order.
 
@@ -85,11 +86,14 @@ def execute(
     one (in an undo) is guarded by the raw values of its key columns. Rules in ``sparing`` leave a row
     alone to which others refer through a foreign key that would delete or change them. A failure that
     is not one row's own stops its rule and those that refer to it, and everything where the server is
-    gone: they come back as FAILED, with the cause.
+    gone: they come back as FAILED, with the cause. Where ``stopping`` says so, nothing more is made
+    after a batch: the rest has no outcome.
     """
     stopped: dict[str, str] = {}
     gone = ""
     for batch in _batches(changes):
+        if stopping():
+            return
         cause = gone or _waits_for(batch[0], stopped, targets)
         if cause:
             yield from _failed(batch, cause)

@@ -5,6 +5,7 @@ preparing   from options to a request, from a report to the output
 writing     diff, plan, repair, undo
 looking     history, explain, schema
 cells       cells list, create, delete, isolate, restore, check; trace
+watching    watch; serving is what it shows over HTTP
 rules       rules list, show, validate, schema
 showing     demo
 """
@@ -18,7 +19,7 @@ from collections.abc import Sequence
 
 import click
 
-from cellsync.cli import cells, looking, rules, showing, writing  # noqa: F401  (they register their commands)
+from cellsync.cli import cells, looking, rules, showing, watching, writing  # noqa: F401  (they register their commands)
 from cellsync.cli.options import Common, cellsync, without_userinfo
 from cellsync.errors import CellsyncError, ConfigurationError, ExitCode
 

@@ -57,6 +57,8 @@ class Request:
     clock: Callable[[], datetime] = utc_now
     sleep: Callable[[float], None] = time.sleep
     progress: Callable[[str], None] = field(default=lambda text: None)
+    stopping: Callable[[], bool] = field(default=lambda: False)
+    """Says whether the writing is to end after the batch that is under way."""
 
     @property
     def children(self) -> tuple[Cell, ...]:

@@ -7,7 +7,7 @@ in where their plans come from.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -103,9 +103,7 @@ def _write(request: Request, edges: Sequence[Edge]) -> list[Written]:
         except WriteFailed as error:
             return [_refused(edge, "journal", str(error)) for edge in edges]
         notes = tuple(map(_note, cut_off))
-        written = [
-            replace(_carry_out(edge, database, journal, request.waived), notes=notes) for edge in edges
-        ]
+        written = [replace(_carry_out(edge, database, journal, request), notes=notes) for edge in edges]
         unsaid = _finish(database, journal, written, at=request.clock())
         return [replace(each, problems=kept(chain(each.problems, unsaid))) for each in written]
 
@@ -147,7 +145,7 @@ def _refused(edge: Edge, code: str, message: str) -> Written:
     return Written(edge=edge, refusals=(Refusal(code=code, rule="", message=message),))
 
 
-def _carry_out(edge: Edge, database: db.Database, journal: Journal, waived: Collection[str]) -> Written:
+def _carry_out(edge: Edge, database: db.Database, journal: Journal, request: Request) -> Written:
     try:
         denied = apply.denied(edge.plan.deeds, writer=database)
     except (ReadFailed, TransactionLost) as error:
@@ -164,17 +162,24 @@ def _carry_out(edge: Edge, database: db.Database, journal: Journal, waived: Coll
         journal.takes_from(edge.child)
     # A repair was planned with a look at its cascades; what an undo removes may have got followers since.
     rules = {change.rule for change in changes} if edge.undoes else set()
-    sparing = {rule for rule in rules if not {"cascade", f"cascade:{rule}"} & set(waived)}
+    sparing = {rule for rule in rules if not {"cascade", f"cascade:{rule}"} & set(request.waived)}
     fates: Counter[tuple[str, Fate]] = Counter()
     applied = bytearray()
     problems: Collector[str] = Collector()
     for outcome in apply.execute(
-        changes, writer=database, recorder=journal, targets=edge.targets, sparing=sparing
+        changes,
+        writer=database,
+        recorder=journal,
+        targets=edge.targets,
+        sparing=sparing,
+        stopping=request.stopping,
     ):
         fates[outcome.change.rule, outcome.fate] += 1
         applied.append(outcome.fate is Fate.APPLIED)
         if outcome.fate is not Fate.APPLIED:
             problems.append(f"{_named(outcome)}: {outcome.fate.value}: {outcome.message}")
+    if len(applied) < len(changes):
+        problems.append(f"told to stop: {len(changes) - len(applied)} changes were not begun")
     if any(applied):
         problems.extend(_unlike(edge, database, compress(changes, applied)))
     return Written(edge=edge, fates=fates, problems=problems.kept(), refusals=refusals)

@@ -1,0 +1,109 @@
+"""`cellsync watch`: a loop that says something when something has changed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import click
+
+from cellsync.cli.options import Common, cellsync, command
+from cellsync.cli.preparing import request_for, write_metrics
+from cellsync.errors import ExitCode
+
+if TYPE_CHECKING:
+    from cellsync.run import Request
+    from cellsync.run.watching import Round, Stop
+
+
+@command(cellsync)
+@click.option(
+    "--interval",
+    type=click.FloatRange(1, 86400),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Between two rounds, a tenth more or less.",
+)
+@click.option("--repair", is_flag=True, help="Write what is missing, as `repair --yes` does.")
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65535),
+    metavar="N",
+    help="Serve /metrics and /healthz on this port of 127.0.0.1; 0 takes a free one.",
+)
+@click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def watch(
+    common: Common, *, interval: float, repair: bool, metrics_port: int | None, format_: str
+) -> ExitCode:
+    """Compare again and again, and say so when the verdict changes; SIGTERM ends it cleanly.
+
+    In the middle of a repair it ends after the batch that is being written.
+    """
+    from cellsync.cli.serving import Board, serving
+    from cellsync.run.watching import Stop, rounds
+
+    stop = Stop()
+
+    def make() -> Request:
+        common.endpoints.clear()
+        return replace(request_for(common, "repair" if repair else "diff"), stopping=stop.asked)
+
+    make()  # what is wrong with the files now ends it now
+    _end_on_signals(stop)
+    board, last, text = Board(interval), "", ""
+    with ExitStack() as stack:
+        if metrics_port is not None:
+            port = stack.enter_context(serving(board, metrics_port))
+            click.echo(f"metrics: http://127.0.0.1:{port}/metrics", err=True)
+        for each in rounds(make, interval=interval, repair=repair, stop=stop):
+            text = _metrics(each, text)
+            board.show(text, each.said, sound=each.exit_code in (ExitCode.IN_STEP, ExitCode.DIFFERENCES))
+            if common.metrics is not None:
+                write_metrics(common.metrics, partial(_metrics, each))
+            line = f"exit code {int(each.exit_code)}: {each.said}"
+            if line != last:
+                _say(common, each, line, format_)
+            last = line
+    return ExitCode.IN_STEP
+
+
+def _metrics(each: Round, before: str) -> str:
+    """Return the metrics of a round; one that came to no report leaves those before it, which grow old."""
+    from cellsync.report import metrics
+
+    return before if each.report is None else metrics.of_report(each.report, before=before)
+
+
+def _say(common: Common, each: Round, line: str, format_: str) -> None:
+    """Print one line; ``--quiet`` leaves out what is in step."""
+    from cellsync.report import json
+    from cellsync.report.words import instant
+
+    if common.quiet and each.exit_code is ExitCode.IN_STEP:
+        return
+    moment = instant(each.finished)
+    if format_ == "json":
+        run = each.report.run.id if each.report is not None else None
+        content = {"time": moment, "run": run, "exit_code": int(each.exit_code), "verdict": each.said}
+        click.echo(json.line(content), nl=False)
+    else:
+        click.echo(f"{moment} {line}")
+    sys.stdout.flush()
+
+
+def _end_on_signals(stop: Stop) -> None:
+    def handle(number: int, frame: object) -> None:
+        stop.ask()
+        if not stop.writing:
+            # Nothing is half done: what is being read may take long, and threads cannot be stopped.
+            sys.stdout.flush()
+            os._exit(int(ExitCode.IN_STEP))
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, handle)
