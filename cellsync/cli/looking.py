@@ -5,12 +5,21 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from itertools import chain
 
 import click
 
 from cellsync.cli.options import Common, cellsync, command, output_options, scope_options
-from cellsync.cli.preparing import check_place, need_consent, progress, put, request_for, style_of
+from cellsync.cli.preparing import (
+    check_place,
+    need_consent,
+    progress,
+    put,
+    request_for,
+    style_of,
+    write_metrics,
+)
 from cellsync.errors import ExitCode, UsageError
 
 
@@ -137,7 +146,7 @@ def report(
     output: str | None,
 ) -> ExitCode:
     """Put everything into one page for a colleague: drift, findings, brokers, the last runs."""
-    from cellsync.report import FORMATS, html, register
+    from cellsync.report import FORMATS, html, metrics, register
     from cellsync.run import reporting
 
     check_place(output)
@@ -145,6 +154,8 @@ def report(
     with progress(common, request) as shown:
         dossier = reporting.report(shown, timeout=timeout)
     code = dossier.report.exit_code
+    if common.metrics is not None:
+        write_metrics(common.metrics, partial(metrics.of_report, dossier.report))
     style = replace(style_of(common), terminal=False) if output else style_of(common)
     if format_ == "html":
         put(html.dossier(dossier), output)

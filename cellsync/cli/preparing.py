@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timezone
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -212,7 +213,7 @@ def finish(common: Common, report: Report, format_: str, output: str | None = No
     if common.metrics is not None:
         from cellsync.report import metrics
 
-        write_metrics(common.metrics, lambda before: metrics.of_report(report, before=before))
+        write_metrics(common.metrics, partial(metrics.of_report, report))
     # A repair that went well may still ask for a restart.
     due = report.notes or any(isinstance(cell, CellResult) and cell.notices for cell in report.cells)
     if not (common.quiet and report.exit_code is ExitCode.IN_STEP and not due):

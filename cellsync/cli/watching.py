@@ -77,7 +77,7 @@ def _metrics(each: Round, before: str) -> str:
     """Return the metrics of a round; one that came to no report leaves those before it, which grow old."""
     from cellsync.report import metrics
 
-    return before if each.report is None else metrics.of_report(each.report, before=before)
+    return before if each.report is None else metrics.of_report(each.report, before)
 
 
 def _say(common: Common, each: Round, line: str, format_: str) -> None:

@@ -23,7 +23,7 @@ Samples = Iterable[tuple[Mapping[str, str], float]]
 SUCCESS = "cellsync_last_success_timestamp_seconds"
 
 
-def of_report(report: Report, *, before: str = "") -> str:
+def of_report(report: Report, before: str = "") -> str:
     """Return the metrics of a run; ``before`` is the text of the file that they replace.
 
     Raises ValueError where that is no file of metrics.

@@ -32,6 +32,7 @@ from cellsync.run.look import VERSION_TABLES
 from cellsync.run.request import Request, each_cell, executor
 
 WRITES = (Action.INSERT, Action.UPDATE, Action.DELETE, Action.SOFT_DELETE)
+UNTOLD = "whether it is needed cannot be told: the parent's schema has no version that can be compared"
 SHOWN = 5
 """So many of the values that a query finds are shown."""
 
@@ -50,13 +51,18 @@ def explain(request: Request, feature: str) -> Explanation:
     report = compare(replace(request, ruleset=ruleset)).report
     results = {cell.cell: cell for cell in report.cells}
     version = _version(request)
-    needs = [need for need in _needs(request, feature) if need.when is None or need.when.admits(version)]
+    needs = [need for need in _needs(request, feature) if _admits(need, version) is not False]
     asked = _ask(request, needs)
     cells = []
     for child in request.children:
-        found = [_found(need, child, results, asked, request) for need in needs]
+        found = [_found(need, child, results, asked, request, version) for need in needs]
         cells.append(Explained(cell=child.name, found=tuple(found)))
     return Explanation(feature=feature, lost=described.lost if described else "", cells=tuple(cells))
+
+
+def _admits(need: Need, version: Value) -> bool | None:
+    """Say whether a step is for this version of the parent; None where that cannot be told."""
+    return True if need.when is None else need.when.admits(version)
 
 
 def _needs(request: Request, feature: str) -> Sequence[Need]:
@@ -121,9 +127,12 @@ def _found(
     results: Mapping[str, CellResult | CellFailure],
     asked: Asked,
     request: Request,
+    version: Value,
 ) -> Found:
     names = {"parent": request.topology.parent.name, "child": child.name}
-    if need.query:
+    if _admits(need, version) is None:
+        status, evidence, advice = HopStatus.UNKNOWN, UNTOLD, ""
+    elif need.query:
         status, evidence = _of_query(need, asked[child.name, need])
         advice = ""
     elif need.rules:

@@ -176,7 +176,7 @@ def isolate(request: Request, names: Sequence[str], *, most: str | None = None) 
     held = known[parent.name]
     rows: list[CellRow] = []
     out: list[str] = []
-    for name in names:
+    for name in dict.fromkeys(names):
         live = [row for row in held.rows if row.live and row.name == name and not row.is_parent]
         if not live and not diff.is_isolated(held.rows, name):
             raise UsageError(f"{parent.name} has no row for {name}: `cellsync cells list` shows the rows")
@@ -206,7 +206,7 @@ def restore(request: Request, names: Sequence[str], *, timeout: float) -> Prepar
     changes: list[Change] = []
     refusals: list[Refusal] = list(_by_file(parent))
     notes: list[str] = []
-    for name in names:
+    for name in dict.fromkeys(names):
         if any(not row.deleted and row.name == name for row in held.rows):
             notes.append(f"{name} is not isolated: {parent.name} has a live row for it")
             continue

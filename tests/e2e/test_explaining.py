@@ -135,6 +135,17 @@ def test_what_cannot_be_looked_at_is_unknown(cells: Deployment) -> None:
     assert (gone.code, set(steps(gone, "c2"))) == (4, {"unknown"})
 
 
+def test_a_step_whose_gate_cannot_be_told_is_unknown(cells: Deployment) -> None:
+    """Not left out: it may be what is missing."""
+    own = cells.rule_file(OWN.replace("migrate", ""))
+    for cell in cells.urls:
+        cells.sql(cell, "DROP TABLE migrate_version")
+        cells.sql(cell, "CREATE TABLE ware (id int AUTO_INCREMENT PRIMARY KEY, name varchar(9))")
+    done = own.json("explain", "selling", "c1")
+    assert (steps(done, "c1")[-1], done.code) == ("unknown", 4)
+    assert "cannot be told" in done.report["cells"][0]["steps"][-1]["evidence"]
+
+
 OWN = """
 pack: own
 features: {selling: Nobody can sell.}

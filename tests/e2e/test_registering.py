@@ -417,6 +417,13 @@ def test_isolate_and_restore_bring_the_same_row_back(known: Deployment) -> None:
     assert (there.code, "c1 is not isolated" in there.out) == (0, True)
 
 
+def test_a_child_that_is_named_twice_is_isolated_once(known: Deployment) -> None:
+    """And brought back once."""
+    assert known.run("cells", "isolate", "c1", "c1", "--yes").code == 0
+    assert known.run("cells", "restore", "c1", "c1", "--yes", "--waive", "broker", "--timeout", "1").code == 0
+    assert rows(known, "parent", "deleted <> 0") == []
+
+
 def test_an_isolation_is_undone_like_any_run(known: Deployment) -> None:
     """And its undo too."""
     before = rows(known, "parent")
