@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from cellsync import db, rules
 from cellsync.errors import CellsyncError
@@ -41,6 +42,15 @@ Asked = Mapping[tuple[str, Need], "Rows | str"]
 """Child and need -> what its query found, or why it could not be asked."""
 
 
+class _Seen(NamedTuple):
+    """All that a step is judged by."""
+
+    parent: str
+    version: Value
+    results: Mapping[str, CellResult | CellFailure]
+    asked: Asked
+
+
 def explain(request: Request, feature: str) -> Explanation:
     """Say what a feature needs and what of it is there. Reads only.
 
@@ -52,10 +62,10 @@ def explain(request: Request, feature: str) -> Explanation:
     results = {cell.cell: cell for cell in report.cells}
     version = _version(request)
     needs = [need for need in _needs(request, feature) if _admits(need, version) is not False]
-    asked = _ask(request, needs)
+    seen = _Seen(request.topology.parent.name, version, results, _ask(request, needs))
     cells = []
     for child in request.children:
-        found = [_found(need, child, results, asked, request, version) for need in needs]
+        found = [_found(need, child, seen) for need in needs]
         cells.append(Explained(cell=child.name, found=tuple(found)))
     return Explanation(feature=feature, lost=described.lost if described else "", cells=tuple(cells))
 
@@ -121,22 +131,15 @@ def _rows(database: db.Database, need: Need, parent: str, child: str) -> Rows | 
 # -- Judging -------------------------------------------------------------------------------------
 
 
-def _found(
-    need: Need,
-    child: Cell,
-    results: Mapping[str, CellResult | CellFailure],
-    asked: Asked,
-    request: Request,
-    version: Value,
-) -> Found:
-    names = {"parent": request.topology.parent.name, "child": child.name}
-    if _admits(need, version) is None:
+def _found(need: Need, child: Cell, seen: _Seen) -> Found:
+    names = {"parent": seen.parent, "child": child.name}
+    if _admits(need, seen.version) is None:
         status, evidence, advice = HopStatus.UNKNOWN, UNTOLD, ""
     elif need.query:
-        status, evidence = _of_query(need, asked[child.name, need])
+        status, evidence = _of_query(need, seen.asked[child.name, need])
         advice = ""
     elif need.rules:
-        status, evidence, advice = _of_rules(need, results[child.name], child)
+        status, evidence, advice = _of_rules(need, seen.results[child.name], child)
     else:
         status, evidence, advice = HopStatus.OK, "", ""
     if status is HopStatus.BROKEN and need.optional:
