@@ -230,6 +230,9 @@ def test_an_error_of_a_probe_is_raised() -> None:
         at_once({1: broken}, timeout=1)
 
 
-def test_nothing_listens_there() -> None:
-    """The test's own ground: a free port refuses."""
-    assert ask(f"rabbit://u:p@127.0.0.1:{free_port()}/").status is HostStatus.REFUSED
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "localhost"])
+def test_nothing_listens_there(host: str) -> None:
+    """The test's own ground: a free port refuses, by whatever name."""
+    port = free_port()
+    found = ask(f"rabbit://u:p@{host}:{port}/")
+    assert (found.status, found.host) == (HostStatus.REFUSED, f"{host}:{port}")

@@ -345,8 +345,11 @@ def answering(code: int) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("code", "status"), [(200, "ok"), (300, "ok"), (401, "ok"), (500, "broken"), (503, "broken")]
 )
-def test_services_that_answer_http_are_asked(path: Path, code: int, status: str) -> None:
-    """300 and 401 are how they say that they live."""
+def test_services_that_answer_http_are_asked(
+    path: Path, monkeypatch: pytest.MonkeyPatch, code: int, status: str
+) -> None:
+    """300 and 401 are how they say that they live; a proxy of the environment is not asked."""
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
     with answering(code) as url:
         path.configure(parent={"endpoints": {"keystone": url}})
         done = path.trace()
