@@ -53,7 +53,7 @@ from cellsync.model import (
     TableFailure,
     TableResult,
 )
-from cellsync.report import FORMATS, Style, json, jsonl, text, words
+from cellsync.report import FORMATS, Style, json, jsonl, past, text, words
 
 GOLDEN = Path(__file__).parent / "golden"
 PLAIN = Style()
@@ -507,9 +507,9 @@ def test_schema_differences_read_as_their_golden_files(name: str) -> None:
 
 def test_the_history_reads_as_its_golden_files() -> None:
     """One line a run, newest first; what was cut off and what was undone is said."""
-    check_golden("history.txt", text.history(RUNS, PLAIN))
+    check_golden("history.txt", past.history(RUNS, PLAIN))
     check_golden("history.json", json.history(RUNS))
-    assert "".join(text.history([], PLAIN)) == "no run has written anything yet\n"
+    assert "".join(past.history([], PLAIN)) == "no run has written anything yet\n"
 
 
 # -- What a person must be able to rely on -------------------------------------------------------

@@ -22,6 +22,10 @@ from cellsync.cli.preparing import (
 )
 from cellsync.errors import ExitCode, UsageError
 
+TRIAGE = timedelta(days=30)
+AGAIN = 3
+"""So many repairs of one row in that time are a fight with another writer."""
+
 
 @command(cellsync)
 @click.argument("run_id", metavar="[RUN]", required=False)
@@ -29,6 +33,7 @@ from cellsync.errors import ExitCode, UsageError
 @click.option("--print-sql", is_flag=True, help="Print what an administrator runs to make the journal.")
 @click.option("--prune", is_flag=True, help="Forget old runs; with --keep. They can no longer be undone.")
 @click.option("--keep", metavar="AGE", help='How old the runs may be that are kept: "90d", "12w", "36h".')
+@click.option("--repeated", is_flag=True, help="List rows that several repairs wrote in the last 30 days.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @output_options("text", "json")
 def history(
@@ -39,13 +44,14 @@ def history(
     print_sql: bool,
     prune: bool,
     keep: str | None,
+    repeated: bool,
     yes: bool,
     format_: str,
     output: str | None,
 ) -> ExitCode:
     """List the runs that wrote, newest first, or show one of them with its changes."""
     from cellsync import journal, run
-    from cellsync.report import json, text
+    from cellsync.report import json, past
 
     if init != print_sql:
         raise UsageError("--init and --print-sql go together")
@@ -57,13 +63,19 @@ def history(
     if keep is not None:
         return _prune(common, _age(keep), yes=yes)
     request = request_for(common, "history", without_rules=True)
+    if repeated:
+        rows, failures = run.repeated(request, since=TRIAGE, times=AGAIN)
+        for failure in failures:
+            click.echo(f"{failure.cell}: {failure.status.value}: {failure.error}", err=True)
+        put(json.repeated(rows) if format_ == "json" else past.repeated(rows, style_of(common)), output)
+        return ExitCode.INCOMPLETE if failures else ExitCode.IN_STEP
     found = run.history(request, run_id)
     for failure in found.failures:
         click.echo(f"{failure.cell}: {failure.status.value}: {failure.error}", err=True)
     style = style_of(common)
-    shown = [json.history(found.runs) if format_ == "json" else text.history(found.runs, style)]
+    shown = [json.history(found.runs) if format_ == "json" else past.history(found.runs, style)]
     if run_id is not None and format_ == "text":
-        shown.append(text.changes(run.changes(request, run_id), style))
+        shown.append(past.changes(run.changes(request, run_id), style))
     put(chain.from_iterable(shown), output)
     return found.exit_code
 

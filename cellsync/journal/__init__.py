@@ -9,7 +9,17 @@ recording   what one run records
 streaks     how often in a row each child's broker failed or answered
 """
 
-from cellsync.journal.history import changes, inverses, merged, prune, pushed, runs, timestamp, written
+from cellsync.journal.history import (
+    changes,
+    inverses,
+    merged,
+    prune,
+    pushed,
+    repeated,
+    runs,
+    timestamp,
+    written,
+)
 from cellsync.journal.recording import Journal
 from cellsync.journal.tables import SCHEMA, VERSION, Session, prepare, sql
 
@@ -24,6 +34,7 @@ __all__ = [
     "prepare",
     "prune",
     "pushed",
+    "repeated",
     "runs",
     "sql",
     "timestamp",

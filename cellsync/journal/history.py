@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from cellsync import codec
 from cellsync.journal.tables import CHANGES, PUSHED, RUNS, SCHEMA, Session, version_of
-from cellsync.model import Action, Change, Identity, JournaledChange, JournaledRun, Run
+from cellsync.model import Action, Change, Identity, JournaledChange, JournaledRun, Repeated, Run
 
 _ASKED = 1000
 """Rows whose origin is asked for in one query."""
@@ -126,6 +126,42 @@ def changes(session: Session, run: str, *, database: str, cell: str) -> tuple[Jo
         JournaledChange(sequence=row["sequence"], cell=cell, change=_change(row), at=row["made"])
         for row in rows.mappings()
     )
+
+
+def repeated(
+    session: Session, *, database: str, cell: str, since: datetime, times: int
+) -> tuple[Repeated, ...]:
+    """Return the rows that at least so many repairs have written since then, the most often written first.
+
+    Goes through all changes of that time, for a journal has no index on keys.
+    """
+    if version_of(session) is None:
+        return ()
+    number = sa.func.count(sa.distinct(CHANGES.c.run))
+    repairs = sa.select(RUNS.c.run).where(
+        RUNS.c.database_name == database, RUNS.c.verb == "repair", RUNS.c.started >= timestamp(since)
+    )
+    alike = (CHANGES.c.rule, CHANGES.c.table_name, CHANGES.c.key_columns, CHANGES.c.row_key)
+    made = sa.select(
+        *alike, number.label("runs"), sa.func.min(CHANGES.c.made), sa.func.max(CHANGES.c.made)
+    ).where(CHANGES.c.database_name == database, CHANGES.c.run.in_(repairs))
+    often = made.group_by(*alike).having(number >= times).order_by(number.desc(), *alike)
+    found: list[Repeated] = []
+    for row in session.execute(often):
+        rule, table, columns, key, runs_, first, last = tuple(row)
+        found.append(
+            Repeated(
+                cell=cell,
+                rule=rule,
+                table=table,
+                key_columns=codec.tuple_from_text(columns),
+                key=codec.tuple_from_text(key),
+                runs=runs_,
+                first=first,
+                last=last,
+            )
+        )
+    return tuple(found)
 
 
 def _change(row: sa.RowMapping) -> Change:

@@ -77,6 +77,7 @@ from cellsync.model.results import (
     JournaledChange,
     JournaledRun,
     Outcome,
+    Repeated,
     Report,
     Run,
 )
@@ -203,6 +204,7 @@ __all__ = [
     "Refusal",
     "Registered",
     "Removes",
+    "Repeated",
     "Report",
     "Requirement",
     "Role",

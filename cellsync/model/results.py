@@ -10,6 +10,7 @@ from enum import Enum
 from cellsync.errors import ExitCode
 from cellsync.model.differences import Status, TableResult
 from cellsync.model.plans import Change, Plan, Refusal, Skipped
+from cellsync.model.values import Key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +117,22 @@ class JournaledRun:
     applied: int
     undoes: str | None = None
     undone_by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repeated:
+    """A row that several repairs have written: somebody else writes it too."""
+
+    cell: str
+    rule: str
+    table: str
+    key_columns: tuple[str, ...]
+    key: Key
+    runs: int
+    """How many repairs wrote it."""
+    first: str
+    last: str
+    """When the first and the last of them did, in UTC."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from cellsync.model import Report
-from cellsync.report import html, json, jsonl, text
+from cellsync.report import html, json, jsonl, past, text
 from cellsync.report.page import Style
 
 Render = Callable[[Report, Style], Iterator[str]]
@@ -22,4 +22,4 @@ FORMATS: Mapping[str, Render] = {
 }
 """Name of ``--format`` -> the function that renders a report of any verb."""
 
-__all__ = ["FORMATS", "Render", "Style", "html", "json", "jsonl", "text"]
+__all__ = ["FORMATS", "Render", "Style", "html", "json", "jsonl", "past", "text"]

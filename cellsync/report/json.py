@@ -28,6 +28,7 @@ from cellsync.model import (
     Plan,
     Reference,
     Refusal,
+    Repeated,
     Report,
     SchemaDifference,
     ServerTime,
@@ -67,6 +68,22 @@ def schema(report: Report, style: Style | None = None) -> Iterator[str]:
 def history(runs: Sequence[JournaledRun]) -> Iterator[str]:
     """Yield the runs in the order given, newest first."""
     return whole({"version": VERSION, "runs": Lines(map(_journaled, runs))})
+
+
+def repeated(rows: Sequence[Repeated]) -> Iterator[str]:
+    """Yield the rows that several repairs wrote."""
+    listed = [
+        {
+            "cell": row.cell,
+            "rule": row.rule,
+            "key": key(facts.named(row.key_columns, row.key)),
+            "runs": row.runs,
+            "first": row.first,
+            "last": row.last,
+        }
+        for row in rows
+    ]
+    return whole({"version": VERSION, "repeated": listed})
 
 
 def whole(content: Object) -> Iterator[str]:

@@ -22,8 +22,6 @@ from cellsync.model import (
     ColumnDifference,
     Difference,
     Direction,
-    JournaledChange,
-    JournaledRun,
     Kind,
     Plan,
     Refusal,
@@ -67,25 +65,6 @@ def plan(report: Report, style: Style) -> Iterator[str]:
 def schema(report: Report, style: Style) -> Iterator[str]:
     """Yield the schema differences alone, all of them."""
     return compose(_schema_report(report), style)
-
-
-def history(runs: Sequence[JournaledRun], style: Style) -> Iterator[str]:
-    """Yield one line for every run, in the order given, newest first."""
-    return compose([_runs(runs)] if runs else [Line("no run has written anything yet")], style)
-
-
-def changes(made: Mapping[str, Sequence[JournaledChange]], style: Style) -> Iterator[str]:
-    """Yield the changes of one run as its journals have them, by the cell that was written."""
-    return compose(_journaled(made, style), style)
-
-
-def _journaled(made: Mapping[str, Sequence[JournaledChange]], style: Style) -> Iterator[Line]:
-    for cell, entries in made.items():
-        yield Line("")
-        yield Line(f"{counted(len(entries), 'change')} to {cell}:", tone=Tone.TITLE)
-        for number, each in enumerate(entries, 1):
-            title = f"{number} {words.ACTION[each.change.action]} {each.change.rule}"
-            yield from _change(title, each.change, style)
 
 
 # -- The whole report ----------------------------------------------------------------------------
@@ -372,13 +351,14 @@ def _changes(plan: Plan, soft: facts.Rows, style: Style) -> Iterator[Line]:
         sort = f"{words.ACTION[facts.deed(change, soft)]} {change.rule}"
         seen[sort] += 1
         if style.verbose or seen[sort] <= MOST:
-            yield from _change(f"{number} {sort}", change, style)
+            yield from change_lines(f"{number} {sort}", change, style)
     for sort, count in seen.items():
         if count > MOST and not style.verbose:
             yield Line(f"... and {count - MOST} more {sort} (-v shows all)", 2, Tone.QUIET)
 
 
-def _change(title: str, change: Change, style: Style) -> Iterator[Line]:
+def change_lines(title: str, change: Change, style: Style) -> Iterator[Line]:
+    """Yield one change, with its columns where more is asked for."""
     reason = f": {words.shorten(change.reason, style.prose)}" if change.reason else ""
     yield Line(f"{title} {words.key(facts.subject(change), style.short)}{reason}", 2)
     if style.verbose:
@@ -544,7 +524,7 @@ def _deeds(counts: Counter[Action]) -> str:
     return ", ".join(counted(counts[action], words.ACTION[action]) for action in Action if counts[action])
 
 
-# -- Schema and history --------------------------------------------------------------------------
+# -- Schema --------------------------------------------------------------------------
 
 
 def _schema_report(report: Report) -> Iterator[Line]:
@@ -572,25 +552,3 @@ def _schema_cell(cell: CellResult | CellFailure) -> Iterator[Line]:
     for failed in facts.broken(cell):
         if not failed.schema:
             yield Line(f"{cell.cell} {failed.table}: could not be compared: {failed.error}", 1, Tone.BAD)
-
-
-def _runs(runs: Sequence[JournaledRun]) -> Grid:
-    head = ("run", "verb", "started (UTC)", "status", "cells", "rows", "remarks")
-    tones = tuple(Tone.BAD if run.finished is None else Tone.PLAIN for run in runs)
-    return Grid((head, *map(_run_row, runs)), tones, whole=3, numbers=len(head))
-
-
-def _run_row(journaled: JournaledRun) -> tuple[str, ...]:
-    run, cells = journaled.run, ",".join(journaled.cells)
-    started = words.instant(run.started).replace("T", " ").rstrip("Z")
-    return (run.id, run.verb, started, _end(journaled), cells, str(journaled.applied), _remarks(journaled))
-
-
-def _end(journaled: JournaledRun) -> str:
-    return "cut off, or still running" if journaled.finished is None else journaled.status.replace("_", " ")
-
-
-def _remarks(journaled: JournaledRun) -> str:
-    undoes = f"undoes {journaled.undoes}" if journaled.undoes else ""
-    undone = f"undone by {words.listed(journaled.undone_by)}" if journaled.undone_by else ""
-    return "; ".join(filter(None, [undoes, undone, journaled.run.reason]))

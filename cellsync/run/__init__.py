@@ -14,7 +14,7 @@ past        the journals: history, and the plan of an undo
 """
 
 from cellsync.run.compare import compare, schemas
-from cellsync.run.past import History, changes, history, prepare_undo, prune
+from cellsync.run.past import History, changes, history, prepare_undo, prune, repeated
 from cellsync.run.request import Edge, Prepared, Request
 from cellsync.run.write import write
 
@@ -28,6 +28,7 @@ __all__ = [
     "history",
     "prepare_undo",
     "prune",
+    "repeated",
     "schemas",
     "write",
 ]

@@ -21,6 +21,7 @@ from cellsync.model import (
     JournaledChange,
     JournaledRun,
     Plan,
+    Repeated,
     Report,
     Role,
     Status,
@@ -68,6 +69,25 @@ def changes(request: Request, run_id: str) -> Mapping[str, tuple[JournaledChange
     """Return the changes of one run, by the cell that was written."""
     past, _ = _read(request, run_id)
     return {name: each.changes for name, each in past.items() if each.changes}
+
+
+def repeated(
+    request: Request, *, since: timedelta, times: int
+) -> tuple[tuple[Repeated, ...], tuple[CellFailure, ...]]:
+    """Return the rows that several repairs wrote, of all cells, and the journals that could not be read."""
+    before = request.clock() - since
+
+    def task(cell: Cell) -> tuple[Repeated, ...]:
+        with db.connect(cell, request.timeouts) as database:
+            schema = database.identity().schema
+            return journal.repeated(database, database=schema, cell=cell.name, since=before, times=times)
+
+    cells = [request.topology.parent, *request.topology.children]
+    with executor(request.jobs) as pool:
+        results = each_cell(pool, task, cells)
+    rows = [row for each in results.values() if not isinstance(each, CellFailure) for row in each]
+    failures = tuple(each for each in results.values() if isinstance(each, CellFailure))
+    return tuple(sorted(rows, key=lambda row: -row.runs)), failures
 
 
 def prune(request: Request, *, keep: timedelta) -> Mapping[str, int | CellFailure]:
