@@ -53,7 +53,7 @@ def projection(table: str, key: str, **types: str) -> Projection:
 # -- Unequal rows, unequal digests -------------------------------------------------------------
 
 TEXTS = ["", "NULL", "N", ",", ",,", "1", "1,", "0", "00", "a", "b", "ab", "#", "a#b", "b#", "a,b", " ", "a ",
-         "\x1f", "\x1e", "\x1f,", "A", "é", "\\", "'", "0,0"]  # fmt: skip
+         "\x1f", "\x1e", "\x1f,", "A", "é", "\\", "'", "0,0", "\xfe", "\xff"]  # fmt: skip
 MIXED = """
 CREATE TABLE mixed (
     id int PRIMARY KEY AUTO_INCREMENT,
@@ -78,11 +78,12 @@ def test_rows_that_are_nearly_equal_have_unequal_checksums(
         for text in (None, *TEXTS):
             there.insert("texts", {"t": text})
     numbers, floats = union("NULL", "0", "-1", "10"), union("0", "0.1")
-    bytes_, null = union("x''", "x'31'", "x'00'", "x'1F2C'"), union("NULL")
+    ascii_, null = union("x''", "x'31'", "x'00'", "x'1F2C'"), union("NULL")
+    bytes_ = union("x''", "x'31'", "x'00'", "x'1F2C'", "x'FF'", "x'FE'", "x'FFFE'", "x'46'", "x'3436'")
     execute(
         url,
         "INSERT INTO mixed (a, b, c, d, e, f) SELECT x.t, y.t, c.v, d.v, e.v, f.v "
-        f"FROM texts x, texts y, {numbers} c, {null} d, {floats} e, {bytes_} f",
+        f"FROM texts x, texts y, {numbers} c, {null} d, {floats} e, {ascii_} f",
         "INSERT INTO mixed (a, b, c, d, e, f) SELECT x.t, y.t, c.v, d.v, e.v, f.v "
         f"FROM texts x, texts y, {numbers} c, {bytes_} d, {null} e, {null} f",
         "INSERT INTO mixed (a, b, c, d, e, f) SELECT NULL, NULL, n.seq, d.v, e.v, NULL "
@@ -97,6 +98,39 @@ def test_rows_that_are_nearly_equal_have_unequal_checksums(
     ((count,),) = servers.sql(url, "SELECT COUNT(*) FROM mixed")
     assert count == len(checksums) > 100_000
     assert len(set(checksums)) == count
+
+
+@pytest.mark.parametrize("mode", ["", "STRICT_ALL_TABLES"])
+@pytest.mark.parametrize("charset", ["utf8mb3", "utf8mb4"])
+@pytest.mark.parametrize("byte", ["FE", "FF"])
+def test_text_in_utf8_never_holds_what_stands_between_values(
+    server: Server, database: MakeDatabase, charset: str, byte: str, mode: str
+) -> None:
+    """From a literal, another column or a change of its type: the server refuses the byte or drops it."""
+    url = database(server)
+    execute(
+        url, f"CREATE TABLE texts (id int PRIMARY KEY, t varchar(9) CHARACTER SET {charset}, b varbinary(9))"
+    )
+    execute(url, f"INSERT INTO texts VALUES (1, '', x'61{byte}62'), (2, '', x'61{byte}62')")
+    literal = f"INSERT INTO texts (id, t) VALUES (3, CAST(x'61{byte}62' AS BINARY))"
+    turned = f"ALTER TABLE texts MODIFY b varchar(9) CHARACTER SET {charset}"
+    for statement in ("UPDATE texts SET t = b WHERE id = 1", literal, turned):
+        with sa.create_engine(url).connect() as connection:
+            connection.exec_driver_sql(f"SET sql_mode = '{mode}'")
+            try:
+                connection.exec_driver_sql(statement)
+                connection.exec_driver_sql("COMMIT")
+            except sa.exc.DBAPIError as error:
+                assert "Incorrect string value" in str(error), statement
+    held = servers.sql(url, f"SELECT COUNT(*) FROM texts WHERE LOCATE(x'{byte}', CAST(t AS BINARY)) > 0")
+    assert held == [(0,)]
+    ((kind,),) = servers.sql(
+        url,
+        "SELECT data_type FROM information_schema.columns WHERE table_schema = DATABASE() "
+        "AND table_name = 'texts' AND column_name = 'b'",
+    )
+    if kind == "varchar":
+        assert servers.sql(url, f"SELECT COUNT(*) FROM texts WHERE LOCATE(x'{byte}', BINARY b) > 0") == [(0,)]
 
 
 THINGS = """

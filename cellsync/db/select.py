@@ -294,7 +294,9 @@ class Select:
         self._outputs.append(self._dialect.transformed(projected, read, **names))
         known = self._known.get(table, {}).get(projected.column)
         if known is not None:
-            scalar = Scalar(self._outputs[-1], known)
+            # A time that is sent to nobody need not be cast to text first.
+            quick = projected.family is Family.TEMPORAL and projected.transform is None
+            scalar = Scalar(self._outputs[-1], known, raw if quick else None)
             self._encoded.scalars.append(scalar)
             self._encoded.fields.append(bundling.field(scalar))
         return (
