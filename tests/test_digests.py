@@ -6,6 +6,8 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ from edges import Stand, as_if_large, execute, opened, paired, pairs, result, ro
 from servers import AnyServer, Server
 from servers import sql as sql_of
 
-from cellsync import db
+from cellsync import db, run
 from cellsync.db.schema import family
 from cellsync.diff import digests
 from cellsync.errors import ExitCode, ReadFailed
@@ -23,6 +25,7 @@ from cellsync.model import (
     Bucketing,
     Family,
     Fold,
+    Kind,
     Projected,
     Projection,
     Status,
@@ -317,6 +320,82 @@ def test_large_tables_are_repaired_and_undone(
     assert result(stand.diff(), "c1").status is Status.IN_STEP
     stand.undo("r1", "r2")
     assert rows(child, query) == before
+
+
+class Watch:
+    """A clock that goes on only when it is told to, and what is slept on it."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.slept: list[float] = []
+
+    def sleep(self, seconds: float) -> None:
+        """Let the time pass."""
+        self.slept.append(seconds)
+        self.now += seconds
+
+    def diff(self, stand: Stand) -> TableDiff:
+        """Compare with a settle of half a second, on this clock."""
+        request = replace(
+            stand.request("diff", "d"), settle=timedelta(seconds=0.5), sleep=self.sleep, elapsed=self.read
+        )
+        table = result(run.compare(request).report, "c1").tables[0]
+        assert isinstance(table, TableDiff), table
+        return table
+
+    def read(self) -> float:
+        """Return the time."""
+        return self.now
+
+
+def test_the_pause_begins_when_the_rows_are_read(
+    servers: Mapping[str, AnyServer], database: MakeDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading them takes time too: what has been so for long enough is not waited for."""
+    stand, watch = fleet(servers, database, 1), Watch()
+    execute(stand.urls["c1"], "DELETE FROM large WHERE id > 100")
+    execute(stand.urls["api"], "DELETE FROM large WHERE id > 110")
+    for url in stand.urls.values():
+        execute(url, "ANALYZE TABLE large")
+    known = db.Database.rows
+
+    def rows(self: db.Database, projection: Projection, **options: Any) -> Any:
+        watch.now += 0.1
+        return known(self, projection, **options)
+
+    monkeypatch.setattr(db.Database, "rows", rows)
+    assert watch.diff(stand).count(Kind.MISSING) == 10
+    (slept,) = watch.slept
+    # Both are read at once, so that one may begin when the other is through.
+    assert slept in (pytest.approx(0.3), pytest.approx(0.4))
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_what_was_so_when_the_digests_were_read_is_not_waited_for_again(
+    servers: Mapping[str, AnyServer], database: MakeDatabase, monkeypatch: pytest.MonkeyPatch, moved: bool
+) -> None:
+    """But a row that changed between the digests and the keys has its whole pause."""
+    stand, watch = fleet(servers, database, 1), Watch()
+    execute(stand.urls["c1"], "UPDATE large SET size = -1 WHERE id IN (5, 9000)")
+    known = db.Database.bundles
+
+    def bundles(self: db.Database, *arguments: Any, **options: Any) -> Any:
+        if moved and self.cell.name == "c1":
+            execute(stand.urls["c1"], "UPDATE large SET size = -1 WHERE id = 7")
+            self.connection.exec_driver_sql("ROLLBACK")
+            self.connection.exec_driver_sql("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
+        return known(self, *arguments, **options)
+
+    def digest(self: db.Database, *arguments: Any, **options: Any) -> Any:
+        watch.now += 3
+        return known_digest(self, *arguments, **options)
+
+    known_digest = db.Database.digest
+    monkeypatch.setattr(db.Database, "bundles", bundles)
+    monkeypatch.setattr(db.Database, "digest", digest)
+    table = watch.diff(stand)
+    assert table.count(Kind.CHANGED) == (3 if moved else 2)
+    assert watch.slept == ([pytest.approx(0.5)] if moved else [])
 
 
 @pytest.mark.parametrize("other", [0, 1])

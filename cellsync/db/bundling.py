@@ -72,6 +72,11 @@ def referenced(raw: Family, parts: Sequence[Parse], canonical: Callable[[Value, 
     return parse
 
 
+def checksum(text: str) -> int:
+    """Return the checksum of the row of a text."""
+    return int(text[text.rindex(",") + 1 : -len(END)])
+
+
 def text(fields: Sequence[str], odd: str, checksum: str) -> str:
     """Return an expression for the text of a row."""
     last = f"CONCAT({checksum}, '{END}')"

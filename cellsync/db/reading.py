@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
+from operator import xor
 from typing import Any
 
 import sqlalchemy
 from oslo_db import exception as oslo_errors
 
+from cellsync.db import bundling
 from cellsync.db.connect import translated
 from cellsync.db.dialects import escaped
 from cellsync.db.select import Statement
@@ -96,6 +99,12 @@ class Reading(Session):
         some = [None] if buckets is None else batches(sorted(buckets), max(1, most))
         for batch in some:
             yield from map(select.bundle, self._stream(select.bundles(bucketing, batch, parts)))
+
+    def summed(self, bucket: int, bundles: Sequence[Bundle]) -> Digest:
+        """Return the digest that bundles add up to; see ``diff.Reader``."""
+        texts = [text for bundle in bundles for text in bundle.texts]
+        odd = any(bundle.odd for bundle in bundles)
+        return Digest(bucket, len(texts), reduce(xor, map(bundling.checksum, texts), 0), odd)
 
     def pairs(self, projection: Projection) -> Callable[[str], Pair]:
         """Return what takes the texts of a bundle apart."""

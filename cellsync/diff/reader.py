@@ -65,5 +65,8 @@ class Reader(Protocol):
         Raises ReadFailed also where a bundle is too large for the server: then more parts are needed.
         """
 
+    def summed(self, bucket: int, bundles: Sequence[Bundle]) -> Digest:
+        """Return the digest that the bundles of one bucket add up to; no query."""
+
     def pairs(self, projection: Projection) -> Callable[[str], Pair]:
         """Return what takes the texts of a bundle apart."""

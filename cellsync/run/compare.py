@@ -136,7 +136,7 @@ def _compared(state: State, pairs: Mapping[str, Paired]) -> tuple[dict[Edge, Tab
     heads, blocks = suspected(state, found, got, router)
     heads.update({edge: paired for edge, paired in edges.items() if isinstance(paired, TableFailure)})
     heads.update({edge: _head(table) for edge, table in tables.items()})
-    every = chain(_light(tables), blocks)
+    every = chain(_light(tables, got.since), blocks)
     return {edge: heads[edge] for edge in edges}, kept(every, short=FEW_BLOCKS)
 
 
@@ -144,17 +144,18 @@ def _head(table: TableResult) -> TableResult:
     return replace(table, differences=()) if isinstance(table, TableDiff) else table
 
 
-def _light(tables: Mapping[Edge, TableResult]) -> Iterator[Block]:
+def _light(tables: Mapping[Edge, TableResult], since: float) -> Iterator[Block]:
     """Yield the differences of whole tables without their rows, which are read again anyway."""
     for rule in dict.fromkeys(rule for _, rule in tables):
         mine = {edge: t for edge, t in tables.items() if edge[1] == rule and isinstance(t, TableDiff)}
         most = max((len(table.differences) for table in mine.values()), default=0)
         for start in range(0, most, KEYS_AT_ONCE):
-            yield {
+            found = {
                 edge: [replace(d, desired=None, existing=None, columns=()) for d in chosen]
                 for edge, table in mine.items()
                 if (chosen := table.differences[start : start + KEYS_AT_ONCE])
             }
+            yield Block(found, since)
 
 
 def _table(state: State, pairing: Pairing, child: str, got: Got, router: Router) -> TableResult:

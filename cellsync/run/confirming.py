@@ -27,7 +27,7 @@ from cellsync.model import (
     TableResult,
     sort_of,
 )
-from cellsync.run.digesting import Block, Edge
+from cellsync.run.digesting import Block, Edge, Found
 from cellsync.run.look import State
 from cellsync.run.planning import Paired
 from cellsync.run.reading import Got, Router, Rows, failed, read
@@ -76,7 +76,7 @@ def confirmed(
     settled: dict[Edge, _Settled] = {}
     failures: dict[Edge, TableFailure] = {}
     router = Router(state)
-    _settle(state, pairs, {edge for block in blocks for edge in block})
+    _settle(state, pairs, blocks)
     for batch in _batches(blocks):
         asked = {edge: differences for edge, differences in batch.items() if edge not in failures}
         wants = _wants(pairs, asked)
@@ -108,24 +108,32 @@ def _pairing(pairs: Mapping[str, Paired], edge: Edge) -> Pairing:
     return pairing
 
 
-def _settle(state: State, pairs: Mapping[str, Paired], edges: Iterable[Edge]) -> None:
-    own = [_pairing(pairs, edge).rule.settle for edge in edges]
-    longest = max((state.request.settle if each is None else each for each in own), default=None)
-    if longest is not None and longest.total_seconds() > 0:
+def _settle(state: State, pairs: Mapping[str, Paired], blocks: Iterable[Block]) -> None:
+    """Wait until what was found has been so for as long as its rule says; reading takes time as well."""
+    known: dict[Edge, float] = {}
+    for block in blocks:
+        for edge in block.found:
+            known[edge] = max(block.since, known.get(edge, block.since))
+    ends = []
+    for edge, since in known.items():
+        own = _pairing(pairs, edge).rule.settle
+        ends.append(since + (state.request.settle if own is None else own).total_seconds())
+    left = max(ends, default=0) - state.request.elapsed()
+    if left > 0:
         state.request.progress("settling")
-        state.request.sleep(longest.total_seconds())
+        state.request.sleep(left)
 
 
-def _batches(blocks: Iterable[Block]) -> Iterator[Block]:
+def _batches(blocks: Iterable[Block]) -> Iterator[Found]:
     """Join the blocks into fewer, with so many keys each as are worth a question."""
     batch: dict[Edge, list[Difference]] = {}
     size = 0
     for block in blocks:
-        more = sum(map(len, block.values()))
+        more = sum(map(len, block.found.values()))
         if batch and size + more > KEYS_AT_ONCE:
             yield batch
             batch, size = {}, 0
-        for edge, differences in block.items():
+        for edge, differences in block.found.items():
             batch.setdefault(edge, []).extend(differences)
         size += more
     if batch:
@@ -136,7 +144,7 @@ _Wants = Mapping[str, Mapping[tuple[Projection, bool], Rows]]
 """Cell -> (projection, tombstones) -> the reading; one for all children that share it."""
 
 
-def _wants(pairs: Mapping[str, Paired], asked: Block) -> _Wants:
+def _wants(pairs: Mapping[str, Paired], asked: Found) -> _Wants:
     keys: dict[str, dict[tuple[Projection, bool], dict[Key, None]]] = {}
 
     def add(cell: str, projection: Projection, wanted: Sequence[Key], *, tombstones: bool = False) -> None:

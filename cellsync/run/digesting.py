@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from cellsync.diff import Owners, digests
 from cellsync.errors import ReadFailed
@@ -39,8 +39,15 @@ Edge = tuple[str, str]
 Place = tuple[str, Projection]
 """A cell, and the projection through which it is read."""
 
-Block = Mapping[Edge, Sequence[Difference]]
+Found = Mapping[Edge, Sequence[Difference]]
 """What was found of some keys, on all edges that they were found on."""
+
+
+class Block(NamedTuple):
+    """What was found of some keys, and since when it is known, by ``Request.elapsed``."""
+
+    found: Found
+    since: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,7 +235,8 @@ def suspected(
         except ReadFailed as error:
             heads[edge] = failed(found.edges[edge].rule, str(error))
             del searches[edge]
-    return heads, _blocks(state, searches, bundles, router)
+    counted = {edge: each for edge, each in sides.items() if edge[1] not in found.direct}
+    return heads, _blocks(state, searches, bundles, router, _Known(counted, got.since, bundles.since))
 
 
 def _searches(found: Large, sides: Mapping[Edge, _Sides]) -> dict[Edge, _Search]:
@@ -264,7 +272,37 @@ def _differing(found: Large, edge: Edge, sides: _Sides) -> frozenset[int]:
     return frozenset(digests.differing(sides.desired, sides.existing)) | sides.stray
 
 
-def _blocks(state: State, searches: Mapping[Edge, _Search], got: Got, router: Router) -> Iterator[Block]:
+@dataclass(frozen=True)
+class _Known:
+    """Since when it is known what a bucket holds.
+
+    Where the keys of both sides still add up to the digests, which were read before them, nothing
+    has changed in between: what differs now did so then.
+    """
+
+    _digests: Mapping[Edge, _Sides]
+    _first: float
+    """When the digests were read."""
+    _second: float
+    """When the keys were read."""
+
+    def since(self, edge: Edge, desired: Digest, existing: Digest) -> float:
+        """Return since when one bucket of an edge is as its keys say."""
+        sides = self._digests.get(edge)
+        if sides is None:
+            return self._second
+        pairs = ((sides.desired, desired), (sides.existing, existing))
+        same = all(_checksum(side.get(now.bucket)) == now.checksum for side, now in pairs)
+        return self._first if same else self._second
+
+
+def _checksum(digest: Digest | None) -> int:
+    return digest.checksum if digest is not None else 0
+
+
+def _blocks(
+    state: State, searches: Mapping[Edge, _Search], got: Got, router: Router, known: _Known
+) -> Iterator[Block]:
     """Yield what differs, bucket by bucket, of one rule after the other."""
     for rule in dict.fromkeys(rule for _, rule in searches):
         mine = {edge: search for edge, search in searches.items() if edge[1] == rule}
@@ -278,13 +316,19 @@ def _blocks(state: State, searches: Mapping[Edge, _Search], got: Got, router: Ro
             held: list[list[Bundle]] = [[] for _ in readings]
             for _, number, bundle in group:
                 held[number].append(bundle)
-            found = {
-                edge: searchers[edge].suspects(*(held[number] for number in sides[edge]))
+            both = {
+                edge: searchers[edge].sides(*(held[number] for number in sides[edge]))
                 for edge, search in mine.items()
                 if at[0] in search.buckets
             }
-            if block := {edge: differences for edge, differences in found.items() if differences}:
-                yield block
+            found = {
+                edge: differences
+                for edge, each in both.items()
+                if (differences := searchers[edge].suspects(*each))
+            }
+            if found:
+                digests_now = {edge: searchers[edge].digests(at[0], *both[edge]) for edge in found}
+                yield Block(found, max(known.since(edge, *now) for edge, now in digests_now.items()))
 
 
 def _numbered(number: int, bundles: Iterable[Bundle]) -> Iterator[tuple[tuple[int, int], int, Bundle]]:
@@ -299,15 +343,29 @@ class _Searcher:
         self._down = pairing.rule.direction is Direction.DOWN
         self._owners = owners
         self._pairs = state.databases[pairing.existing_cell].pairs(pairing.existing)
+        self._summed = state.databases[pairing.existing_cell].summed
         self._exact = all(p.unique and not p.nullable for p in (pairing.desired, pairing.existing))
 
-    def suspects(self, desired: Sequence[Bundle], existing: Sequence[Bundle]) -> tuple[Difference, ...]:
+    def sides(
+        self, desired: Sequence[Bundle], existing: Sequence[Bundle]
+    ) -> tuple[Sequence[Bundle], Sequence[Bundle], Sequence[Bundle]]:
+        """Return the edge's own bundles of one bucket, and those of the parent that nobody owns."""
+        if self._owners is None:
+            return desired, existing, ()
+        mine, stray = digests.owned(desired if self._down else existing, self._owners, self._child)
+        return (mine, existing, stray) if self._down else (desired, mine, stray)
+
+    def suspects(
+        self, desired: Sequence[Bundle], existing: Sequence[Bundle], stray: Sequence[Bundle]
+    ) -> tuple[Difference, ...]:
         """Return what differs in one bucket."""
-        stray: Sequence[Bundle] = ()
-        if self._owners is not None:
-            mine, stray = digests.owned(desired if self._down else existing, self._owners, self._child)
-            desired, existing = (mine, existing) if self._down else (desired, mine)
         return digests.suspects(desired, existing, self._pairs, exact=self._exact, stray=stray)
+
+    def digests(
+        self, bucket: int, desired: Sequence[Bundle], existing: Sequence[Bundle], _: Sequence[Bundle]
+    ) -> tuple[Digest, Digest]:
+        """Return the digests that the keys of both sides of one bucket add up to."""
+        return self._summed(bucket, desired), self._summed(bucket, existing)
 
 
 def _head(pairing: Pairing, sides: _Sides) -> TableDiff:

@@ -111,6 +111,8 @@ class Got:
     """What was read."""
 
     _results: Mapping[tuple[str, Want[Any]], Union[Sequence[Any], ReadFailed]]
+    since: float
+    """When the last of the snapshots was opened, by ``Request.elapsed``."""
 
     def of(self, cell: str, want: Want[T_co]) -> Sequence[T_co]:
         """Return what one reading of one cell gave. Raises ReadFailed where it failed."""
@@ -124,17 +126,19 @@ def read(state: State, wants: Mapping[str, Sequence[Want[Any]]]) -> Got:
     """Read from all cells at once, each in one snapshot; what one cell wants twice is read once."""
     cells = [cell for cell in needed(state.request) if wants.get(cell.name)]
     readings = {cell.name: list(dict.fromkeys(wants[cell.name])) for cell in cells}
+    opened = [state.request.elapsed()]
 
     def task(cell: Cell) -> dict[Want[Any], Sequence[Any] | ReadFailed]:
         database = state.databases[cell.name]
         with database.snapshot():
+            opened.append(state.request.elapsed())
             return {want: _read(database, want) for want in readings[cell.name]}
 
     results: dict[tuple[str, Want[Any]], Sequence[Any] | ReadFailed] = {}
     for name, found in each_cell(state.pool, task, cells).items():
         for want in readings[name]:
             results[name, want] = ReadFailed(found.error) if isinstance(found, CellFailure) else found[want]
-    return Got(results)
+    return Got(results, max(opened))
 
 
 def _read(database: db.Database, want: Want[Any]) -> Sequence[Any] | ReadFailed:

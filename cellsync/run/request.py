@@ -56,6 +56,8 @@ class Request:
     timeouts: Timeouts = field(default_factory=Timeouts)
     clock: Callable[[], datetime] = utc_now
     sleep: Callable[[float], None] = time.sleep
+    elapsed: Callable[[], float] = time.monotonic
+    """Seconds since some moment, on a clock that nobody sets."""
     progress: Callable[[str], None] = field(default=lambda text: None)
     stopping: Callable[[], bool] = field(default=lambda: False)
     """Says whether the writing is to end after the batch that is under way."""
