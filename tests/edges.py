@@ -62,6 +62,7 @@ def as_if_large(patch: pytest.MonkeyPatch) -> None:
     """Have the smallest table compared by digests, on disk, and two keys at a time."""
     patch.setattr(digests, "READ_WHOLE", -1)
     patch.setattr(digests, "MOST_IN_BUNDLE", 2)
+    patch.setattr(digests, "ROWS_AT_ONCE", 2)
     patch.setattr(confirming, "KEYS_AT_ONCE", 2)
     patch.setattr(verifying, "KEYS_AT_ONCE", 2)
     patch.setattr(spool, "SHORT", 0)

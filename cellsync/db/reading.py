@@ -91,9 +91,15 @@ class Reading(Session):
         buckets: Sequence[int] | None = None,
         *,
         parts: int = 1,
+        apart: bool = False,
     ) -> Iterator[Bundle]:
         """Yield keys and checksums of the rows of a projection; see ``diff.Reader``."""
         select = self._select(projection)
+        if apart:
+            for number in sorted(buckets or ()):
+                records = self._stream(select.bundled(bucketing, number))
+                yield from (select.bundle(record) for record in records if record[3])
+            return
         # By hashes every statement is a pass over the table, by ranges a long one is slow to parse.
         most = BUCKETS_PER_QUERY if bucketing.width is not None else len(buckets or ())
         some = [None] if buckets is None else batches(sorted(buckets), max(1, most))

@@ -188,12 +188,20 @@ class Select:
         """Return the SELECT of keys and checksums, of some buckets or of all, in order."""
         bucket, key = self._bucket(bucketing), self._encoded_key
         part = encoding.part(key.scalars, key.flags, parts)
-        row = bundling.text(key.fields, self._odd(), self._hash(bucketing))
-        together = f"GROUP_CONCAT({row} SEPARATOR '{bundling.BETWEEN}')"
-        odd = f"COUNT(IF({self._odd()}, 1, NULL))"
         grouped = [f"{bucket} AS bucket", f"{part} AS part", f"{self._owner()} AS owner"]
-        sql = self._select([*grouped, "COUNT(*)", odd, together], self._within(bucketing, buckets))
+        sql = self._select([*grouped, *self._together(bucketing)], self._within(bucketing, buckets))
         return Statement(f"{sql} GROUP BY bucket, part, owner ORDER BY bucket, part")
+
+    def bundled(self, bucketing: Bucketing, bucket: int) -> Statement:
+        """Return the SELECT of keys and checksums of one bucket of a ranged key, without a route."""
+        outputs = [str(bucket), "0", "NULL", *self._together(bucketing)]
+        return Statement(self._select(outputs, self._within(bucketing, [bucket])))
+
+    def _together(self, bucketing: Bucketing) -> list[str]:
+        """Return the outputs of a group of rows: how many they are, how many odd, and their texts."""
+        row = bundling.text(self._encoded_key.fields, self._odd(), self._hash(bucketing))
+        together = f"GROUP_CONCAT({row} SEPARATOR '{bundling.BETWEEN}')"
+        return ["COUNT(*)", f"COUNT(IF({self._odd()}, 1, NULL))", together]
 
     def bundle(self, record: Record) -> Bundle:
         """Return the bundle of one record of ``bundles``'s result. Raises ReadFailed if it was cut."""

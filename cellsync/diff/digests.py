@@ -9,7 +9,9 @@ What is found here is a suspicion: equal rows that are stored in other types loo
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from cellsync.diff.routing import Owners
 from cellsync.model import Bucketing, Bundle, Difference, Digest, Fold, Key, Kind, Pair, Pairing, rank
@@ -24,6 +26,10 @@ MOST_BUCKETS = 1 << 16
 
 MOST_IN_BUNDLE = 2_048
 """Rows whose keys come as one value: with the longest keys that an index takes, a few megabytes."""
+
+ROWS_AT_ONCE = 8_192
+"""Rows whose keys are read by one statement where all keys of ranges are read: few enough to wait in
+memory, many enough that statements cost nothing."""
 
 SAMPLE = 32
 """Buckets by which it is told whether most of them differ."""
@@ -85,9 +91,34 @@ def most_differ(desired: Mapping[int, Digest], existing: Mapping[int, Digest]) -
 def sample(span: tuple[int, int], bucketing: Bucketing) -> tuple[int, ...]:
     """Return a few buckets, spread over all ranges of a key; () where there are few ranges at all."""
     assert bucketing.width is not None
-    low, high = (int(end / bucketing.width) for end in span)
+    low, high = (cut(end, bucketing.width) for end in span)
     step = (high - low + 1) // SAMPLE
     return tuple(range(low + step // 2, high + 1, step)) if step > 1 else ()
+
+
+def wider(sizes: Mapping[int, int], bucketing: Bucketing) -> tuple[Bucketing, int]:
+    """Return a bucketing by wider ranges of the same key, and how many old ranges make a new one.
+
+    ``sizes`` says how many rows the buckets have; no new one has more than ROWS_AT_ONCE, unless an
+    old one has.
+    """
+    assert bucketing.width is not None
+    factor = 1
+    while max(_joined(sizes, factor * 2), default=0) <= ROWS_AT_ONCE and factor < len(sizes):
+        factor *= 2
+    return replace(bucketing, width=bucketing.width * factor), factor
+
+
+def _joined(sizes: Mapping[int, int], factor: int) -> Iterable[int]:
+    joined: Counter[int] = Counter()
+    for bucket, rows in sizes.items():
+        joined[cut(bucket, factor)] += rows
+    return joined.values()
+
+
+def cut(number: int, width: int) -> int:
+    """Divide as the server's DIV does: towards zero."""
+    return number // width if number >= 0 else -(-number // width)
 
 
 def parts(sizes: Iterable[int]) -> int:

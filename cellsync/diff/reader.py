@@ -59,8 +59,12 @@ class Reader(Protocol):
         buckets: Sequence[int] | None = None,
         *,
         parts: int = 1,
+        apart: bool = False,
     ) -> Iterator[Bundle]:
         """Yield the keys and checksums of all rows of some buckets, or of all, in order of the buckets.
+
+        With ``apart``, each of ``buckets`` is a range that a statement of its own reads: the server
+        need not group rows, which costs as much as reading them. Not for a projection with a route.
 
         Raises ReadFailed also where a bundle is too large for the server: then more parts are needed.
         """

@@ -210,6 +210,8 @@ class _Search:
     buckets: frozenset[int]
     wants: tuple[tuple[str, Bundles], tuple[str, Bundles]]
     """Of the desired and of the existing cell; a reading may hold more, for other children."""
+    known: bool
+    """True where the digests of the same buckets were read before."""
 
 
 def suspected(
@@ -235,35 +237,92 @@ def suspected(
         except ReadFailed as error:
             heads[edge] = failed(found.edges[edge].rule, str(error))
             del searches[edge]
-    counted = {edge: each for edge, each in sides.items() if edge[1] not in found.direct}
+    counted = {edge: each for edge, each in sides.items() if edge in searches and searches[edge].known}
     return heads, _blocks(state, searches, bundles, router, _Known(counted, got.since, bundles.since))
 
 
 def _searches(found: Large, sides: Mapping[Edge, _Sides]) -> dict[Edge, _Search]:
     """Return where keys must be compared; what several children need of the parent is one reading."""
-    buckets = {edge: _differing(found, edge, each) for edge, each in sides.items()}
+    differing = {edge: _differing(found, edge, each) for edge, each in sides.items()}
+    searches: dict[Edge, _Search] = {}
+    for rule in dict.fromkeys(rule for _, rule in sides):
+        mine = {edge: buckets for edge, buckets in differing.items() if edge[1] == rule and buckets}
+        if mine:
+            make = _by_ranges if _most(found, mine, sides) else _by_buckets
+            searches.update(make(found, mine, sides))
+    return searches
+
+
+def _most(found: Large, mine: Mapping[Edge, frozenset[int]], sides: Mapping[Edge, _Sides]) -> bool:
+    """Say whether all ranges of a rule's key are read: most of them differ, and they can be."""
+    rule = next(iter(mine))[1]
+    buckets: set[int] = set().union(*mine.values())
+    sizes = _sizes(sides[edge] for edge in mine)
+    able = (
+        found.dealt[rule].width is not None
+        and found.edges[next(iter(mine))].rule.route is None
+        and max(sizes.values(), default=0) <= digests.ROWS_AT_ONCE
+    )
+    return able and len(buckets) * 2 >= len(sizes)
+
+
+def _sizes(sides: Iterable[_Sides]) -> dict[int, int]:
+    """Return how many rows each bucket has at most, on any side."""
+    sizes: dict[int, int] = {}
+    for each in sides:
+        for digest in (*each.desired.values(), *each.existing.values()):
+            sizes[digest.bucket] = max(digest.rows, sizes.get(digest.bucket, 0))
+    return sizes
+
+
+def _by_ranges(
+    found: Large, mine: Mapping[Edge, frozenset[int]], sides: Mapping[Edge, _Sides]
+) -> Iterator[tuple[Edge, _Search]]:
+    """Yield the searches of a rule of which all keys are read, by wide ranges of them."""
+    narrow = found.dealt[next(iter(mine))[1]]
+    bucketing, factor = digests.wider(_sizes(sides[edge] for edge in mine), narrow)
+    for edge in mine:
+        numbers = {digests.cut(bucket, factor) for each in mine for bucket in _sizes([sides[each]])}
+        wants = [
+            (
+                cell,
+                Bundles(
+                    projection=projection, bucketing=bucketing, buckets=tuple(sorted(numbers)), apart=True
+                ),
+            )
+            for cell, projection in _both(found.edges[edge])
+        ]
+        yield edge, _Search(found.edges[edge], frozenset(numbers), (wants[0], wants[1]), known=False)
+
+
+def _by_buckets(
+    found: Large, mine: Mapping[Edge, frozenset[int]], sides: Mapping[Edge, _Sides]
+) -> Iterator[tuple[Edge, _Search]]:
+    """Yield the searches of a rule of which the keys of some buckets are read."""
+    bucketing = found.dealt[next(iter(mine))[1]]
     numbers: dict[Place, set[int]] = {}
     known: dict[Place, int] = {}
-    rows: dict[str, list[int]] = {}
-    for edge, each in sides.items():
-        for place, side in zip(_both(found.edges[edge]), (each.desired, each.existing), strict=True):
-            numbers.setdefault(place, set()).update(buckets[edge])
+    rows: list[int] = []
+    for edge, buckets in mine.items():
+        for place, side in zip(
+            _both(found.edges[edge]), (sides[edge].desired, sides[edge].existing), strict=True
+        ):
+            numbers.setdefault(place, set()).update(buckets)
             known[place] = max(known.get(place, 0), len(side))
-            rows.setdefault(edge[1], []).extend(side[at].rows for at in buckets[edge] if at in side)
+            rows += [side[at].rows for at in buckets if at in side]
 
-    def want(rule: str, place: Place) -> tuple[str, Bundles]:
+    def want(place: Place) -> tuple[str, Bundles]:
         # Where most buckets differ, looking for them costs more than it saves.
         some = tuple(sorted(numbers[place])) if len(numbers[place]) * 2 < known[place] else None
-        parts = digests.parts(rows[rule])
-        bundles = Bundles(projection=place[1], bucketing=found.dealt[rule], buckets=some, parts=parts)
-        return place[0], bundles
+        parts = digests.parts(rows)
+        return place[0], Bundles(projection=place[1], bucketing=bucketing, buckets=some, parts=parts)
 
-    searches = {}
-    for edge, chosen in buckets.items():
-        if chosen:
-            desired, existing = (want(edge[1], place) for place in _both(found.edges[edge]))
-            searches[edge] = _Search(found.edges[edge], chosen, (desired, existing))
-    return searches
+    for edge, buckets in mine.items():
+        desired, existing = (want(place) for place in _both(found.edges[edge]))
+        yield (
+            edge,
+            _Search(found.edges[edge], buckets, (desired, existing), known=edge[1] not in found.direct),
+        )
 
 
 def _differing(found: Large, edge: Edge, sides: _Sides) -> frozenset[int]:

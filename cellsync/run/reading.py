@@ -31,6 +31,9 @@ from cellsync.spool import kept
 FEW_BUNDLES = 100
 """So many wait in memory: each has hundreds of keys."""
 
+FEW_WIDE = 4
+"""The same where each has thousands."""
+
 T_co = TypeVar("T_co", covariant=True)
 
 
@@ -86,12 +89,16 @@ class Bundles:
     projection: Projection
     bucketing: Bucketing
     buckets: tuple[int, ...] | None
-    parts: int
+    parts: int = 1
+    apart: bool = False
+    """True where the buckets are so wide that each is read by itself."""
 
     def read(self, database: db.Database) -> Sequence[Bundle]:
         """Read the bundles; many of them wait on disk."""
-        bundles = database.bundles(self.projection, self.bucketing, self.buckets, parts=self.parts)
-        return kept(bundles, short=FEW_BUNDLES)
+        bundles = database.bundles(
+            self.projection, self.bucketing, self.buckets, parts=self.parts, apart=self.apart
+        )
+        return kept(bundles, short=FEW_WIDE if self.apart else FEW_BUNDLES)
 
 
 @dataclass(frozen=True, kw_only=True)
