@@ -1,17 +1,19 @@
-"""The shipped pack, rule by rule: what each situation means, and what a repair makes of it.
+"""The shipped packs, rule by rule: what each situation means, and what a repair makes of it.
 
-``cases/RULE.yaml`` holds situations: the rows of the parent (desired), of the child c1 (existing)
+``cases/PACK/RULE.yaml`` holds situations: the rows of the parent (desired), of the child c1 (existing)
 and of its neighbour c2 (beside), what a diff of c1 says, and what is in c1 after a repair. In
 ``instances`` too the parent is under ``desired``, though there it is the one that may be wrong.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import nova_api
 import pytest
 import servers
 import sqlalchemy as sa
@@ -25,39 +27,68 @@ from cellsync.demo.nova import NOVA
 from cellsync.model import CellResult, TableDiff, shown
 
 CASES = Path(__file__).parent / "cases"
-PACK = "nova-cells-v1"
-CREATED = {"created_at": "2026-01-01 00:00:00", "deleted": 0}
+
+
+def _make_liberty(url: str) -> None:
+    with connected(sa.make_url(url)) as connection:
+        NOVA.create_all(connection)
+    add(url, "migrate_version", {"repository_id": "nova", "version": 302})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Home:
+    """The databases that a pack is for."""
+
+    make: Callable[[str], None]
+    """Make the tables in an empty database, and the version."""
+    tables: tuple[str, ...]
+    row: Mapping[str, object]
+    """What every row of a case has that says nothing else: such rows are live."""
+
+
+HOMES = {
+    "nova-api": Home(make=nova_api.make, tables=nova_api.TABLES, row={"created_at": "2026-01-01 00:00:00"}),
+    "nova-cells-v1": Home(
+        make=_make_liberty,
+        tables=tuple(table.name for table in NOVA.sorted_tables if table.name != "migrate_version"),
+        row={"created_at": "2026-01-01 00:00:00", "deleted": 0},
+    ),
+}
 
 
 def _cases() -> Iterator[Any]:
-    for file in sorted(CASES.glob("*.yaml")):
+    for file in sorted(CASES.glob("*/*.yaml")):
         for each in yaml.safe_load(file.read_text(encoding="utf-8")):
-            yield pytest.param(file.stem, each, id=f"{file.stem}: {each['case']}")
+            pack, rule = file.parent.name, file.stem
+            yield pytest.param(pack, rule, each, id=f"{pack}: {rule}: {each['case']}")
 
 
 @pytest.fixture(scope="module")
-def urls(server: Server) -> Iterator[dict[str, str]]:
-    """Give a parent and two children with Nova's tables in Liberty, and no rows but the version."""
+def urls(server: Server) -> Iterator[Callable[[str], dict[str, str]]]:
+    """Give, for a pack, a parent and two children with its tables, and no rows but the version."""
+    made: dict[str, dict[str, str]] = {}
     with ExitStack() as leaving:
-        found = {}
-        for name in ("api", "c1", "c2"):
-            made = servers.database(server, name=f"case_{name}", charset="utf8mb3")
-            url = found[name] = leaving.enter_context(made)
-            with connected(sa.make_url(url)) as connection:
-                NOVA.create_all(connection)
-            add(url, "migrate_version", {"repository_id": "nova", "version": 302})
-        yield found
+
+        def make(pack: str) -> dict[str, str]:
+            found = made.setdefault(pack, {})
+            for name in ("api", "c1", "c2"):
+                if name not in found:
+                    fresh = servers.database(server, name=f"case_{pack}_{name}", charset="utf8mb3")
+                    found[name] = leaving.enter_context(fresh)
+                    HOMES[pack].make(found[name])
+            return found
+
+        yield make
 
 
-def fill(url: str, tables: Mapping[str, list[dict[str, Any]]]) -> None:
-    """Put these rows into a database and no others; those that say nothing else are live."""
-    names = [table.name for table in NOVA.sorted_tables if table.name != "migrate_version"]
+def fill(url: str, home: Home, tables: Mapping[str, list[dict[str, Any]]]) -> None:
+    """Put these rows into a database and no others."""
     listed = "SELECT TABLE_NAME AS t FROM information_schema.TABLES WHERE TABLE_SCHEMA = 'cellsync'"
     journal = [f"cellsync.{row['t']}" for row in rows(url, listed) if row["t"] != "format"]
-    execute(url, "SET foreign_key_checks = 0", *(f"DELETE FROM {name}" for name in (*names, *journal)))
-    assert set(tables) <= set(names)
-    for name in (name for name in names if name in tables):
-        add(url, name, *({**CREATED, **row} for row in tables[name]))
+    execute(url, "SET foreign_key_checks = 0", *(f"DELETE FROM {name}" for name in (*home.tables, *journal)))
+    assert set(tables) <= set(home.tables)
+    for name in (name for name in home.tables if name in tables):
+        add(url, name, *({**home.row, **row} for row in tables[name]))
 
 
 def told(cell: CellResult) -> tuple[list[str], list[str]]:
@@ -74,13 +105,16 @@ def told(cell: CellResult) -> tuple[list[str], list[str]]:
     return differences, findings
 
 
-@pytest.mark.parametrize(("rule", "case"), list(_cases()))
-def test_a_situation_means_what_the_case_says(urls: dict[str, str], rule: str, case: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("pack", "rule", "case"), list(_cases()))
+def test_a_situation_means_what_the_case_says(
+    urls: Callable[[str], dict[str, str]], pack: str, rule: str, case: dict[str, Any]
+) -> None:
     """The diff says it in these words, the repair mends what it may, and the undo takes it back."""
+    cells = urls(pack)
     for name, key in (("api", "desired"), ("c1", "existing"), ("c2", "beside")):
-        fill(urls[name], case.get(key, {}))
-    stand = Stand(urls, rules.load([PACK]), scope=("c1",))
-    before = checksums(urls["c1"])
+        fill(cells[name], HOMES[pack], case.get(key, {}))
+    stand = Stand(cells, rules.load([pack]), scope=("c1",))
+    before = checksums(cells["c1"])
     differences, findings = told(result(stand.diff(), "c1"))
     assert differences == case.get("differences", [])
     assert findings == case.get("findings", [])
@@ -88,16 +122,18 @@ def test_a_situation_means_what_the_case_says(urls: dict[str, str], rule: str, c
     planned = [line for line in differences if not line.startswith("report ")]
     done = result(stand.repair("r1"), "c1")
     assert (done.problems, done.refusals) == ((), ())
-    assert done.counts.applied == len(planned)
+    assert done.counts.applied == case.get("changes", len(planned))
     for query, expected in case.get("after", {}).items():
-        assert [list(row.values()) for row in rows(urls["c1"], query)] == expected
+        assert [list(row.values()) for row in rows(cells["c1"], query)] == expected
     left = told(result(stand.diff(), "c1"))
     assert left == ([line for line in differences if line not in planned], findings)
     if planned:
         assert result(stand.undo("r1", "u1"), "c1").problems == ()
-    assert checksums(urls["c1"]) == before
+    assert checksums(cells["c1"]) == before
 
 
-def test_every_rule_of_the_pack_has_cases() -> None:
+def test_every_rule_of_every_pack_has_cases() -> None:
     """And no file is left from a rule that is gone."""
-    assert {file.stem for file in CASES.glob("*.yaml")} == {rule.id for rule in rules.load([PACK]).rules}
+    shipped = {(name, rule.id) for name in rules.packs() for rule in rules.load([name]).rules}
+    assert {(file.parent.name, file.stem) for file in CASES.glob("*/*.yaml")} == shipped
+    assert not list(CASES.glob("*.yaml"))

@@ -168,7 +168,7 @@ def test_every_key_reaches_the_rule(write: Write) -> None:
     text = """
         pack: all
         why: Because.
-        requires: {equal_versions: migrate_version, parent_version: "version == 'abc'"}
+        requires: {equal_versions: migrate_version, parent_version: "version == 'abc'", repository: nova}
         features: {f: Something is lost.}
         services:
           - database: cinder
@@ -233,7 +233,7 @@ def test_every_key_reaches_the_rule(write: Write) -> None:
         where_existing="b = 2",
         when=Gate(
             text="version >= 255 and version != '300'",
-            comparisons=(Comparison(operator=">=", operand=255), Comparison(operator="!=", operand=300)),
+            alternatives=((Comparison(operator=">=", operand=255), Comparison(operator="!=", operand=300)),),
         ),
         soft_delete=SoftDelete(column="deleted", live=0, tombstone="id", at="deleted_at"),
         route=rule.route if rule else None,
@@ -252,7 +252,8 @@ def test_every_key_reaches_the_rule(write: Write) -> None:
     assert rule.route is not None
     assert rule.route.else_where_exists == LookUp(table="s", column="h", where="x")
     pack = ruleset.packs[0]
-    assert (pack.name, pack.why, pack.requires.equal_versions) == ("all", "Because.", "migrate_version")
+    assert (pack.name, pack.why) == ("all", "Because.")
+    assert (pack.requires.equal_versions, pack.requires.repository) == (("migrate_version",), "nova")
     assert pack.explains == {
         "f": (
             Need(
@@ -380,6 +381,11 @@ def test_both_directions_may_share_a_table_when_they_share_no_columns(write: Wri
         ("version == 302", 302, True),
         ("version >= 255", "liberty", None),
         ("version >= 255", None, None),
+        ("version < 3 or version >= 44 and version != 50", 2, True),
+        ("version < 3 or version >= 44 and version != 50", 3, False),
+        ("version < 3 or version >= 44 and version != 50", 50, False),
+        ("version >= 44 or version == 8f2f", "8f2f", True),
+        ("version >= 44 or version == 8f2f", "d67e", None),
     ],
 )
 def test_a_gate_admits_what_it_says(text: str, version: Any, admitted: bool | None) -> None:
@@ -391,6 +397,34 @@ def test_a_gate_admits_what_it_says(text: str, version: Any, admitted: bool | No
 def test_a_range_holds_both_ends(version: int, admitted: bool) -> None:
     """216..319 is what the Nova pack requires."""
     assert grammar.version_range("216..319").admits(version) is admitted
+
+
+@pytest.mark.parametrize(
+    ("version", "admitted"),
+    [
+        (19, False),
+        (20, True),
+        (67, True),
+        (68, False),
+        ("d67e", True),
+        ("8f2f", None),
+        (101, True),
+        (None, None),
+    ],
+)
+def test_ranges_names_and_conditions_are_alternatives(version: object, admitted: bool | None) -> None:
+    """A pack names the versions that it knows of both kinds; another name is not known to be one of them."""
+    gate = grammar.version_range("20..67 or d67e or version > 100")
+    assert gate.admits(version) is admitted  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "text", ["20..67 or", "or d67e", "20..67 or 68", "20-67", "d67e b30f", "67..20 or d67e"]
+)
+def test_what_is_no_range_is_refused(text: str) -> None:
+    """Also where only one of several alternatives is wrong."""
+    with pytest.raises(ValueError, match=r"version condition|holds no version"):
+        grammar.version_range(text)
 
 
 @pytest.mark.parametrize(
@@ -650,7 +684,7 @@ def test_schedulers_that_cache_aggregates_are_to_be_restarted(nova: RuleSet) -> 
 def test_the_nova_pack_knows_havana_to_mitaka(nova: RuleSet) -> None:
     """Before and after, the tables are others or stand elsewhere."""
     requires = nova.packs[0].requires
-    assert requires.equal_versions == "migrate_version"
+    assert requires.equal_versions == ("migrate_version",)
     assert requires.parent_version is not None
     assert [requires.parent_version.admits(v) for v in (215, 216, 319, 320)] == [False, True, True, False]
 

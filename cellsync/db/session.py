@@ -127,16 +127,18 @@ class Session:
     def version(self, table: str) -> SchemaVersion:
         """Return what a version table says; the value is None when there is no such table.
 
-        sqlalchemy-migrate's ``migrate_version`` has one number for each repository; a database
-        holds one repository. Alembic's ``alembic_version`` has a name.
+        sqlalchemy-migrate's ``migrate_version`` has one number for each repository, and names it; a
+        database holds one repository. Alembic's ``alembic_version`` has a name.
         """
         known = self.tables([table]).get(table)
         column = next((c for c in (known.columns if known else ()) if c.name.startswith("version")), None)
-        if column is None:
+        if known is None or column is None:
             return SchemaVersion(table=table, value=None)
         quote = self._dialect.quote
-        values = [row[0] for row in self.query(f"SELECT {quote(column.name)} FROM {quote(table)} ORDER BY 1")]
-        return SchemaVersion(table=table, value=values[-1] if values else None)
+        repository = quote("repository_id") if known.column("repository_id") else "NULL"
+        sql = f"SELECT {quote(column.name)}, {repository} FROM {quote(table)} ORDER BY 1"
+        value, owner = (self.query(sql) or [(None, None)])[-1]
+        return SchemaVersion(table=table, value=value, repository=owner)
 
     def _select(self, projection: Projection, *, tombstones: bool = False) -> Select:
         known = schema.columns(self._needed(projection))

@@ -72,10 +72,10 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """A condition on the schema version; all its comparisons must hold."""
+    """A condition on the schema version: all comparisons of one of its alternatives must hold."""
 
     text: str
-    comparisons: tuple[Comparison, ...]
+    alternatives: tuple[tuple[Comparison, ...], ...]
 
     def admits(self, version: Value) -> bool | None:
         """Return whether ``version`` passes; None when it cannot be told.
@@ -83,10 +83,17 @@ class Gate:
         A migrate_version is a number and is ordered. An alembic_version is a name: it equals or
         differs, and asking whether it is greater has no answer.
         """
-        verdicts = [_holds(comparison, version) for comparison in self.comparisons]
-        if any(verdict is False for verdict in verdicts):
-            return False
-        return None if None in verdicts else True
+        verdicts = [_all_hold(comparisons, version) for comparisons in self.alternatives]
+        if True in verdicts:
+            return True
+        return None if None in verdicts else False
+
+
+def _all_hold(comparisons: tuple[Comparison, ...], version: Value) -> bool | None:
+    verdicts = [_holds(comparison, version) for comparison in comparisons]
+    if False in verdicts:
+        return False
+    return None if None in verdicts else True
 
 
 def _holds(comparison: Comparison, version: Value) -> bool | None:
@@ -258,9 +265,11 @@ class Feature:
 class Requirement:
     """What the databases must be before any rule of a pack is compared."""
 
-    equal_versions: str | None = None
-    """The version table whose value must be equal in parent and child."""
+    equal_versions: tuple[str, ...] = ()
+    """Version tables: the value of the first that parent or child has must be equal in both."""
     parent_version: Gate | None = None
+    repository: str | None = None
+    """What ``repository_id`` of ``migrate_version`` must say where it says anything."""
 
 
 @dataclass(frozen=True, kw_only=True)

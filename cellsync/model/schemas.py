@@ -139,6 +139,8 @@ class SchemaVersion:
 
     table: str
     value: Value
+    repository: str | None = None
+    """Whose migrations the value counts, which ``migrate_version`` says: "nova", "nova_api"."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -108,8 +108,9 @@ class Sheet:
             file=self.document.file,
             why=data.get("why", ""),
             requires=model.Requirement(
-                equal_versions=requires.get("equal_versions"),
+                equal_versions=_listed(requires.get("equal_versions", ())),
                 parent_version=grammar.version_range(version) if version else None,
+                repository=requires.get("repository"),
             ),
             rules=tuple(draft.rule for draft in self.drafts),
             features=tuple(
@@ -118,6 +119,10 @@ class Sheet:
             services=tuple(map(_heartbeats, data.get("services", ()))),
             explains={name: tuple(map(_need, steps)) for name, steps in data.get("explains", {}).items()},
         )
+
+
+def _listed(given: str | list[str] | tuple[str, ...]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)
 
 
 def _need(raw: Raw) -> model.Need:

@@ -22,6 +22,7 @@ CHANGED = frozenset({"was", "now"})
 _COMPARISON = re.compile(
     r"""version\s*(?P<operator>==|!=|<=|>=|<|>)\s*(?:'(?P<single>[^'"]+)'|"(?P<double>[^'"]+)"|(?P<bare>[\w.-]+))"""
 )
+_VERSION_NAME = re.compile(r"(?!version$)(?=.*[a-zA-Z])\w+")
 _RANGE = re.compile(r"([0-9]{1,18})\s*\.\.\s*([0-9]{1,18})")
 _INTEGER = re.compile(r"0|[1-9][0-9]{0,17}")
 _DURATION = re.compile(r"([0-9.]+)\s*(ms|s|m)")
@@ -30,31 +31,41 @@ _FIELD = re.compile(r"[^\W\d][\w$-]*")
 
 
 def gate(text: str) -> Gate:
-    """Read "version >= 255 and version < 319"."""
-    parts = re.split(r"\s+and\s+", text.strip())
-    return Gate(text=text, comparisons=tuple(_comparison(part, text) for part in parts))
+    """Read "version >= 255 and version < 319"; alternatives are joined with "or"."""
+    return Gate(text=text, alternatives=tuple(_condition(part, text) for part in _alternatives(text)))
 
 
 def version_range(text: str) -> Gate:
-    """Read "216..319", both ends included, or a gate."""
-    ends = _RANGE.fullmatch(text.strip())
+    """Read "20..67 or d67eeaabee36": ranges (both ends included), names and conditions of a gate."""
+    return Gate(text=text, alternatives=tuple(_versions(part, text) for part in _alternatives(text)))
+
+
+def _alternatives(text: str) -> list[str]:
+    return [part.strip() for part in re.split(r"\s+or\s+", text.strip())]
+
+
+def _versions(part: str, text: str) -> tuple[Comparison, ...]:
+    if _VERSION_NAME.fullmatch(part):
+        return (Comparison(operator="==", operand=part),)
+    ends = _RANGE.fullmatch(part)
     if ends is None:
-        return gate(text)
+        return _condition(part, text)
     low, high = int(ends[1]), int(ends[2])
     if low > high:
-        raise ValueError(f"the range {text!r} holds no version: write the smaller end first")
-    return Gate(
-        text=text,
-        comparisons=(Comparison(operator=">=", operand=low), Comparison(operator="<=", operand=high)),
-    )
+        raise ValueError(f"the range {part!r} holds no version: write the smaller end first")
+    return (Comparison(operator=">=", operand=low), Comparison(operator="<=", operand=high))
+
+
+def _condition(part: str, text: str) -> tuple[Comparison, ...]:
+    return tuple(_comparison(each, text) for each in re.split(r"\s+and\s+", part))
 
 
 def _comparison(part: str, text: str) -> Comparison:
     match = _COMPARISON.fullmatch(part.strip())
     if match is None:
         raise ValueError(
-            f'{text!r} is not a version condition: write "version >= 255", several joined with "and"; '
-            "operators are == != < <= > >="
+            f'{text!r} is not a version condition: write "version >= 255", several joined with "and" or '
+            '"or"; operators are == != < <= > >='
         )
     word = match["single"] or match["double"] or match["bare"]
     operand = int(word) if _INTEGER.fullmatch(word) else word

@@ -295,8 +295,8 @@ _RULE: dict[str, Node] = {
     "where": _WHERE,
     "when": _text(
         _GATE,
-        'For which schema versions the rule is: "version >= 255", several joined with "and"; operators '
-        "== != < <= > >=. Default: all.",
+        'For which schema versions the rule is: "version >= 255", several joined with "and" or "or"; '
+        "operators == != < <= > >=. Default: all.",
     ),
     "soft_delete": _SOFT_DELETE,
     "route": _ROUTE,
@@ -359,18 +359,29 @@ _RULE: dict[str, Node] = {
 
 _REQUIRES = _object(
     {
-        "equal_versions": _name(
-            "the name of a version table",
-            "The version table (migrate_version, alembic_version) whose value must be equal in parent "
-            "and child. Default: versions may differ.",
-        ),
+        "equal_versions": {
+            "type": ["string", "array"],
+            "pattern": NAME,
+            "items": _name("the name of a version table"),
+            "minItems": 1,
+            "uniqueItems": True,
+            "title": "the name of a version table, or a list of them",
+            "description": "The version table (migrate_version, alembic_version) whose value must be equal "
+            "in parent and child; of several, the first that either has. Default: versions may differ.",
+        },
         "parent_version": _text(
             'a range such as "216..319" or a version condition such as "version >= 255"',
-            'Which versions of the parent the pack knows: "216..319", both ends included, or a condition '
-            "as in when. Default: all.",
+            'Which versions of the parent the pack knows: "216..319", both ends included, the name of an '
+            'alembic version, a condition as in when, or several of these joined with "or". Default: all.',
+        ),
+        "repository": _name(
+            "the name of a repository of migrations",
+            "What repository_id of migrate_version must say in parent and child (nova, nova_api), so that "
+            "databases of another kind are refused; where there is no such table, nothing is said. Default: "
+            "any.",
         ),
     },
-    "a mapping of equal_versions and parent_version",
+    "a mapping of equal_versions, parent_version and repository",
     "What the databases must be before any rule of the pack is compared. Default: nothing.",
 )
 

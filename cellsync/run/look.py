@@ -29,7 +29,8 @@ from cellsync.model import (
 from cellsync.model.registry import TABLE as REGISTER
 from cellsync.run.request import Request, each_cell, executor
 
-VERSION_TABLES = ("migrate_version", "alembic_version")
+VERSION_TABLES = ("alembic_version", "migrate_version")
+"""A database that went over from the older tool to Alembic may have both: then Alembic's counts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,8 +134,8 @@ def _owned(database: db.Database, look_up: LookUp) -> frozenset[str] | str:
 
 
 def _version_tables(packs: Sequence[Pack]) -> list[str]:
-    named = [pack.requires.equal_versions for pack in packs if pack.requires.equal_versions]
-    return list(dict.fromkeys([*named, *VERSION_TABLES]))
+    named = [table for pack in packs for table in pack.requires.equal_versions]
+    return list(dict.fromkeys([*(table for table in named if table not in VERSION_TABLES), *VERSION_TABLES]))
 
 
 def _refuse_doubles(state: State) -> None:
@@ -184,25 +185,42 @@ def _fail_unfit(state: State) -> None:
 
 def unfit(state: State, pack: Pack, child: str) -> str | None:
     """Return why a pack must not be used between the parent and a child, or None."""
-    parent_look, child_look = state.looks[state.parent], state.looks[child]
-    table = pack.requires.equal_versions
-    if table is not None:
-        values = [
-            look.versions[table].value if table in look.versions else None
-            for look in (parent_look, child_look)
-        ]
-        if values[0] is None or values[0] != values[1]:
+    looks = {name: state.looks[name] for name in (state.parent, child)}
+    foreign = (_foreign(pack, name, look) for name, look in looks.items())
+    return next(filter(None, foreign), None) or _unequal(pack, looks) or _unknown(pack, state)
+
+
+def _foreign(pack: Pack, cell: str, look: Look) -> str | None:
+    """Return that a database is of another kind, where its version table says of which."""
+    wanted = pack.requires.repository
+    for version in look.versions.values():
+        if wanted is not None and version.repository not in (None, wanted):
             return (
-                f"{table} is {_version(values[0])} in {state.parent} and {_version(values[1])} in {child}; "
-                f"pack {pack.name} compares equal versions only: upgrade them in step"
+                f"the database of {cell} is one of {version.repository} ({version.table} says so), and pack "
+                f"{pack.name} is for {wanted}: use another pack, or give {cell} its database of {wanted}"
             )
-    gate = pack.requires.parent_version
-    if gate is not None and gate.admits(parent_look.version) is not True:
-        return (
-            f"the schema version of {state.parent} is {_version(parent_look.version)}, and pack {pack.name} "
-            f"is for {gate.text}"
-        )
     return None
+
+
+def _unequal(pack: Pack, looks: Mapping[str, Look]) -> str | None:
+    named = pack.requires.equal_versions
+    if not named:
+        return None
+    has = (table for table in named if any(_version_of(look, table) is not None for look in looks.values()))
+    table = next(has, named[0])
+    values = {name: _version_of(look, table) for name, look in looks.items()}
+    if None not in values.values() and len(set(values.values())) == 1:
+        return None
+    shown_values = " and ".join(f"{_version(value)} in {name}" for name, value in values.items())
+    return f"{table} is {shown_values}; pack {pack.name} compares equal versions only: upgrade them in step"
+
+
+def _unknown(pack: Pack, state: State) -> str | None:
+    gate, version = pack.requires.parent_version, state.looks[state.parent].version
+    if gate is None or gate.admits(version) is True:
+        return None
+    known = f"pack {pack.name} is for {gate.text}"
+    return f"the schema version of {state.parent} is {_version(version)}, and {known}"
 
 
 def _version_of(look: Look, table: str) -> Value:
