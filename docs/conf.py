@@ -28,15 +28,15 @@ smartquotes = False
 
 
 class RuleKeys(Directive):
-    """List the keys of a rule file ("file") or of a rule ("rule"), with those inside them."""
+    """List the keys of a rule file ("file"), a rule or a detector, with those inside them."""
 
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
         """Return one definition list."""
         schema = rules.schema()
-        if self.arguments[0] == "rule":
-            schema = schema["properties"]["rules"]["items"]
+        if self.arguments[0] != "file":
+            schema = schema["properties"][f"{self.arguments[0]}s"]["items"]
         return [_listed(schema)]
 
 
@@ -55,9 +55,11 @@ def _item(key: str, node: Mapping[str, Any], *, needed: bool) -> nodes.definitio
 
 def _told(key: str, node: Mapping[str, Any]) -> Iterator[nodes.Node]:
     yield nodes.paragraph(text=node.get("description", ""))
-    # The keys of a rule have a section of their own; in "defaults" and "rules" they would repeat it.
+    # The keys of a rule and a detector have sections of their own, which would be repeated.
     inner = node.get("items", node)
-    if "properties" in inner and key not in ("defaults", "rules"):
+    if key == "asks":
+        inner = node["additionalProperties"]
+    if "properties" in inner and key not in ("defaults", "rules", "detectors"):
         yield _listed(inner)
 
 

@@ -198,11 +198,10 @@ def _words(text: str) -> set[str]:
 def test_the_reference_is_made_from_the_schema() -> None:
     """Both parts of it are there, and every key has a description to be made of."""
     text = (ROOT / "docs" / "rules.rst").read_text(encoding="utf-8")
-    assert re.findall(r"^\.\. rule-keys:: (\w+)$", text, re.M) == ["file", "rule"]
+    assert re.findall(r"^\.\. rule-keys:: (\w+)$", text, re.M) == ["file", "rule", "detector"]
     file = rules.schema()["properties"]
-    assert all(
-        node.get("description") for node in (*file.values(), *file["rules"]["items"]["properties"].values())
-    )
+    inner = [file[each]["items"]["properties"] for each in ("rules", "detectors")]
+    assert all(node.get("description") for keys in (file, *inner) for node in keys.values())
 
 
 def test_every_transform_is_in_the_tutorial() -> None:

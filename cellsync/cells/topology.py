@@ -29,8 +29,8 @@ _BROKEN = object()
 
 _NO_DATABASE = "write one (beside a defaults_file: mysql+pymysql:///SCHEMA), or a nova_conf that has one"
 
-DATABASES = ("cinder", "neutron")
-"""The services beside Nova whose heartbeats `cellsync trace` can read."""
+DATABASES = ("cinder", "neutron", "placement")
+"""The services beside Nova whose databases `cellsync trace` and detectors can ask."""
 
 _EXAMPLE = """\
 # cellsync.yaml: one parent and its children.
@@ -50,7 +50,7 @@ children:
   - name: c2
     database: "mysql+pymysql://cellsync:${CELLSYNC_PASSWORD}@10.0.2.1/nova"
 
-    # What `cellsync trace` looks at besides: other services' databases, and what answers HTTP.
+    # What `cellsync trace` and detectors look at besides: other services' databases, and what answers HTTP.
     # databases: {cinder: "mysql+pymysql://...", neutron: "mysql+pymysql://..."}
     # endpoints: {keystone: "http://10.0.0.1:5000/v3"}
 
@@ -201,7 +201,9 @@ class _Reader:
         found = {}
         for name, text in given.items() if isinstance(given, dict) else ():
             if name not in DATABASES:
-                self.reject((*path, name), f"databases are those of {' and '.join(DATABASES)}")
+                self.reject(
+                    (*path, name), f"databases are those of {', '.join(DATABASES[:-1])} and {DATABASES[-1]}"
+                )
             elif isinstance(text, str):
                 source = _Source((*path, name), text, f"{name}: ")
                 found[name] = self.endpoint(

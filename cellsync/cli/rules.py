@@ -13,7 +13,7 @@ from cellsync.cli.preparing import put, topology_of
 from cellsync.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from cellsync.model import RuleSet
+    from cellsync.model import Pack, RuleSet
 
 
 @cellsync.group("rules")
@@ -45,11 +45,11 @@ def rules_list(common: Common) -> ExitCode:
 
 
 @command(rules_group, "show")
-@click.argument("name", metavar="PACK|RULE")
+@click.argument("name", metavar="PACK|RULE|DETECTOR")
 def rules_show(common: Common, name: str) -> ExitCode:
-    """Show a pack's file, or everything that one rule says with its defaults.
+    """Show a pack's file, or everything that one rule or detector says with its defaults.
 
-    A rule of that name in several packs is shown from each.
+    One of that name in several packs is shown from each.
     """
     from cellsync import rules
     from cellsync.report import catalog
@@ -58,12 +58,14 @@ def rules_show(common: Common, name: str) -> ExitCode:
     if shipped is not None:
         put([shipped.read_text(encoding="utf-8")], None)
         return ExitCode.IN_STEP
-    known = [rule for ruleset in _rulesets(common, ()) for rule in ruleset.rules]
-    found = [rule for rule in known if rule.id == name]
+    rulesets = _rulesets(common, ())
+    found = [catalog.rule(rule) for ruleset in rulesets if (rule := ruleset.rule(name)) is not None]
+    found += [catalog.detector(each) for ruleset in rulesets if (each := ruleset.detector(name)) is not None]
     if not found:
-        names = ", ".join(dict.fromkeys([*rules.packs(), *(rule.id for rule in known)]))
-        raise UsageError(f"there is no pack or rule {name!r}; there are: {names}")
-    put(["\n".join(map(catalog.rule, found))], None)
+        known = (each.id for ruleset in rulesets for each in ruleset.named)
+        names = ", ".join(dict.fromkeys([*rules.packs(), *known]))
+        raise UsageError(f"there is no pack, rule or detector {name!r}; there are: {names}")
+    put(["\n".join(found)], None)
     return ExitCode.IN_STEP
 
 
@@ -73,8 +75,14 @@ def rules_validate(common: Common, files: tuple[str, ...]) -> ExitCode:
     """Check rule files; every problem is named with its line and column."""
     packs = [pack for ruleset in _rulesets(common, files) for pack in ruleset.packs]
     if not common.quiet:
-        put(["".join(f"{pack.name}: {len(pack.rules)} rules, no problems\n" for pack in packs)], None)
+        put(["".join(f"{pack.name}: {_counted(pack)}, no problems\n" for pack in packs)], None)
     return ExitCode.IN_STEP
+
+
+def _counted(pack: Pack) -> str:
+    parts = {"rule": len(pack.rules), "detector": len(pack.detectors)}
+    counts = (f"{number} {noun}{'' if number == 1 else 's'}" for noun, number in parts.items() if number)
+    return ", ".join(counts)
 
 
 @command(rules_group, "schema")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import datetime
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from functools import reduce
 from operator import xor
 from typing import Any
@@ -17,6 +19,7 @@ from cellsync.db.select import Statement
 from cellsync.db.session import LOG, Session, at_once, batches, version
 from cellsync.errors import ReadFailed
 from cellsync.model import (
+    Answer,
     Bucketing,
     Bundle,
     Digest,
@@ -126,6 +129,22 @@ class Reading(Session):
             sql += f" WHERE ({escaped(where.where)})"
         return frozenset(str(row[0]) for row in self.query(sql) if row[0] is not None)
 
+    def answer(self, sql: str, *, parameters: Mapping[str, str], most: int) -> Answer:
+        """Return all rows of a SELECT that somebody wrote, whose columns have names of their own.
+
+        One query, and another one where there are more rows than ``most``: then ReadFailed says
+        how many. An answer is never cut.
+        """
+        LOG.debug("%s: %s", self.cell.name, sql)
+        with translated(self.cell.name):
+            # A table of its own, so that it is one SELECT and nothing else, and has each name once.
+            result = self._run(f"SELECT * FROM (\n{sql}\n) AS answer LIMIT {most + 1}", parameters)
+            columns, records = tuple(result.keys()), result.all()
+        if len(records) > most:
+            ((rows,),) = self.query(f"SELECT COUNT(*) FROM (\n{sql}\n) AS answer", **parameters)
+            raise ReadFailed(f"{self.cell.name}: the answer has {rows} rows, and at most {most} are taken")
+        return Answer(columns=columns, rows=tuple(tuple(map(_plain, record)) for record in records))
+
     def _stream(self, statement: Statement) -> Iterator[Sequence[Value]]:
         LOG.debug("%s: %s", self.cell.name, statement.sql)
         with translated(self.cell.name):
@@ -140,6 +159,18 @@ class Reading(Session):
                 raise
             finally:
                 result.close()
+
+
+def _plain(value: Any) -> Value:
+    """Return a value as the driver gives it in canonical form: times are text, as the server prints them."""
+    if isinstance(value, (datetime.datetime, datetime.date)):
+        return str(value)
+    if isinstance(value, datetime.timedelta):
+        seconds = abs(value) // datetime.timedelta(seconds=1)
+        sign = "-" if value < datetime.timedelta() else ""
+        return f"{sign}{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+    assert value is None or isinstance(value, (int, float, Decimal, str, bytes)), type(value)
+    return value
 
 
 def _abandon(result: sqlalchemy.CursorResult[Any]) -> None:

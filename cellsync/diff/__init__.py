@@ -10,6 +10,8 @@ rule on one edge:
     confirming   the same rows again  -> TableDiff of what still differs
     following    what was pushed once -> TableDiff in which a renamed row is one row
 
+`relating` is for detectors: the answers of several databases -> findings.
+
 `schemas` compares the tables themselves, `reader` is the database as it is seen from here, and
 `register` says what is wrong with Nova's table of cells.
 """
@@ -19,6 +21,7 @@ from cellsync.diff.following import Renames, follow
 from cellsync.diff.pairing import compared, pair
 from cellsync.diff.reader import Reader
 from cellsync.diff.register import Register, Tables, foreign, is_isolated, last_removed, live
+from cellsync.diff.relating import relate, together
 from cellsync.diff.routing import Owners, Routed, route
 from cellsync.diff.rows import compare
 from cellsync.diff.schemas import schema
@@ -41,7 +44,9 @@ __all__ = [
     "last_removed",
     "live",
     "pair",
+    "relate",
     "route",
     "schema",
+    "together",
     "unsettled",
 ]

@@ -35,6 +35,7 @@ from cellsync.model.differences import (
     Difference,
     Finding,
     Kind,
+    Remedy,
     Sort,
     Status,
     TableDiff,
@@ -46,6 +47,7 @@ from cellsync.model.dossier import Dossier
 from cellsync.model.explanations import Explained, Explanation, Found
 from cellsync.model.plans import Change, Deed, Plan, Reference, Refusal, Skipped, Stored, deed_of
 from cellsync.model.reading import (
+    Answer,
     Bucketing,
     Bundle,
     Digest,
@@ -82,8 +84,12 @@ from cellsync.model.results import (
     Run,
 )
 from cellsync.model.rules import (
+    MOST_ROWS,
     Action,
+    Advice,
+    Ask,
     Comparison,
+    Detector,
     Direction,
     Feature,
     Gate,
@@ -103,7 +109,9 @@ from cellsync.model.rules import (
     Saying,
     ServerTime,
     SoftDelete,
+    Source,
     Surrogate,
+    Way,
 )
 from cellsync.model.schemas import (
     Cascade,
@@ -132,9 +140,13 @@ from cellsync.model.values import (
 )
 
 __all__ = [
+    "MOST_ROWS",
     "TLS_FILES",
     "Accepted",
     "Action",
+    "Advice",
+    "Answer",
+    "Ask",
     "Broker",
     "BrokerHost",
     "BrokerProbe",
@@ -156,6 +168,7 @@ __all__ = [
     "DatabaseProbe",
     "Decision",
     "Deed",
+    "Detector",
     "Difference",
     "Digest",
     "Direction",
@@ -203,6 +216,7 @@ __all__ = [
     "Reference",
     "Refusal",
     "Registered",
+    "Remedy",
     "Removes",
     "Repeated",
     "Report",
@@ -222,6 +236,7 @@ __all__ = [
     "Skipped",
     "SoftDelete",
     "Sort",
+    "Source",
     "Status",
     "Stored",
     "Surrogate",
@@ -234,6 +249,7 @@ __all__ = [
     "Trace",
     "Value",
     "Verify",
+    "Way",
     "dangles",
     "deed_of",
     "folded",

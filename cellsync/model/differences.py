@@ -9,7 +9,7 @@ from enum import Enum
 from typing import NamedTuple, Union
 
 from cellsync.model.reading import Row
-from cellsync.model.rules import Action, Direction
+from cellsync.model.rules import Action, Direction, Way
 from cellsync.model.schemas import SchemaDifference
 from cellsync.model.values import Key, KeyPart
 from cellsync.spool import tallied
@@ -67,6 +67,16 @@ def sort_of(difference: Difference) -> Sort:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Remedy:
+    """What to do about a finding, to the letter."""
+
+    text: str
+    way: Way
+    cell: str = ""
+    """In whose database statements are to be run; empty for any other way."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Finding:
     """Something wrong that no push mends by itself."""
 
@@ -78,6 +88,7 @@ class Finding:
     key: Key | None = None
     accepted: str = ""
     """Why people live with it, as in a difference; empty when it counts."""
+    do: Remedy | None = None
 
 
 class Status(str, Enum):
@@ -113,6 +124,8 @@ class TableDiff:
     status: Status = Status.IN_STEP
     unknown: tuple[str, ...] = ()
     """Why some rows could not be judged (a child that should own them did not answer)."""
+    detector: bool = False
+    """True for what a detector found: ``rule`` is its id, and there are findings alone."""
 
     @property
     def tally(self) -> Counter[Sort]:
@@ -149,6 +162,8 @@ class TableFailure:
     error: str
     schema: tuple[SchemaDifference, ...] = ()
     status: Status = Status.INCOMPLETE
+    detector: bool = False
+    """True for a detector: ``rule`` is its id, and something that it asks did not answer."""
 
 
 TableResult = Union[TableDiff, TableFailure]

@@ -143,6 +143,14 @@ class Pair(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a database answers to a question of a detector, to the end."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Value, ...], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Pairing:
     """A rule that can be compared on one edge, and how each side is read."""
 

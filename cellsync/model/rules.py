@@ -311,6 +311,86 @@ class Need:
     """True where the feature may work without it."""
 
 
+class Source(str, Enum):
+    """Whose database a detector asks."""
+
+    PARENT = "parent"
+    CHILD = "child"
+    """The child that is looked at: the detector gives findings for each child."""
+    CHILDREN = "children"
+    """Every child of the topology, whatever the scope; all their answers are one table."""
+
+
+MOST_ROWS = 10_000
+"""So many rows an answer may have unless its ask says otherwise, and so many findings a detector gives."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """One question of a detector: a SELECT, and whose database it is for."""
+
+    name: str
+    """What ``Detector.finds`` calls the answer."""
+    of: Source
+    database: str = ""
+    """One of ``Cell.databases``; empty for the cell's own."""
+    sql: str
+    """Its parameters are ``:parent`` and ``:child``, the cells' names."""
+    most: int = MOST_ROWS
+    """More rows than this are a failure: an answer is never cut."""
+
+
+class Way(str, Enum):
+    """How what is to be done is done."""
+
+    WORDS = "words"
+    SHELL = "shell"
+    """A command of a shell; values in it are quoted for one."""
+    SQL = "sql"
+    """Statements for one cell's database; values in them are SQL literals."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Advice:
+    """What to do about a finding: a template of the same names as ``Detector.says``."""
+
+    text: str
+    way: Way = Way.WORDS
+    cell: Role | None = None
+    """Whose database statements are for; None for that of the cell whose rows are wrong."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detector:
+    """Something wrong that no comparison of rows shows, and what to do about it.
+
+    Its questions are asked, the answers related by ``finds``, and every row of that is a finding.
+    """
+
+    id: str
+    """Also the code of its findings."""
+    pack: str
+    position: Position
+    why: str = ""
+    features: tuple[str, ...] = ()
+    when: Gate | None = None
+    asks: tuple[Ask, ...]
+    finds: str = ""
+    """SQL of SQLite over the answers, each a table of its name; empty where the one answer says it all."""
+    key: tuple[str, ...]
+    """The columns of what was found that name a finding."""
+    says: str
+    """A template of {parent}, {child}, {cell} and the columns of what was found."""
+    do: Advice
+    optional: bool = False
+    """True where it is left out when a database that it asks is not in the configuration."""
+
+    @property
+    def each_child(self) -> bool:
+        """Say whether it looks at one child at a time."""
+        return any(ask.of is Source.CHILD for ask in self.asks)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Pack:
     """A named file of rules."""
@@ -324,6 +404,7 @@ class Pack:
     services: tuple[Heartbeats, ...] = ()
     explains: Mapping[str, tuple[Need, ...]] = field(default_factory=dict)
     """Feature -> what it needs, in the order in which it builds on each other."""
+    detectors: tuple[Detector, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -335,7 +416,21 @@ class RuleSet:
     digest: str
     """SHA-256 of the rules' meaning, in hex: a plan made with other rules is told by it."""
     left_out: frozenset[str] = frozenset()
-    """The ids of the files' rules that a selection left out."""
+    """The ids of the files' rules and detectors that a selection left out."""
+
+    @property
+    def detectors(self) -> tuple[Detector, ...]:
+        """The detectors of all packs, in the order of the files."""
+        return tuple(detector for pack in self.packs for detector in pack.detectors)
+
+    def detector(self, detector_id: str) -> Detector | None:
+        """Return the detector of that id, or None."""
+        return next((each for each in self.detectors if each.id == detector_id), None)
+
+    @property
+    def named(self) -> tuple[Rule | Detector, ...]:
+        """All that goes by an id: the rules, then the detectors."""
+        return (*self.rules, *self.detectors)
 
     def rule(self, rule_id: str) -> Rule | None:
         """Return the rule of that id, or None."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from cellsync.model import Pack, Rule, SoftDelete
+from cellsync.model import Detector, Pack, Rule, SoftDelete
 from cellsync.report import words
 
 
@@ -15,11 +15,51 @@ def packs(found: Sequence[Pack]) -> str:
 
 def _pack(pack: Pack) -> Iterator[str]:
     yield f"{pack.name}: {pack.why}" if pack.why else pack.name
-    width = max(len(rule.id) for rule in pack.rules)
+    width = max((len(rule.id) for rule in pack.rules), default=0)
     for rule in pack.rules:
         features = f" [{', '.join(rule.features)}]" if rule.features else ""
         key = ", ".join(rule.key)
         yield f"  {rule.id:<{width}}  {rule.direction.value:<4}  {rule.table} by {key}{features}"
+    if pack.detectors:
+        yield "  detectors:"
+    width = max((len(detector.id) for detector in pack.detectors), default=0)
+    for detector in pack.detectors:
+        features = f" [{', '.join(detector.features)}]" if detector.features else ""
+        yield f"    {detector.id:<{width}}  by {', '.join(detector.key)}{features}"
+
+
+def detector(shown: Detector) -> str:
+    """Return everything that a detector says, one line a key."""
+    return "".join(f"{line}\n" for line in _detector(shown))
+
+
+def _detector(shown: Detector) -> Iterator[str]:
+    yield f"{shown.id} ({shown.pack}, {shown.position})"
+    yield from _facts({"why": shown.why})
+    for ask in shown.asks:
+        whose = f"{ask.database} of the {ask.of.value}" if ask.database else f"the {ask.of.value}"
+        yield from _facts({f"ask {ask.name}": f"{whose}, at most {ask.most} rows: {_one_line(ask.sql)}"})
+    yield from _facts(
+        {
+            "finds": _one_line(shown.finds),
+            "key": ", ".join(shown.key),
+            "says": shown.says,
+            "do": f"{shown.do.way.value}: {_one_line(shown.do.text)}",
+            "when": shown.when.text if shown.when else None,
+            "features": ", ".join(shown.features),
+            "optional": "left out where cellsync.yaml does not name its databases"
+            if shown.optional
+            else None,
+        }
+    )
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _facts(facts: Mapping[str, object]) -> Iterator[str]:
+    yield from (f"  {name}: {fact}" for name, fact in facts.items() if fact)
 
 
 def rule(shown: Rule) -> str:
@@ -56,9 +96,7 @@ def _rule(shown: Rule) -> Iterator[str]:
         "after": "; ".join(notice.text for notice in shown.after),
     }
     yield f"{shown.id} ({shown.pack}, {shown.position})"
-    for name, fact in facts.items():
-        if fact:
-            yield f"  {name}: {fact}"
+    yield from _facts(facts)
 
 
 def _soft_delete(soft: SoftDelete) -> str:

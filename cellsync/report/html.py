@@ -302,6 +302,7 @@ def _findings(report: Report) -> Iterator[Mapping[str, str]]:
                 "code": each.finding.code,
                 "key": words.key(each.key, LONG),
                 "message": each.finding.message,
+                "do": words.remedy(each.finding.do) if each.finding.do else "",
             }
 
 

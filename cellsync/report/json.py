@@ -28,6 +28,7 @@ from cellsync.model import (
     Plan,
     Reference,
     Refusal,
+    Remedy,
     Repeated,
     Report,
     SchemaDifference,
@@ -157,7 +158,14 @@ def finding(found: Finding, table: TableDiff) -> Object:
     """Return one finding of a table; its cell is the one whose rows are wrong."""
     named = key(facts.named(table.key, found.key or ()))
     said = {"code": found.code, "message": found.message, "key": named, "cell": found.cell}
-    return {**said, "accepted": found.accepted or None}
+    return {**said, "accepted": found.accepted or None, **_remedy(found.do)}
+
+
+def _remedy(do: Remedy | None) -> Object:
+    """Return what is to be done, to the letter: words, a shell's command, or SQL for a cell's database."""
+    if do is None:
+        return {"do": None, "do_as": None, "do_in": None}
+    return {"do": do.text, "do_as": do.way.value, "do_in": do.cell or None}
 
 
 def refusal(refused: Refusal) -> Object:
@@ -238,8 +246,9 @@ def _counts(counts: Counts) -> Object:
 def _table_head(table: TableResult) -> Object:
     return {
         "rule": table.rule,
-        "table": table.table,
-        "direction": table.direction.value,
+        "table": None if table.detector else table.table,
+        "direction": None if table.detector else table.direction.value,
+        "detector": table.detector,
         "status": table.status.value,
         "error": table.error if isinstance(table, TableFailure) else None,
     }
@@ -253,7 +262,7 @@ def _table(table: TableResult) -> Object:
 def _compared(table: TableDiff) -> Object:
     tally = facts.tally([table])
     return {
-        "rows": {"desired": table.desired_rows, "existing": table.existing_rows},
+        "rows": None if table.detector else {"desired": table.desired_rows, "existing": table.existing_rows},
         "missing": tally.missing,
         "changed": tally.changed,
         "extra": tally.extra,

@@ -34,6 +34,8 @@ def _cell(cell: CellResult | CellFailure) -> Iterator[json.Object]:
 
 
 def _address(table: TableResult) -> json.Object:
+    if table.detector:
+        return {"rule": table.rule, "table": None, "direction": None}
     return {"rule": table.rule, "table": table.table, "direction": table.direction.value}
 
 

@@ -39,7 +39,7 @@ def of_report(report: Report, before: str = "") -> str:
     )
     book.add(
         "cellsync_rule_compared",
-        "1 where a rule could be compared in a cell, 0 where it could not.",
+        "1 where a rule (or a detector) could be told in a cell, 0 where it could not.",
         (({"cell": cell, "rule": t.rule}, not isinstance(t, TableFailure)) for cell, t in tables),
     )
     book.add(
@@ -48,6 +48,7 @@ def of_report(report: Report, before: str = "") -> str:
         (
             ({"cell": cell, "rule": table.rule, "kind": kind}, number)
             for cell, table in whole
+            if not table.detector
             for kind, number in _kinds(table).items()
         ),
     )
@@ -66,6 +67,7 @@ def of_report(report: Report, before: str = "") -> str:
         (
             ({"cell": cell, "rule": table.rule, "side": side}, number)
             for cell, table in whole
+            if not table.detector
             for side, number in (("desired", table.desired_rows), ("existing", table.existing_rows))
         ),
     )

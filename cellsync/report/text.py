@@ -179,7 +179,10 @@ def _state(cell: CellResult, report: Report) -> Iterator[str]:
     yield "another run holds the lock" if cell.locked else ""
     if cell.status is Status.IN_STEP and cell.tables and facts.compares(report):
         rows = sum(table.desired_rows for table in facts.compared(cell))
-        yield f"{counted(len(cell.tables), 'rule')}, {counted(rows, 'row')}"
+        ruled = sum(not table.detector for table in cell.tables)
+        yield f"{counted(ruled, 'rule')}, {counted(rows, 'row')}" if ruled else ""
+        detectors = len(cell.tables) - ruled
+        yield counted(detectors, "detector") if detectors else ""
 
 
 def _writes(cell: CellResult, report: Report) -> Iterator[str]:
@@ -195,10 +198,14 @@ def _writes(cell: CellResult, report: Report) -> Iterator[str]:
 
 def _in_step(cell: CellResult, style: Style) -> Iterator[Line]:
     """Name the tables in step in one line; a cell in step names them only when asked."""
+    if cell.status is Status.IN_STEP and not style.verbose:
+        return
     quiet = [table for table in facts.compared(cell) if facts.in_step(table)]
-    if quiet and (cell.status is not Status.IN_STEP or style.verbose):
-        names = (f"{table.rule} ({counted(table.desired_rows, 'row')})" for table in quiet)
+    names = [f"{table.rule} ({counted(table.desired_rows, 'row')})" for table in quiet if not table.detector]
+    if names:
         yield Line(f"in step: {', '.join(names)}", 1, Tone.QUIET)
+    if nothing := [table.rule for table in quiet if table.detector]:
+        yield Line(f"nothing found by: {', '.join(nothing)}", 1, Tone.QUIET)
 
 
 def _tables(cell: CellResult, report: Report, style: Style) -> Iterator[Line]:
@@ -228,7 +235,7 @@ def _table_summary(table: TableDiff, cell: CellResult, report: Report) -> str:
     place = f"{report.run.topology}, whose rows come up from {cell.cell}" if up else cell.cell
     found = drift(facts.tally([table]))
     none = "no difference that counts" if table.differences else "no differences"
-    parts = [f"{found} in {place}" if found else none]
+    parts = [] if table.detector else [f"{found} in {place}" if found else none]
     if accepted := facts.accepted([table]):
         parts.append(f"{accepted} accepted")
     if ignored := facts.ignored([table]):
@@ -384,16 +391,22 @@ def _findings(report: Report, style: Style, *, accepted: bool = False) -> Iterat
     for cell, found in facts.found(report, accepted=accepted).items():
         yield Line(f"in {cell}:", 1)
         for sort, of_sort in _by(found, lambda each: f"{each.finding.code} in {each.rule}").items():
-            yield from _some(of_sort, len(of_sort), style, sort, lambda each: [_finding(each, style)])
+            yield from _some(of_sort, len(of_sort), style, sort, lambda each: _finding(each, style))
 
 
-def _finding(found: facts.Found, style: Style) -> Line:
+def _finding(found: facts.Found, style: Style) -> Iterator[Line]:
+    """Yield what is wrong, and what to do about it, of which nothing is cut: people copy it."""
     key = words.key(found.key, style.short)
-    head = " ".join(filter(None, [found.rule, found.finding.code, key]))
+    # A detector's findings have its id as their code.
+    head = " ".join(filter(None, dict.fromkeys([found.rule, found.finding.code, key])))
     accepted = found.finding.accepted
     why = f"; accepted: {words.shorten(accepted, style.prose)}" if accepted else ""
     tone = Tone.QUIET if accepted else Tone.STRONG
-    return Line(f"{head}: {words.shorten(found.finding.message, style.prose)}{why}", 2, tone)
+    yield Line(f"{head}: {words.shorten(found.finding.message, style.prose)}{why}", 2, tone)
+    if found.finding.do is not None:
+        first, *more = words.remedy(found.finding.do).split("\n")
+        yield Line(first, 3, tone)
+        yield from (Line(f"| {text}", 3, tone) for text in more)
 
 
 def _by(items: Iterable[T], sort: Callable[[T], str]) -> Mapping[str, list[T]]:

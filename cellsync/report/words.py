@@ -13,7 +13,19 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 from cellsync.errors import ExitCode
-from cellsync.model import Action, Dangling, KeyPart, Reference, Refusal, ServerTime, Status, Stored, Value
+from cellsync.model import (
+    Action,
+    Dangling,
+    KeyPart,
+    Reference,
+    Refusal,
+    Remedy,
+    ServerTime,
+    Status,
+    Stored,
+    Value,
+    Way,
+)
 
 NEEDS_QUOTES = re.compile(r"""^$|^null$|^\(|->|[\s,='"\\…]""", re.IGNORECASE)
 
@@ -68,6 +80,12 @@ def instant(time: datetime) -> str:
     """Return a UTC time as ISO 8601 with seconds and a Z; jq's fromdate takes no fraction."""
     utc = time.replace(tzinfo=None) - (time.utcoffset() or timedelta())
     return utc.isoformat(timespec="seconds") + "Z"
+
+
+def remedy(do: Remedy) -> str:
+    """Return what is to be done about a finding: "run: nova-manage ...", "SQL in c1: UPDATE ..."."""
+    how = {Way.WORDS: "do", Way.SHELL: "run", Way.SQL: f"SQL in {do.cell}"}
+    return f"{how[do.way]}: {do.text}"
 
 
 def waiver(refusal: Refusal) -> str | None:

@@ -121,7 +121,8 @@ def _bad_name(path: Path, found: str, schema: Mapping[str, Any]) -> Iterator[Com
     if "title" in schema:
         yield from _unexpected(path, found, schema)
     else:
-        yield (found,), f"{_shown(found)} in {_name(path)} is no name: a name is not empty or padded"
+        rest = schema.get("description", "a name is not empty or padded")
+        yield (found,), f"{_shown(found)} in {_name(path)} is no name: {rest}"
 
 
 _SAYINGS: Mapping[str, Say] = {
@@ -135,12 +136,16 @@ _SAYINGS: Mapping[str, Say] = {
 }
 
 
+_ITEMS: Mapping[Path, str] = {("rules",): "a rule", ("detectors",): "a detector"}
+
+
 def _name(path: Path) -> str:
     if not path:
         return "the file"
     if isinstance(path[-1], str):
         return path[-1]
-    return "a rule" if path[:-1] == ("rules",) else f"{_name(path[:-1])}[{path[-1]}]"
+    item = _ITEMS.get(path[:-1])
+    return item or f"{_name(path[:-1])}[{path[-1]}]"
 
 
 def _shown(value: Any) -> str:

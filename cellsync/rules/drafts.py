@@ -15,6 +15,7 @@ from cellsync import model
 from cellsync.errors import Problem
 from cellsync.model import Action, Direction, Rule, Surrogate
 from cellsync.rules import complaints, grammar, shape
+from cellsync.rules import detectors as detecting
 from cellsync.yamlfile import Document, Path
 
 Raw = Mapping[str, Any]
@@ -47,6 +48,9 @@ _PACK_GRAMMAR: tuple[tuple[Path, Parse], ...] = (
     (("explains", EACH, EACH, "when"), grammar.gate),
     (("explains", EACH, EACH, "says"), grammar.cells_template),
     (("explains", EACH, EACH, "do"), grammar.cells_template),
+    (("detectors", EACH, "when"), grammar.gate),
+    (("detectors", EACH, "says"), grammar.fields),
+    (("detectors", EACH, "do"), detecting.advice),
 )
 
 
@@ -90,11 +94,12 @@ class Sheet:
     name: str
     problems: tuple[Problem, ...]
     drafts: tuple[Draft, ...]
+    detectors: tuple[detecting.Draft, ...] = ()
 
     @property
     def complete(self) -> bool:
         """Tell whether every rule of the file could be read as far as its id."""
-        rules = self.document.data.get("rules") if isinstance(self.document.data, Mapping) else None
+        rules = self.document.data.get("rules", []) if isinstance(self.document.data, Mapping) else None
         identified = [draft for draft in self.drafts if draft.identified]
         return isinstance(rules, list) and len(rules) == len(identified)
 
@@ -118,6 +123,7 @@ class Sheet:
             ),
             services=tuple(map(_heartbeats, data.get("services", ()))),
             explains={name: tuple(map(_need, steps)) for name, steps in data.get("explains", {}).items()},
+            detectors=tuple(draft.detector for draft in self.detectors),
         )
 
 
@@ -170,6 +176,7 @@ def read(document: Document, *, name: str) -> Sheet:
         name=pack,
         problems=tuple(dict.fromkeys(problems.values())),
         drafts=tuple(_drafts(document, data, pack, wrong)),
+        detectors=tuple(detecting.read(document, data, pack=pack, wrong=wrong)),
     )
 
 
@@ -193,7 +200,7 @@ def _grammar_problems(document: Document, wrong: set[Path]) -> dict[complaints.C
 
 def _is_sound(path: Path, wrong: set[Path]) -> bool:
     # A rule that lacks a key, or has one too many, is still checked in all its other keys.
-    container = 2 if path[0] == "rules" else 1
+    container = 2 if path[0] in ("rules", "detectors") else 1
     return not any(path[:length] in wrong for length in range(container + 1, len(path) + 1))
 
 

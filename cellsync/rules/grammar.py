@@ -27,6 +27,7 @@ _RANGE = re.compile(r"([0-9]{1,18})\s*\.\.\s*([0-9]{1,18})")
 _INTEGER = re.compile(r"0|[1-9][0-9]{0,17}")
 _DURATION = re.compile(r"([0-9.]+)\s*(ms|s|m)")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0}
+_PARAMETER = re.compile(r"(?<![:\w\\]):(\w+)(?!:)")
 _FIELD = re.compile(r"[^\W\d][\w$-]*")
 
 
@@ -152,6 +153,11 @@ def fields(text: str) -> frozenset[str]:
             f"the template is broken ({error}): a brace that is meant literally is doubled"
         ) from None
     return frozenset(_plain_name(*part[1:]) for part in parsed if part[1] is not None)
+
+
+def parameters(sql: str) -> frozenset[str]:
+    """Return the names that a query has behind colons."""
+    return frozenset(_PARAMETER.findall(sql))
 
 
 def _plain_name(name: str | None, specification: str | None, conversion: str | None) -> str:

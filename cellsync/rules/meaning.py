@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from cellsync import transforms
 from cellsync.errors import Problem
-from cellsync.model import Action, Direction, Rule, Saying, Surrogate
-from cellsync.rules import complaints, grammar
+from cellsync.model import Action, Detector, Direction, Rule, Saying, Surrogate
+from cellsync.rules import complaints, detectors, grammar
 from cellsync.rules.complaints import Complaint
 from cellsync.rules.drafts import Draft, Sheet
 
@@ -33,7 +33,9 @@ def check(sheets: Sequence[Sheet], *, complete: bool) -> list[Problem]:
     identified = [draft for draft in drafts if draft.identified]
     problems = [problem for draft in drafts for problem in _check_rule(draft)]
     problems += [problem for sheet in sheets for problem in _undescribed_features(sheet)]
-    problems += [problem for sheet in sheets for problem in _unexplainable(sheet, drafts)]
+    problems += [problem for sheet in sheets for problem in _misdetected(sheet)]
+    problems += [problem for sheet in sheets for problem in _unexplainable(sheet, sheets)]
+    problems += _detector_given_twice(sheets)
     problems += [problem for check_of_all in _CHECKS_OF_ALL for problem in check_of_all(identified)]
     if complete and all(sheet.complete for sheet in sheets):
         problems += _unknown_references(drafts)
@@ -317,14 +319,34 @@ def _undescribed_features(sheet: Sheet) -> Iterator[Problem]:
                 yield draft.problem(("features", index), message)
 
 
-def _unexplainable(sheet: Sheet, drafts: Sequence[Draft]) -> Iterator[Problem]:
+def _misdetected(sheet: Sheet) -> Iterator[Problem]:
+    data = sheet.document.data
+    described = data.get("features") if isinstance(data, Mapping) else None
+    known = described if isinstance(described, Mapping) else None
+    yield from detectors.check(sheet.detectors, described=known)
+
+
+def _detector_given_twice(sheets: Sequence[Sheet]) -> Iterator[Problem]:
+    """Yield the detectors whose id another one has, or a rule: both go by --rule and accept."""
+    taken = {draft.rule.id: draft.rule.position for sheet in sheets for draft in sheet.drafts}
+    for draft in (draft for sheet in sheets for draft in sheet.detectors if draft.identified):
+        detector = draft.detector
+        earlier = taken.setdefault(detector.id, detector.position)
+        if earlier is not detector.position:
+            message = f"the id {detector.id!r} is taken by {earlier}: give this detector an id of its own"
+            yield draft.problem(("id",), message)
+
+
+def _unexplainable(sheet: Sheet, sheets: Sequence[Sheet]) -> Iterator[Problem]:
     """Yield the steps that are about a feature or a rule that is not there."""
     data = sheet.document.data
     explains = data.get("explains") if isinstance(data, Mapping) else None
     if not isinstance(explains, Mapping):
         return
-    served = {name for draft in drafts for name in draft.rule.features}
-    known = {draft.rule.id for draft in drafts}
+    found: list[Rule | Detector] = [draft.rule for each in sheets for draft in each.drafts]
+    found += [draft.detector for each in sheets for draft in each.detectors]
+    served = {name for each in found for name in each.features}
+    known = {each.id for each in found}
     for name, steps in explains.items():
         if name not in served:
             message = f"no rule serves the feature {name!r}: {complaints.suggest(str(name), served)}"

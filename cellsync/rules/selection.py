@@ -30,25 +30,29 @@ def assemble(packs: Iterable[Pack]) -> RuleSet:
 def select(ruleset: RuleSet, *, rules: Sequence[str], features: Sequence[str]) -> RuleSet:
     """Return the named rules, and those that serve a named feature, with all they reference.
 
-    With neither rules nor features, everything. The digest is that of what is selected.
-    Raises UsageError for a rule or feature that is not there.
+    A detector is named as a rule is. With neither rules nor features, everything. The digest is
+    that of what is selected. Raises UsageError for a rule or feature that is not there.
     """
     if not rules and not features:
         return ruleset
-    _require(rules, {rule.id for rule in ruleset.rules}, "rule")
-    _require(features, {feature for rule in ruleset.rules for feature in rule.features}, "feature")
-    wanted = {rule.id for rule in ruleset.rules if rule.id in rules or set(features) & set(rule.features)}
+    every = ruleset.named
+    _require(rules, {each.id for each in every}, "rule")
+    _require(features, {feature for each in every for feature in each.features}, "feature")
+    wanted = {each.id for each in every if each.id in rules or set(features) & set(each.features)}
     # Referrers stand after what they reference: backwards, one pass finds everything.
     for rule in reversed(ruleset.rules):
         if rule.id in wanted:
             wanted |= set(rule.references.values())
-    selected = assemble(pack for pack in (_part(pack, wanted) for pack in ruleset.packs) if pack.rules)
-    left_out = ruleset.left_out | {rule.id for rule in ruleset.rules} - wanted
+    parts = (_part(pack, wanted) for pack in ruleset.packs)
+    selected = assemble(pack for pack in parts if pack.rules or pack.detectors)
+    left_out = ruleset.left_out | {each.id for each in every} - wanted
     return dataclasses.replace(selected, left_out=left_out)
 
 
 def _part(pack: Pack, wanted: Iterable[str]) -> Pack:
-    return dataclasses.replace(pack, rules=tuple(rule for rule in pack.rules if rule.id in wanted))
+    rules = tuple(rule for rule in pack.rules if rule.id in wanted)
+    detectors = tuple(detector for detector in pack.detectors if detector.id in wanted)
+    return dataclasses.replace(pack, rules=rules, detectors=detectors)
 
 
 def _require(names: Sequence[str], known: Iterable[str], what: str) -> None:

@@ -9,20 +9,19 @@ one error, which `complaints` can turn into a sentence.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 from cellsync import transforms
 from cellsync.model import Action, Direction, Removes, Surrogate
+from cellsync.rules.detectorshape import DETECTOR
+from cellsync.rules.nodes import NAME, NOT_BLANK, Node
+from cellsync.rules.nodes import choice as _choice
+from cellsync.rules.nodes import list_of as _list
+from cellsync.rules.nodes import map_of as _map
+from cellsync.rules.nodes import mapping_of as _object
+from cellsync.rules.nodes import name as _name
+from cellsync.rules.nodes import text as _text
+from cellsync.rules.nodes import value as _value
 
-Node = dict[str, Any]
-
-NAME = r"^[^\x00-\x20\x7f]([^\x00-\x1f\x7f]*[^\x00-\x20\x7f])?$(?!\n)"
-"""What a name is: not empty, no control characters, no blank at either end.
-
-``$(?!\\n)`` because Python's ``$``, unlike that of JSON Schema, also matches before a last newline.
-"""
-NOT_BLANK = r"\S"
 DURATION = r"^[0-9]{1,9}(\.[0-9]{1,9})?\s*(ms|s|m)$"
 LIMIT = r"^([0-9]{1,9}(\.[0-9]{1,9})?\s*%|unlimited)$"
 
@@ -33,64 +32,6 @@ NO_DEFAULT = ("id", "table", "child_table", "why", "key", "references", "says")
 def schema() -> Node:
     """Return the JSON Schema (2020-12) of a rule file; the caller may change what it gets."""
     return copy.deepcopy(_SCHEMA)
-
-
-def _object(
-    properties: Mapping[str, Node], title: str, description: str, *, required: Sequence[str] = ()
-) -> Node:
-    return {
-        "type": "object",
-        "title": title,
-        "description": description,
-        "properties": dict(properties),
-        "required": list(required),
-        "additionalProperties": False,
-    }
-
-
-def _map(values: Node, title: str, description: str) -> Node:
-    return {
-        "type": "object",
-        "title": title,
-        "description": description,
-        "propertyNames": {"pattern": NAME},
-        "additionalProperties": values,
-    }
-
-
-def _list(items: Node, title: str, description: str, *, at_least: int = 0, unique: bool = False) -> Node:
-    node: Node = {
-        "type": "array",
-        "title": title,
-        "description": description,
-        "items": items,
-        "minItems": at_least,
-    }
-    return {**node, "uniqueItems": True} if unique else node
-
-
-def _name(title: str, description: str = "") -> Node:
-    return {
-        "type": "string",
-        "pattern": NAME,
-        "title": title,
-        **({"description": description} if description else {}),
-    }
-
-
-def _text(title: str, description: str = "") -> Node:
-    return {**_name(title, description), "pattern": NOT_BLANK}
-
-
-def _choice(words: Sequence[str], description: str = "") -> Node:
-    title = f"one of {', '.join(words)}"
-    return {"enum": list(words), "title": title, **({"description": description} if description else {})}
-
-
-def _value(description: str = "") -> Node:
-    title = "a single value: text, a number, true, false or null"
-    node: Node = {"type": ["string", "number", "boolean", "null"], "title": title}
-    return {**node, "description": description} if description else node
 
 
 _COLUMN = _name("the name of a column")
@@ -521,10 +462,29 @@ _SCHEMA: Node = {
                 "The rules, one for each table (or for each part of a table).",
                 at_least=1,
             ),
+            "detectors": _list(
+                _object(
+                    DETECTOR,
+                    "a mapping of detector keys",
+                    "Something wrong that no comparison of rows shows.",
+                    required=("id", "asks", "key", "says", "do"),
+                ),
+                "a list of detectors",
+                "What else can be wrong, found by SQL: findings, each with what to do about it. Default: "
+                "none.",
+                at_least=1,
+            ),
         },
-        "a mapping of pack, why, requires, features, services, explains, defaults and rules",
+        "a mapping of pack, why, requires, features, services, explains, defaults, rules and detectors",
         "A rule file of cellsync: which tables of a parent's and its children's databases propagate, and "
-        "how.",
-        required=("rules",),
+        "how, and what else can be wrong with them.",
     ),
+    # A file of detectors alone needs no rules.
+    "if": {"not": {"required": ["detectors"]}},
+    "then": {
+        "required": ["rules"],
+        "properties": {
+            "rules": {"description": "The rules, one for each table (or for each part of a table)."}
+        },
+    },
 }

@@ -61,6 +61,15 @@ def accept(
     return accepted
 
 
+def accept_findings(
+    found: Mapping[str, TableResult], entries: Sequence[Accepted], *, child: str, today: date
+) -> Iterator[TableResult]:
+    """Yield what detectors found in one child, with what is accepted on that day marked."""
+    for name, table in found.items():
+        mine = [entry for entry in entries if entry.rule == name]
+        yield _marked(table, mine, {child}, child, today) if isinstance(table, TableDiff) else table
+
+
 def notes(entries: Sequence[Accepted], ruleset: RuleSet) -> tuple[str, ...]:
     """Say which entries can accept nothing, as there is no such rule or key column.
 
@@ -71,7 +80,7 @@ def notes(entries: Sequence[Accepted], ruleset: RuleSet) -> tuple[str, ...]:
 
 
 def _notes(entry: Accepted, ruleset: RuleSet) -> Iterator[str]:
-    rule = ruleset.rule(entry.rule)
+    rule = ruleset.rule(entry.rule) or ruleset.detector(entry.rule)
     if rule is None:
         if entry.rule not in ruleset.left_out:
             yield f"accept names the rule {entry.rule}, which the rules in use lack: it accepts nothing"

@@ -19,6 +19,7 @@ from cellsync.model import (
     Difference,
     Explained,
     Explanation,
+    Finding,
     Found,
     HopStatus,
     Kind,
@@ -76,10 +77,17 @@ def _admits(need: Need, version: Value) -> bool | None:
 
 
 def _needs(request: Request, feature: str) -> Sequence[Need]:
-    """Return what the packs say of a feature; where they say nothing, the rules that serve it."""
+    """Return what the packs say of a feature; where they say nothing, the rules that serve it.
+
+    In either case what detectors find is not there, of those that no step has named.
+    """
     said = [need for pack in request.ruleset.packs for need in pack.explains.get(feature, ())]
     serving = [rule for rule in request.ruleset.rules if feature in rule.features]
-    return said or [Need(says=rule.why or f"{rule.table} is in step", rules=(rule.id,)) for rule in serving]
+    said = said or [Need(says=rule.why or f"{rule.table} is in step", rules=(rule.id,)) for rule in serving]
+    named = {name for need in said for name in need.rules}
+    looking = [each for each in request.ruleset.detectors if feature in each.features]
+    unnamed = [each for each in looking if each.id not in named]
+    return said + [Need(says=each.why or f"{each.id} finds nothing", rules=(each.id,)) for each in unnamed]
 
 
 def _version(request: Request) -> Value:
@@ -168,7 +176,8 @@ def _of_rules(need: Need, cell: CellResult | CellFailure, child: Cell) -> tuple[
     if isinstance(cell, CellFailure):
         return HopStatus.UNKNOWN, f"could not be compared: {cell.error}", ""
     tables = {table.rule: table for table in cell.tables}
-    rows, doubts = 0, []
+    rows = 0
+    doubts: list[Finding] = []
     for rule in need.rules:
         table = tables.get(rule)
         if table is None:
@@ -179,10 +188,15 @@ def _of_rules(need: Need, cell: CellResult | CellFailure, child: Cell) -> tuple[
         if lacking:
             verb = "repair" if any(each.action in WRITES for each in lacking) else "diff"
             return HopStatus.BROKEN, _words(table, lacking), f"cellsync {verb} {child.name} --rule {rule}"
-        doubts += [finding.message for finding in table.findings if not finding.accepted]
+        doubts += [finding for finding in table.findings if not finding.accepted]
         rows += table.desired_rows
     if doubts:
-        return HopStatus.WARN, "; ".join(doubts), f"cellsync diff {child.name} has the findings"
+        do = next((doubt.do.text for doubt in doubts if doubt.do), "")
+        evidence = "; ".join(doubt.message for doubt in doubts)
+        return HopStatus.WARN, evidence, do or f"cellsync diff {child.name} has the findings"
+    judged = [tables[rule] for rule in need.rules if rule in tables]
+    if judged and all(table.detector for table in judged):
+        return HopStatus.OK, "nothing is found", ""
     return HopStatus.OK, f"{rows} {'row is' if rows == 1 else 'rows are'} in step", ""
 
 

@@ -21,6 +21,7 @@ from cellsync.model import (
     Pack,
     Role,
     SchemaVersion,
+    Source,
     Status,
     Table,
     Value,
@@ -98,8 +99,13 @@ def opened(request: Request) -> Iterator[State]:
 
 
 def needed(request: Request) -> list[Cell]:
-    """Return the cells to connect to: routing asks every child, also those out of scope."""
+    """Return the cells to connect to: routing asks every child, also those out of scope.
+
+    So does a detector that asks all children, unless it asks other databases of theirs alone.
+    """
     asked = any(rule.route and rule.route.else_where_exists for rule in request.ruleset.rules)
+    asks = [ask for detector in request.ruleset.detectors for ask in detector.asks]
+    asked = asked or any(ask.of is Source.CHILDREN and not ask.database for ask in asks)
     children = request.topology.children if asked else request.children
     return [request.topology.parent, *children]
 

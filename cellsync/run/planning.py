@@ -24,7 +24,7 @@ from cellsync.model import (
     TableFailure,
     TableResult,
 )
-from cellsync.run import accepting
+from cellsync.run import accepting, detecting
 from cellsync.run.look import State
 from cellsync.run.request import Edge, Prepared, Request, exit_code, with_plans
 
@@ -35,8 +35,13 @@ Found = Mapping[str, TableResult]
 """Rule id -> result on one edge, in the order of the rules."""
 
 
-def planned(state: State, pairs: Mapping[str, Paired], found: Mapping[str, Found]) -> Prepared:
-    """Plan every edge from what was found on it, and put it all into a report."""
+def planned(
+    state: State, pairs: Mapping[str, Paired], found: Mapping[str, Found], detected: Mapping[str, Found]
+) -> Prepared:
+    """Plan every edge from what was found on it, and put it all into a report.
+
+    ``detected`` is what detectors found in each child: it is reported, and nothing is planned.
+    """
     cells: list[CellResult | CellFailure] = []
     edges: list[Edge] = []
     for child in state.request.children:
@@ -50,11 +55,12 @@ def planned(state: State, pairs: Mapping[str, Paired], found: Mapping[str, Found
             failed = f"which rows were pushed could not be read from the journal: {error}"
             cells.append(CellFailure(cell=child.name, status=Status.INCOMPLETE, error=failed))
             continue
-        cells.append(result)
+        cells.append(_with_detected(state, result, detected[child.name]))
         edges += of_cell
     cells = [_marked(state, cell) for cell in cells]
     remaining = any(_counts(table) for cell in cells if isinstance(cell, CellResult) for table in cell.tables)
     notes = accepting.notes(state.request.topology.accepted, state.request.ruleset)
+    notes += detecting.notes(state)
     made = replace(report(state.request, cells, remaining=remaining), notes=notes)
     return Prepared(report=made, edges=tuple(edges))
 
@@ -90,6 +96,14 @@ def _plan_cell(state: State, child: Cell, pairs: Paired, found: Found) -> tuple[
     )
     result = CellResult(cell=child.name, status=worst(tables), tables=tables)
     return with_plans(result, [edge.plan for edge in edges]), edges
+
+
+def _with_detected(state: State, cell: CellResult, detected: Found) -> CellResult:
+    """Add what detectors found in a child to what its rules found."""
+    entries, today = state.request.topology.accepted, accepting.day(state.request.clock())
+    marked = accepting.accept_findings(detected, entries, child=cell.cell, today=today)
+    tables = (*cell.tables, *map(_judged, marked))
+    return replace(cell, tables=tables, status=worst(tables))
 
 
 def _accepted(state: State, child: Cell, pairs: Paired, decided: Found) -> dict[str, TableResult]:
@@ -196,14 +210,14 @@ def _edge(state: State, child: Cell, direction: Direction, pairs: Paired, found:
 
 def report(request: Request, cells: Sequence[CellResult | CellFailure], *, remaining: bool) -> Report:
     """Return the report of a comparison; ``remaining`` says whether anything in it counts."""
-    rules = request.ruleset.rules
-    names = dict.fromkeys(feature for rule in rules for feature in rule.features)
+    named = request.ruleset.named
+    names = dict.fromkeys(feature for each in named for feature in each.features)
     described = {name: request.ruleset.feature(name) for name in names}
     return Report(
         run=request.run,
         finished=request.clock(),
         cells=tuple(cells),
         features={name: feature.lost if feature else "" for name, feature in described.items()},
-        rule_features={rule.id: rule.features for rule in rules},
+        rule_features={each.id: each.features for each in named},
         exit_code=exit_code(cells, remaining=remaining, refusals=request.run.verb != "diff"),
     )
