@@ -94,7 +94,8 @@ def execute(
     for batch in _batches(changes):
         if stopping():
             return
-        cause = gone or _waits_for(batch[0], stopped, targets)
+        causes = (_waits_for(part, stopped, targets) for part in {_sort(c): c for c in batch}.values())
+        cause = gone or next(filter(None, causes), None)
         if cause:
             yield from _failed(batch, cause)
             continue
@@ -140,7 +141,7 @@ def _waits_for(change: Change, stopped: Mapping[str, str], targets: Mapping[str,
 
 
 def _batches(changes: Iterable[Change]) -> Iterator[list[Change]]:
-    """Yield runs of changes of one rule and one action, each for one transaction.
+    """Yield runs of changes, each for one transaction: of one rule and one action, or one that has several.
 
     Changes that belong together are never parted. Inserts whose keys look alike never meet, so
     that each sees the rows of those before it.
@@ -148,20 +149,26 @@ def _batches(changes: Iterable[Change]) -> Iterator[list[Change]]:
     batch: list[Change] = []
     alike: set[object] = set()
     own: set[Key] = set()
+    sorts: set[tuple[str, str, Action]] = set()
     for group in _groups(changes):
-        sort = (group[0].rule, group[0].table, group[0].action)
-        kin = bool(batch) and (batch[0].rule, batch[0].table, batch[0].action) == sort
+        own_sorts = {_sort(change) for change in group}
+        kin = len(sorts | own_sorts) == 1
         keys = {folded(change.key) for change in group if change.action is Action.INSERT}
         most = INSERTS if group[0].action is Action.INSERT else BATCH
         full = len(batch) + len(group) > most or keys & alike or _refers(group[0], own)
         if batch and (not kin or full):
             yield batch
-            batch, alike, own = [], set(), set()
+            batch, alike, own, sorts = [], set(), set(), set()
         batch += group
+        sorts |= own_sorts
         alike |= keys
         own.update(change.key for change in group)
     if batch:
         yield batch
+
+
+def _sort(change: Change) -> tuple[str, str, Action]:
+    return change.rule, change.table, change.action
 
 
 def _groups(changes: Iterable[Change]) -> Iterator[list[Change]]:
@@ -206,7 +213,9 @@ def _attempt(
         outcomes = {id(change): Outcome(change=change, fate=Fate.APPLIED) for change in batch}
         while todo:
             try:
-                made_now = _transaction(todo, writer, recorder, Batch(todo, writer, targets, sparing))
+                parts = [list(part) for _, part in groupby(todo, key=_sort)]
+                works = [Batch(part, writer, targets, sparing) for part in parts]
+                made_now = _transaction(todo, writer, recorder, works)
                 outcomes.update(zip(map(id, todo), made_now, strict=True))
                 break
             except _Torn as torn:
@@ -238,9 +247,11 @@ class _Torn(Exception):
         return Outcome(change=change, fate=self._failed.fate, message=self._failed.message)
 
 
-def _transaction(todo: Sequence[Change], writer: Writer, recorder: Recorder, work: Batch) -> list[Outcome]:
+def _transaction(
+    todo: Sequence[Change], writer: Writer, recorder: Recorder, works: Sequence[Batch]
+) -> list[Outcome]:
     with writer.transaction():
-        outcomes = work.run()
+        outcomes = [outcome for work in works for outcome in work.run()]
         for change, outcome in zip(todo, outcomes, strict=True):
             if change.together and outcome.fate is not Fate.APPLIED:
                 raise _Torn(change, outcome)

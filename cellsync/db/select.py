@@ -96,6 +96,10 @@ class Select:
         known = self._encoded
         self._encoded_key = _Encoded([*known.scalars], [*known.flags], [*known.fields])
         self._columns = [self._part("t", projection.table, p, [])[0] for p in projection.columns]
+        # Not encoded: what is carried is no part of a comparison.
+        compared, self._encoded = self._encoded, _Encoded()
+        self._carried = [self._part("t", projection.table, p, [])[0] for p in projection.carried]
+        self._encoded = compared
         self._identity_at = len(self._outputs)
         for name, family in zip(projection.identity, projection.identity_families, strict=True):
             self._outputs.append(self._read("t", projection.table, name, family))
@@ -138,6 +142,7 @@ class Select:
             route=None if self._route_at is None else record[self._route_at],
             since=max(times, default=None),
             limbo=bool(record[-1]),
+            carried=tuple(decode(record) for decode in self._carried),
         )
 
     # -- Digests ---------------------------------------------------------------------------

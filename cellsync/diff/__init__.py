@@ -8,6 +8,7 @@ rule on one edge:
     rows         rows of both sides   -> TableDiff
     digests      digests, bundles     -> keys that may differ, where the table is large
     confirming   the same rows again  -> TableDiff of what still differs
+    coming       rows that come with others, read by what they have in common -> rows of their own rule
     following    what was pushed once -> TableDiff in which a renamed row is one row
 
 `relating` is for detectors: the answers of several databases -> findings.
@@ -16,6 +17,7 @@ rule on one edge:
 `register` says what is wrong with Nova's table of cells.
 """
 
+from cellsync.diff.coming import by_leader, rekeyed
 from cellsync.diff.confirming import confirm, unsettled
 from cellsync.diff.following import Renames, follow
 from cellsync.diff.pairing import compared, pair
@@ -35,6 +37,7 @@ __all__ = [
     "Renames",
     "Routed",
     "Tables",
+    "by_leader",
     "compare",
     "compared",
     "confirm",
@@ -44,6 +47,7 @@ __all__ = [
     "last_removed",
     "live",
     "pair",
+    "rekeyed",
     "relate",
     "route",
     "schema",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from cellsync.diff.routing import Routed
@@ -35,7 +35,7 @@ def confirm(
     *,
     child: str,
     colliding: Callable[[Key], Iterable[Row]],
-    tombstones: Sequence[Row] = (),
+    tombstones: Mapping[Kind, Sequence[Row]] | None = None,
     routed: Routed | None = None,
 ) -> TableDiff:
     """Return what still differs, now that the differing rows were read again.
@@ -44,9 +44,10 @@ def confirm(
     collation. A missing row whose key equals another row's only under the collation is a finding:
     inserting it would clash, or make two rows of what the application takes for one.
     ``colliding`` asks the existing side's server for all rows that equal one key under its
-    collation; it is called only where two spellings look alike. ``tombstones`` are the desired
-    side's deleted rows with the keys of the extra rows. ``routed`` is what the rows of a routed
-    rule were dealt by: what it could not deal is found or set aside here as well.
+    collation; it is called only where two spellings look alike. ``tombstones`` are the deleted rows
+    with the keys of the EXTRA rows, on the desired side, and of the MISSING ones, on the existing
+    side. ``routed`` is what the rows of a routed rule were dealt by: what it could not deal is found or
+    set aside here as well.
     """
     keys = set(unsettled(first))
     held = list(existing)
@@ -63,7 +64,7 @@ def confirm(
     twins = list(_twins(pairing, again, held, colliding))
     clashing = {finding.key for finding in twins}
     differences = tuple(
-        _with_tombstone(difference, tombstones)
+        _with_tombstone(difference, (tombstones or {}).get(difference.kind, ()))
         for difference in again.differences
         if difference.key not in clashing
     )
@@ -109,7 +110,7 @@ def _twin(pairing: Pairing, difference: Difference, twin: Row) -> Finding:
 
 
 def _with_tombstone(difference: Difference, tombstones: Sequence[Row]) -> Difference:
-    if difference.kind is not Kind.EXTRA:
-        return difference
-    times = [row.since for row in tombstones if row.key == difference.key and row.since]
-    return replace(difference, tombstone=max(times)) if times else difference
+    times = [row.since or "" for row in tombstones if row.key == difference.key]
+    if not times or (difference.kind is Kind.EXTRA and not any(times)):
+        return difference  # a deletion without a time is newer than nothing
+    return replace(difference, tombstone=max(times) or "an unknown time")

@@ -54,7 +54,13 @@ def pair(
     names = tuple(_spelling(existing)(name) for name in compared(rule, desired))
     return Pairing(
         rule=rule,
-        desired=sides.projection(desired, names, parent_side=down, transformed=True),
+        desired=replace(
+            sides.projection(desired, names, parent_side=down, transformed=True),
+            carried=tuple(
+                Projected(column=name, family=_family(desired, name))
+                for name in carried(rule, desired, existing)
+            ),
+        ),
         existing=sides.projection(existing, names, parent_side=not down, transformed=False),
         desired_cell=parent if down else child,
         existing_cell=child if down else parent,
@@ -77,6 +83,27 @@ def compared(rule: Rule, desired: Table) -> tuple[str, ...]:
         if preserved or (named and column.name not in rule.key) or (ordinary and not column.generated):
             chosen.append(column.name)
     return tuple(chosen)
+
+
+def carried(rule: Rule, desired: Table, existing: Table) -> tuple[str, ...]:
+    """Return the names of the columns that a new row takes along besides those that are compared."""
+    if rule.carries is None:
+        return ()
+    named = rule.carries.include
+    left = {*rule.carries.exclude, *rule.key, *compared(rule, desired)}
+    if rule.soft_delete:
+        left |= {rule.soft_delete.column, rule.soft_delete.at or ""}
+    folded = {name.lower() for name in left}
+    return tuple(
+        column.name
+        for column in desired.columns
+        if (named is None or column.name.lower() in {name.lower() for name in named})
+        and column.name.lower() not in folded
+        and not column.auto_increment
+        and not column.generated
+        and rule.surrogate.get(column.name) is not Surrogate.REMAP
+        and existing.column(column.name) is not None
+    )
 
 
 def _spelling(table: Table) -> Callable[[str], str]:
@@ -315,6 +342,7 @@ def _missing_columns(
         return
     down = rule.direction is Direction.DOWN
     used = {*rule.key, *rule.references, *(rule.include or ()), *compared(rule, desired)}
+    used |= set((rule.carries.include if rule.carries else None) or ())
     if rule.soft_delete:
         used |= {rule.soft_delete.column, rule.soft_delete.tombstone}
     for table, parent_side in ((desired, down), (existing, not down)):

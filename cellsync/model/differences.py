@@ -50,7 +50,8 @@ class Difference:
     """Why people live with it, "being retired (until 2026-12-31)"; empty when it counts. The action
     of an accepted difference is IGNORE, but not all that is ignored is accepted: a rule may say so."""
     tombstone: str | None = None
-    """For an extra row: when the desired side deleted its row of that key, as text, in UTC."""
+    """When the side that lacks the row deleted one of that key, as text, in UTC: of an extra row the
+    desired side; of a missing one the existing side, where the rule does not revive."""
 
 
 class Sort(NamedTuple):

@@ -46,6 +46,8 @@ class Projection:
     table: str
     key: tuple[Projected, ...]
     columns: tuple[Projected, ...]
+    carried: tuple[Projected, ...] = ()
+    """Of the desired side: columns that are read with a row, and are no part of a comparison."""
     identity: tuple[str, ...]
     """The columns of the primary key, with ``identity_families`` beside them."""
     identity_families: tuple[Family, ...]
@@ -78,6 +80,8 @@ class Row(NamedTuple):
     made, as text, in UTC."""
     limbo: bool = False
     """True when the soft-delete column is NULL: neither live nor deleted to its application."""
+    carried: tuple[KeyPart, ...] = ()
+    """Pair with the projection's ``carried``."""
 
 
 class Fold(str, Enum):

@@ -206,6 +206,23 @@ class Saying:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Columns:
+    """Some columns of a table: those that are named, or all but those."""
+
+    include: tuple[str, ...] | None = None
+    exclude: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leader:
+    """The rule with whose new rows the rows of another rule come."""
+
+    rule: str
+    by: Mapping[str, str]
+    """Column of the key of the rows that come along -> the column of the leader's key that it equals."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Rule:
     """How the rows of one table propagate. Field names are those of the rule file."""
 
@@ -233,6 +250,13 @@ class Rule:
     route: Route | None = None
     on_insert: Mapping[str, Value | ServerTime] = field(default_factory=dict)
     """Column -> what a new row gets there; text may hold {parent} and {child}."""
+    carries: Columns | None = None
+    """The columns that a new row takes along from the desired row, and that are never compared."""
+    comes_with: Leader | None = None
+    """The rule's rows are looked at only where a row of that rule is to be inserted, and are inserted
+    with it in one transaction."""
+    revives: bool = True
+    """False where a row that the existing side deleted is not inserted there again."""
     overrides: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
     """Child's name, or "*" for all -> column -> the value that is desired in that child."""
     on_missing: Action = Action.INSERT
@@ -246,6 +270,22 @@ class Rule:
     features: tuple[str, ...] = ()
     after: tuple[Notice, ...] = ()
     says: tuple[Saying, ...] = ()
+
+    def shared(self) -> tuple[int, ...]:
+        """Return where in the key the columns stand that say with which row each row comes."""
+        assert self.comes_with is not None, self.id
+        names = [name.lower() for name in self.key]
+        return tuple(names.index(column.lower()) for column in self.comes_with.by)
+
+    def leading(self, key: Key) -> Key:
+        """Return the part of a row's key that it has in common with the row that it comes with."""
+        return tuple(key[at] for at in self.shared())
+
+    def led(self, leader: Rule, key: Key) -> Key:
+        """Return the same part of the key of a row of the leader."""
+        assert self.comes_with is not None, self.id
+        names = [name.lower() for name in leader.key]
+        return tuple(key[names.index(column.lower())] for column in self.comes_with.by.values())
 
     def named(self, key: Key) -> str:
         """Return a key in words: "aggregate_id=east, host=compute-1"."""

@@ -22,6 +22,7 @@ from cellsync.model import (
 from cellsync.plan.changing import changes as changes_of
 from cellsync.plan.guarding import refuse, refuse_all, with_dependents
 from cellsync.plan.inputs import Compared, Target, Words
+from cellsync.plan.joining import joined
 from cellsync.plan.ordering import untangled
 from cellsync.spool import Collector
 
@@ -35,11 +36,13 @@ def build(
     *,
     waived: Collection[str] = (),
     failed: Collection[str] = (),
+    coming: Mapping[str, str] | None = None,
 ) -> Plan:
     """Return the plan for one edge.
 
     ``compared`` holds decided results of the rules that write to the target; ``failed`` names the
-    rules that could not be compared there. Rows of referenced tables are inserted first and
+    rules that could not be compared there, and ``coming`` says of rules whose rows come with others'
+    with those of which rule. Rows of referenced tables are inserted first and
     deleted last, whether a rule or only a foreign key of the schema says that they are referenced.
     """
     ordered = _ordered(compared)
@@ -57,7 +60,13 @@ def build(
         ({Action.SOFT_DELETE, Action.DELETE}, list(reversed(going))),
     ):
         for each in sequence:
+            if each.pairing.rule.comes_with is not None:
+                continue  # they are made with the rows that they come with
             steps = changes_of(each, actions, target, failed)
+            if actions == {Action.INSERT}:
+                steps = _whole(
+                    steps, each, ordered, target, lacking=_lacking(each, stopped, failed, coming or {})
+                )
             if sequence is not going:
                 steps = _kept(steps, each, ordered, stopped)
             if actions == {Action.UPDATE}:
@@ -77,6 +86,32 @@ def build(
     )
     writing = {deed.rule for deed in plan.deeds}
     return replace(plan, notices=tuple(_notices(going, writing, target)))
+
+
+def _lacking(
+    leader: Compared, stopped: Collection[str], failed: Collection[str], coming: Mapping[str, str]
+) -> dict[str, str]:
+    """Return which rules' rows, that come with those of another, cannot be had, and why."""
+    mine = [rule for rule, of in coming.items() if of == leader.pairing.rule.id]
+    refused = {rule: "it was refused" for rule in mine if rule in stopped}
+    return {**refused, **{rule: "it could not be compared" for rule in mine if rule in failed}}
+
+
+def _whole(
+    steps: Iterator[Step],
+    leader: Compared,
+    ordered: Sequence[Compared],
+    target: Target,
+    *,
+    lacking: Mapping[str, str],
+) -> Iterator[Step]:
+    """Put the rows that come with new rows of a rule to them, where any do."""
+    name = leader.pairing.rule.id
+    mine = [each for each in ordered if (with_ := each.pairing.rule.comes_with) and with_.rule == name]
+    if not mine and not lacking:
+        return steps
+    companions = [each for each in mine if each.pairing.rule.id not in lacking]
+    return joined(steps, leader, companions, target, lacking=lacking)
 
 
 def _kept(
@@ -137,7 +172,7 @@ def _ordered(compared: Sequence[Compared]) -> list[Compared]:
         by_table.setdefault(each.written.name, []).append(each.pairing.rule.id)
 
     needed: dict[str, set[str]] = {
-        rule: set(each.pairing.rule.references.values()) & set(by_rule) - {rule}
+        rule: (set(each.pairing.rule.references.values()) | _led(each)) & set(by_rule) - {rule}
         for rule, each in by_rule.items()
     }
     for rule, each in by_rule.items():
@@ -156,6 +191,11 @@ def _ordered(compared: Sequence[Compared]) -> list[Compared]:
         if rule not in placed:
             place(rule)
     return list(placed.values())
+
+
+def _led(each: Compared) -> set[str]:
+    comes_with = each.pairing.rule.comes_with
+    return {comes_with.rule} if comes_with is not None else set()
 
 
 def _reached(start: str, needed: Mapping[str, Collection[str]]) -> set[str]:

@@ -50,6 +50,9 @@ def _insert(pairing: Pairing, difference: Difference, target: Target) -> Change:
     if rule.soft_delete is not None:
         # Its ORM would write it; a NULL here makes the row invisible and switches unique keys off.
         after[rule.soft_delete.column] = rule.soft_delete.live
+    # Spelled as the written table does: a server does not mind, a journal that is compared does.
+    for projected, part in zip(pairing.desired.carried, row.carried, strict=True):
+        after[projected.column] = _storable(part, None)
     after.update(_stored(pairing, row))
     return _change(pairing, difference, Action.INSERT, before=None, after=after, identity=())
 

@@ -285,6 +285,9 @@ def _rule(raw: Raw, *, pack: str, position: model.Position) -> Rule:
         soft_delete=_soft_delete(raw.get("soft_delete", False)),
         route=_route(raw.get("route")),
         on_insert={column: grammar.inserted(value) for column, value in raw.get("on_insert", {}).items()},
+        carries=_carried(raw.get("carries")),
+        comes_with=_leader(raw.get("comes_with")),
+        revives=raw.get("revives", True),
         overrides={cell: _scalars(values) for cell, values in raw.get("overrides", {}).items()},
         on_missing=Action(raw.get("on_missing", "insert")),
         on_changed=Action(raw.get("on_changed", "update")),
@@ -304,6 +307,17 @@ def _included(columns: Raw, key: tuple[str, ...]) -> tuple[str, ...] | None:
         return None
     folded = {column.lower() for column in key}
     return tuple(column for column in columns["include"] if column.lower() not in folded)
+
+
+def _carried(raw: Any) -> model.Columns | None:
+    if raw is None:
+        return None
+    include = tuple(raw["include"]) if "include" in raw else None
+    return model.Columns(include=include, exclude=tuple(raw.get("exclude", ())))
+
+
+def _leader(raw: Any) -> model.Leader | None:
+    return None if raw is None else model.Leader(rule=raw["rule"], by=dict(raw["by"]))
 
 
 def _gate(raw: Raw) -> model.Gate | None:

@@ -39,6 +39,7 @@ def check(sheets: Sequence[Sheet], *, complete: bool) -> list[Problem]:
     problems += [problem for check_of_all in _CHECKS_OF_ALL for problem in check_of_all(identified)]
     if complete and all(sheet.complete for sheet in sheets):
         problems += _unknown_references(drafts)
+        problems += _unknown_leaders(drafts)
     return list(dict.fromkeys(problems))
 
 
@@ -243,6 +244,65 @@ def _unknown_transform(draft: Draft, rule: Rule) -> Iterator[Complaint]:
             yield ("transforms", column), f"unknown transform {name!r}: {advice}"
 
 
+# -- One rule: what comes along ----------------------------------------------------------------
+
+
+@_needs("carries")
+def _carried_and_not(draft: Draft, rule: Rule) -> Iterator[Complaint]:
+    if rule.carries is not None and rule.carries.include is not None and rule.carries.exclude:
+        yield ("carries", "exclude"), "include names the columns that are taken along: remove exclude"
+
+
+@_needs("carries", "key", "columns", "surrogate", "on_insert", "references", "soft_delete")
+def _carried_and_compared(draft: Draft, rule: Rule) -> Iterator[Complaint]:
+    for index, column in enumerate((rule.carries.include if rule.carries else None) or ()):
+        if column.lower() in _folded(_deletion_columns(rule)):
+            yield (
+                ("carries", "include", index),
+                f"{column!r} is a column of soft_delete, and a new row is live: take it out",
+            )
+        elif _is_compared(rule, column):
+            yield (
+                ("carries", "include", index),
+                f"{column!r} is compared, so a new row has it anyway: take it out",
+            )
+
+
+@_needs("revives", "soft_delete")
+def _nothing_to_revive(draft: Draft, rule: Rule) -> Iterator[Complaint]:
+    if not rule.revives and rule.soft_delete is None:
+        yield (
+            ("revives",),
+            "which rows were deleted can be told only where the table marks them: add the rule key "
+            "soft_delete, or remove revives",
+        )
+
+
+@_needs("comes_with", "key", "references", "route")
+def _misled(draft: Draft, rule: Rule) -> Iterator[Complaint]:
+    if rule.comes_with is None:
+        return
+    for column in rule.comes_with.by:
+        if column.lower() not in _folded(rule.key):
+            yield ("comes_with", "by", column), f"{column!r} is not in this rule's key: {', '.join(rule.key)}"
+    if rule.route is not None:
+        yield ("route",), "the rows go where the rows that they come with go: remove route"
+    if rule.references:
+        yield (
+            ("references",),
+            "rows that come with others refer to nothing: leave the column out, or to comes_with",
+        )
+
+
+@_needs("comes_with", "on_changed", "on_extra")
+def _more_than_coming(draft: Draft, rule: Rule) -> Iterator[Complaint]:
+    if rule.comes_with is None:
+        return
+    for key, action in (("on_changed", rule.on_changed), ("on_extra", rule.on_extra)):
+        if action is not Action.REPORT and key in draft.own:
+            yield (key,), "rows that come with others are only ever inserted: say report, or remove it"
+
+
 # -- One rule: deletion ------------------------------------------------------------------------
 
 
@@ -369,6 +429,29 @@ def _unknown_references(drafts: Sequence[Draft]) -> Iterator[Problem]:
             if target not in known:
                 advice = complaints.suggest(target, known)
                 yield draft.problem(("references", column), f"no rule has the id {target!r}: {advice}")
+
+
+def _unknown_leaders(drafts: Sequence[Draft]) -> Iterator[Problem]:
+    known = {draft.rule.id: draft.rule for draft in drafts}
+    for draft in drafts:
+        rule, with_ = draft.rule, draft.rule.comes_with
+        if with_ is None or "comes_with" in draft.broken:
+            continue
+        leader = known.get(with_.rule)
+        if leader is None or leader is rule:
+            advice = complaints.suggest(with_.rule, known.keys() - {rule.id})
+            yield draft.problem(("comes_with", "rule"), f"no other rule has the id {with_.rule!r}: {advice}")
+            continue
+        if leader.comes_with is not None:
+            message = f"{leader.id!r} comes with {leader.comes_with.rule!r} itself: name that"
+            yield draft.problem(("comes_with", "rule"), message)
+        if leader.direction is not rule.direction:
+            message = f"{leader.id!r} goes {leader.direction.value}, and this rule {rule.direction.value}"
+            yield draft.problem(("comes_with", "rule"), message)
+        for column, other in with_.by.items():
+            if other.lower() not in _folded(leader.key) or other.lower() in _folded(leader.references):
+                message = f"{other!r} is no plain column of {leader.id!r}'s key: {', '.join(leader.key)}"
+                yield draft.problem(("comes_with", "by", column), message)
 
 
 @_of_all

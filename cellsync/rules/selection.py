@@ -42,7 +42,9 @@ def select(ruleset: RuleSet, *, rules: Sequence[str], features: Sequence[str]) -
     # Referrers stand after what they reference: backwards, one pass finds everything.
     for rule in reversed(ruleset.rules):
         if rule.id in wanted:
-            wanted |= set(rule.references.values())
+            wanted |= set(rule.references.values()) | ({rule.comes_with.rule} if rule.comes_with else set())
+    # A row without those that come with it would be half a row.
+    wanted |= {rule.id for rule in ruleset.rules if rule.comes_with and rule.comes_with.rule in wanted}
     parts = (_part(pack, wanted) for pack in ruleset.packs)
     selected = assemble(pack for pack in parts if pack.rules or pack.detectors)
     left_out = ruleset.left_out | {each.id for each in every} - wanted
@@ -70,7 +72,7 @@ def _near(name: str, known: Iterable[str]) -> str:
 def _ordered(rules: Sequence[Rule]) -> tuple[Rule, ...]:
     """Put every rule after those it references; of those that may come next, the first in the files does."""
     place = {rule.id: index for index, rule in enumerate(rules)}
-    awaited = {rule.id: set(rule.references.values()) - {rule.id} for rule in rules}
+    awaited = {rule.id: _needed(rule) for rule in rules}
     referrers: dict[str, list[str]] = {rule.id: [] for rule in rules}
     for rule_id, targets in awaited.items():
         for target in targets:
@@ -85,6 +87,11 @@ def _ordered(rules: Sequence[Rule]) -> tuple[Rule, ...]:
             if not awaited[referrer]:
                 heapq.heappush(ready, place[referrer])
     return tuple(ordered)
+
+
+def _needed(rule: Rule) -> set[str]:
+    leader = {rule.comes_with.rule} if rule.comes_with else set()
+    return (set(rule.references.values()) | leader) - {rule.id}
 
 
 def _digest(packs: Sequence[Pack]) -> str:

@@ -25,7 +25,7 @@ from cellsync.rules.nodes import value as _value
 DURATION = r"^[0-9]{1,9}(\.[0-9]{1,9})?\s*(ms|s|m)$"
 LIMIT = r"^([0-9]{1,9}(\.[0-9]{1,9})?\s*%|unlimited)$"
 
-NO_DEFAULT = ("id", "table", "child_table", "why", "key", "references", "says")
+NO_DEFAULT = ("id", "table", "child_table", "why", "key", "references", "says", "carries", "comes_with")
 """Rule keys that describe one table and therefore cannot stand in ``defaults``."""
 
 
@@ -249,6 +249,45 @@ _RULE: dict[str, Node] = {
         "are not compared. Replaces the on_insert of defaults as a whole. Default: columns that are not "
         "copied get the table's own defaults.",
     ),
+    "carries": {
+        **_object(
+            {
+                "include": _columns("Take just these along."),
+                "exclude": _columns("Take all others along that both tables have."),
+            },
+            "a mapping of include or exclude",
+            "Which columns a new row takes along from the desired row though they are not compared: "
+            "{include: [...]} or {exclude: [...]}, not both. They are never overwritten later. Surrogate "
+            "ids and the columns of soft_delete stay out. Default: none.",
+        ),
+        "minProperties": 1,
+    },
+    "comes_with": _object(
+        {
+            "rule": _name(
+                "the id of a rule", "The rule with whose new rows these come, of the same direction."
+            ),
+            "by": {
+                **_map(
+                    _name("the name of a column"),
+                    "a mapping of columns to columns",
+                    "COLUMN: COLUMN. A column of this rule's key, and the column of that rule's key that it "
+                    "equals.",
+                ),
+                "minProperties": 1,
+            },
+        },
+        "a mapping of rule and by",
+        "The rows are looked at only where that rule is about to insert a row, and are inserted with it in "
+        "one transaction; where one of them cannot be, none is. Default: rows stand for themselves.",
+        required=("rule", "by"),
+    ),
+    "revives": {
+        "type": "boolean",
+        "title": "true or false",
+        "description": "Whether a missing row is inserted although the existing side has deleted one with "
+        "its key; with false it is reported. Default: true.",
+    },
     "overrides": _map(
         _map(_value(), "a mapping of columns to values", "COLUMN: VALUE."),
         "a mapping of cells to columns and values",

@@ -25,6 +25,7 @@ from cellsync.model import (
     TableFailure,
     TableResult,
 )
+from cellsync.run.coming import accompanied
 from cellsync.run.confirming import KEYS_AT_ONCE, confirmed
 from cellsync.run.detecting import Found, detect, unsettled
 from cellsync.run.digesting import Block, Edge, large, suspected
@@ -48,7 +49,7 @@ def compare(request: Request) -> Prepared:
         request.progress("reading")
         tables, blocks = _compared(state, pairs)
         found, since = detect(state), request.elapsed()
-        compared = confirmed(state, pairs, tables, blocks)
+        compared = accompanied(state, pairs, confirmed(state, pairs, tables, blocks))
         return planned(state, pairs, compared, _lasting(state, found, since))
 
 
@@ -99,7 +100,7 @@ def _paired(state: State, child: str) -> Paired:
     pairs: dict[str, Pairing | TableFailure] = {}
     for rule in state.request.ruleset.rules:
         admitted = rule.when is None or rule.when.admits(state.looks[state.parent].version)
-        if admitted is False:
+        if admitted is False or (rule.comes_with is not None and rule.comes_with.rule not in pairs):
             continue
         pairs[rule.id] = _pair(state, rule, child, admitted, pairs)
     return pairs
@@ -138,7 +139,12 @@ def _compared(state: State, pairs: Mapping[str, Paired]) -> tuple[dict[Edge, Tab
     """
     router = Router(state)
     found = large(state, pairs, router)
-    edges = {(child, rule): paired for child, mine in pairs.items() for rule, paired in mine.items()}
+    edges = {
+        (child, rule): paired
+        for child, mine in pairs.items()
+        for rule, paired in mine.items()
+        if not _comes_along(paired)
+    }
     small = {e: p for e, p in edges.items() if isinstance(p, Pairing) and e not in found.edges}
     wants = found.wants()
     for pairing in small.values():
@@ -151,6 +157,11 @@ def _compared(state: State, pairs: Mapping[str, Paired]) -> tuple[dict[Edge, Tab
     heads.update({edge: _head(table) for edge, table in tables.items()})
     every = chain(_light(tables, got.since), blocks)
     return {edge: heads[edge] for edge in edges}, kept(every, short=FEW_BLOCKS)
+
+
+def _comes_along(paired: Pairing | TableFailure) -> bool:
+    """Say whether the rows of a rule are looked at later, with those that they come with."""
+    return isinstance(paired, Pairing) and paired.rule.comes_with is not None
 
 
 def _head(table: TableResult) -> TableResult:

@@ -158,6 +158,9 @@ def _wants(pairs: Mapping[str, Paired], asked: Found) -> _Wants:
         if pairing.rule.on_extra is Action.SOFT_DELETE:
             extras = [difference.key for difference in differences if difference.kind is Kind.EXTRA]
             add(pairing.desired_cell, pairing.desired, extras, tombstones=True)
+        if not pairing.rule.revives:
+            missing = [difference.key for difference in differences if difference.kind is Kind.MISSING]
+            add(pairing.existing_cell, pairing.existing, missing, tombstones=True)
     return {
         cell: {
             (projection, dead): Rows(projection=projection, keys=tuple(wanted), tombstones=dead)
@@ -199,7 +202,10 @@ def _confirm(
             colliding=lambda key: tuple(
                 state.databases[pairing.existing_cell].rows(pairing.existing, keys=[key])
             ),
-            tombstones=rows(pairing.desired_cell, pairing.desired, tombstones=True),
+            tombstones={
+                Kind.EXTRA: rows(pairing.desired_cell, pairing.desired, tombstones=True),
+                Kind.MISSING: rows(pairing.existing_cell, pairing.existing, tombstones=True),
+            },
         )
     except ReadFailed as error:
         return failed(pairing.rule, str(error))

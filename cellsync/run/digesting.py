@@ -80,7 +80,7 @@ def large(state: State, pairs: Mapping[str, Paired], router: Router) -> Large:
     by_rule: dict[str, dict[Edge, Pairing]] = {}
     for child, paired in pairs.items():
         for rule, pairing in paired.items():
-            if isinstance(pairing, Pairing):
+            if isinstance(pairing, Pairing) and pairing.rule.comes_with is None:
                 by_rule.setdefault(rule, {})[child, rule] = pairing
     rows = {rule: _estimate(state, mine.values()) for rule, mine in by_rule.items()}
     chosen = {rule: mine for rule, mine in by_rule.items() if _is_large(state, mine.values(), rows[rule])}

@@ -23,10 +23,12 @@ from cellsync.model import (
     TableDiff,
     TableFailure,
     TableResult,
+    sort_of,
 )
 from cellsync.run import accepting, detecting
 from cellsync.run.look import State
 from cellsync.run.request import Edge, Prepared, Request, exit_code, with_plans
+from cellsync.spool import kept
 
 Paired = Mapping[str, Union[Pairing, TableFailure]]
 """Rule id -> how it is compared on one edge; rules whose gate is shut are left out."""
@@ -82,7 +84,7 @@ def _plan_cell(state: State, child: Cell, pairs: Paired, found: Found) -> tuple[
         pairing = pairs[rule]
         both = isinstance(table, TableDiff) and isinstance(pairing, Pairing)
         decided[rule] = plan.decide(pairing, table, names) if both else table  # type: ignore[arg-type]
-    decided = _accepted(state, child, pairs, decided)
+    decided = _coming(pairs, _accepted(state, child, pairs, decided))
     edges = [
         edge
         for direction in Direction
@@ -111,6 +113,33 @@ def _accepted(state: State, child: Cell, pairs: Paired, decided: Found) -> dict[
     entries, today = state.request.topology.accepted, accepting.day(state.request.clock())
     marked = accepting.accept(decided, pairs, entries, child=child.name, today=today)
     return {rule: _judged(table) for rule, table in marked.items()}
+
+
+def _coming(pairs: Paired, decided: Found) -> dict[str, TableResult]:
+    """Leave the rows out that would come with rows which are not inserted after all."""
+    left = dict(decided)
+    for rule, table in decided.items():
+        pairing = pairs[rule]
+        if not isinstance(pairing, Pairing) or not isinstance(table, TableDiff):
+            continue
+        if pairing.rule.comes_with is None:
+            continue
+        led = _inserted(pairing, pairs, decided)
+        differences = (d for d in table.differences if pairing.rule.leading(d.key) in led)
+        findings = (f for f in table.findings if f.key is None or pairing.rule.leading(f.key) in led)
+        kept_back = replace(table, differences=kept(differences, tally=sort_of), findings=tuple(findings))
+        left[rule] = _judged(kept_back)
+    return left
+
+
+def _inserted(pairing: Pairing, pairs: Paired, decided: Found) -> set[Key]:
+    """Return with which rows others come, as the part of the key that they have in common."""
+    assert pairing.rule.comes_with is not None
+    name = pairing.rule.comes_with.rule
+    leader, table = pairs[name], decided[name]
+    if not isinstance(leader, Pairing) or not isinstance(table, TableDiff):
+        return set()
+    return {pairing.rule.led(leader.rule, d.key) for d in table.differences if d.action is Action.INSERT}
 
 
 def _followed(state: State, child: Cell, pairs: Paired, found: Found) -> Found:
@@ -199,11 +228,18 @@ def _edge(state: State, child: Cell, direction: Direction, pairs: Paired, found:
         health=state.looks[written.name].health,
     )
     failed = [rule for rule, table in found.items() if isinstance(table, TableFailure)]
+    rules = state.request.ruleset.rules
     return Edge(
         cell=written,
         child=child.name,
         direction=direction,
-        plan=plan.build(compared, target, waived=state.request.waived, failed=failed),
+        plan=plan.build(
+            compared,
+            target,
+            waived=state.request.waived,
+            failed=failed,
+            coming={rule.id: rule.comes_with.rule for rule in rules if rule.comes_with is not None},
+        ),
         targets={each.pairing.rule.id: each.pairing.existing for each in compared},
     )
 

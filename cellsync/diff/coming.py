@@ -1,0 +1,40 @@
+"""How the rows that come with others are found: by the part of their key that says with which.
+
+An instance has one info cache and many metadata; all of them are read by the uuids of the instances
+that are missing, and then have the keys of their own rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from cellsync.model import Key, Pairing, Projection, Row
+
+
+def by_leader(pairing: Pairing, projection: Projection) -> Projection:
+    """Return the projection whose key says with which row each row comes; the rest are its columns."""
+    shared = pairing.rule.shared()
+    rest = [part for at, part in enumerate(projection.key) if at not in shared]
+    return replace(
+        projection,
+        key=tuple(projection.key[at] for at in shared),
+        columns=(*rest, *projection.columns),
+        ranged=False,
+        unique=False,
+    )
+
+
+def rekeyed(pairing: Pairing, rows: Iterable[Row], keys: Iterable[Key]) -> Iterator[Row]:
+    """Yield the rows of that projection as the rule's own, those that come with one of ``keys``.
+
+    ``rows`` may hold others, which are equal under the collation only.
+    """
+    shared, wanted = pairing.rule.shared(), set(keys)
+    rest = [at for at in range(len(pairing.rule.key)) if at not in shared]
+    for row in rows:
+        if row.key not in wanted:
+            continue
+        parts = {**dict(zip(shared, row.key, strict=True)), **dict(zip(rest, row.values, strict=False))}
+        key = tuple(parts[at] for at in range(len(pairing.rule.key)))
+        yield row._replace(key=key, values=row.values[len(rest) :])

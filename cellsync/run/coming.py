@@ -1,0 +1,90 @@
+"""Read the rows that come with others: those of an instance that is to be inserted, with the instance.
+
+Nothing of their tables is read but for the rows that are missing and would be inserted. They are
+read when these have settled, in one snapshot of each database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from cellsync import diff
+from cellsync.errors import ReadFailed
+from cellsync.model import (
+    Action,
+    Key,
+    Kind,
+    Pairing,
+    Projection,
+    Row,
+    TableDiff,
+    TableFailure,
+    TableResult,
+)
+from cellsync.run.look import State
+from cellsync.run.planning import Paired
+from cellsync.run.reading import Got, Rows, Want, failed, read
+
+Found = Mapping[str, TableResult]
+"""Rule -> its result in one child."""
+
+
+def accompanied(
+    state: State, pairs: Mapping[str, Paired], found: Mapping[str, Found]
+) -> dict[str, dict[str, TableResult]]:
+    """Return all tables, by child and rule, with those of the rows that come with others in their place."""
+    asked = {child: list(_asked(pairs[child], tables)) for child, tables in found.items()}
+    wants: dict[str, list[Want[Row]]] = {}
+    for companions in asked.values():
+        for pairing, keys in companions:
+            for cell, projection in _both(pairing) if keys else ():
+                wants.setdefault(cell, []).append(_want(pairing, projection, keys))
+    got = read(state, wants)
+    result: dict[str, dict[str, TableResult]] = {}
+    for child, tables in found.items():
+        came = {each.rule.id: _compared(each, keys, got, child) for each, keys in asked[child]}
+        every = {**tables, **came}
+        result[child] = {rule: every.get(rule) or _alone(each) for rule, each in pairs[child].items()}
+    return result
+
+
+def _asked(pairs: Paired, tables: Found) -> Iterator[tuple[Pairing, tuple[Key, ...]]]:
+    """Yield each pairing of rows that come with others, and with which ones: parts of the leader's key."""
+    for pairing in pairs.values():
+        if not isinstance(pairing, Pairing) or pairing.rule.comes_with is None:
+            continue
+        leader, table = pairs.get(pairing.rule.comes_with.rule), tables.get(pairing.rule.comes_with.rule)
+        if isinstance(leader, Pairing) and isinstance(table, TableDiff):
+            inserts = leader.rule.on_missing is Action.INSERT
+            missing = (d.key for d in table.differences if d.kind is Kind.MISSING) if inserts else ()
+            yield pairing, tuple(dict.fromkeys(pairing.rule.led(leader.rule, key) for key in missing))
+
+
+def _alone(paired: Pairing | TableFailure) -> TableFailure:
+    """Return the result of a rule whose leader could not be compared, or that could not be itself."""
+    if isinstance(paired, TableFailure):
+        return paired
+    leader = paired.rule.comes_with
+    assert leader is not None, paired.rule.id
+    return failed(paired.rule, f"comes with {leader.rule}, which could not be compared")
+
+
+def _both(pairing: Pairing) -> tuple[tuple[str, Projection], tuple[str, Projection]]:
+    return (pairing.desired_cell, pairing.desired), (pairing.existing_cell, pairing.existing)
+
+
+def _want(pairing: Pairing, projection: Projection, keys: tuple[Key, ...]) -> Rows:
+    return Rows(projection=diff.by_leader(pairing, projection), keys=keys)
+
+
+def _compared(pairing: Pairing, keys: tuple[Key, ...], got: Got, child: str) -> TableDiff | TableFailure:
+    if not keys:
+        return diff.compare(pairing, (), (), child=child)
+    try:
+        desired, existing = (
+            diff.rekeyed(pairing, got.of(cell, _want(pairing, projection, keys)), keys)
+            for cell, projection in _both(pairing)
+        )
+    except ReadFailed as error:
+        return failed(pairing.rule, str(error))
+    return diff.compare(pairing, desired, existing, child=child)
