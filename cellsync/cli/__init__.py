@@ -6,7 +6,7 @@ writing     diff, plan, repair, undo
 looking     history, explain, schema
 cells       cells list, create, delete, isolate, restore, check; trace
 watching    watch; serving is what it shows over HTTP
-rules       rules list, show, validate, schema
+rules       rules list, show, validate, init, schema
 showing     demo
 """
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cellsync.cli.options import Common, cellsync, command
-from cellsync.cli.preparing import put, topology_of
+from cellsync.cli.preparing import check_place, progress, put, request_for, topology_of
 from cellsync.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -83,6 +83,36 @@ def _counted(pack: Pack) -> str:
     parts = {"rule": len(pack.rules), "detector": len(pack.detectors)}
     counts = (f"{number} {noun}{'' if number == 1 else 's'}" for noun, number in parts.items() if number)
     return ", ".join(counts)
+
+
+@command(rules_group, "init")
+@click.argument("tables", nargs=-1, metavar="[TABLE]...")
+@click.option("--all", "all_", is_flag=True, help="Draft a rule for every table of the parent.")
+@click.option("-o", "--output", metavar="FILE", help="Write to a file, which must not be there yet.")
+def rules_init(common: Common, tables: tuple[str, ...], *, all_: bool, output: str | None) -> ExitCode:
+    """Draft a rule file from the tables of the parent, and of the children that answer.
+
+    Guesses are marked. What cannot be guessed is left open: the file is refused until it is filled in.
+    """
+    from cellsync.rules import drafting
+    from cellsync.run import surveying
+
+    if bool(tables) == all_:
+        raise UsageError("name the tables, or say --all")
+    check_place(output)
+    if output is not None and Path(output).exists():
+        raise UsageError(
+            f"{output} is there: a draft does not replace it; move it away, or name another file"
+        )
+    request = request_for(common, "rules init", without_rules=True)
+    with progress(common, request) as shown:
+        survey = surveying.survey(shown, tables)
+    drafted = drafting.draft(survey, tables or tuple(survey.tables), command="cellsync rules init")
+    put([drafted.text], output)
+    open_ = f"{drafted.todos} open (TODO)" if drafted.todos else "nothing is open"
+    if not common.quiet:
+        click.echo(f"{drafted.guesses} guesses to check, {open_}", err=True)
+    return ExitCode.IN_STEP
 
 
 @command(rules_group, "schema")

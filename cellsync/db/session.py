@@ -116,6 +116,10 @@ class Session:
             self._facts = {str(name).lower(): str(value) for name, value in rows}
         return self._facts
 
+    def table_names(self) -> list[str]:
+        """Return the names of all tables, views left out, sorted. One query."""
+        return schema.names(self.query, sqlite=self._dialect.name == "sqlite")
+
     def tables(self, names: Iterable[str]) -> Mapping[str, Table]:
         """Return those of the named tables that exist. Two queries on MariaDB, or three."""
         missing = set(names) - set(self._tables)

@@ -125,6 +125,7 @@ from cellsync.model.schemas import (
     Index,
     SchemaDifference,
     SchemaVersion,
+    Survey,
     Table,
 )
 from cellsync.model.tls import TLS_FILES, Tls, Verify, tls
@@ -244,6 +245,7 @@ __all__ = [
     "Status",
     "Stored",
     "Surrogate",
+    "Survey",
     "Table",
     "TableDiff",
     "TableFailure",

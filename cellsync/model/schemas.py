@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -141,6 +142,19 @@ class SchemaVersion:
     value: Value
     repository: str | None = None
     """Whose migrations the value counts, which ``migrate_version`` says: "nova", "nova_api"."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """What the tables of a topology look like, for somebody who is to write rules about them."""
+
+    parent: str
+    tables: Mapping[str, Table]
+    """All tables of the parent, by name, version tables left out."""
+    children: Mapping[str, Mapping[str, Table] | str]
+    """Child, in configured order -> its tables of those names, or why it could not be asked."""
+    version_tables: tuple[str, ...] = ()
+    """The tables in which the parent says its schema's version."""
 
 
 @dataclass(frozen=True, kw_only=True)

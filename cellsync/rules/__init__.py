@@ -5,6 +5,7 @@
 
 All problems of all files come out at once, in one ConfigurationError, each with
 file:line:column. `shape` describes every key, `grammar` the small languages in their values.
+`guessing` and `drafting` go the other way: from the tables to a file for a person to finish.
 """
 
 from __future__ import annotations

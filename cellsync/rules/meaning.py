@@ -78,6 +78,17 @@ def _key_given_twice(draft: Draft, rule: Rule) -> Iterator[Complaint]:
             yield ("key", index), f"the key column {column!r} is given twice: remove one"
 
 
+@_needs("key", "references", "id")
+def _key_refers_to_itself(draft: Draft, rule: Rule) -> Iterator[Complaint]:
+    for index, column in enumerate(rule.key):
+        if rule.references.get(column) == rule.id:
+            yield (
+                ("key", index),
+                f"the key column {column!r} refers to another row of this very rule, so the key would have "
+                "no end: choose other columns",
+            )
+
+
 @_needs("key", "columns")
 def _key_excluded(draft: Draft, rule: Rule) -> Iterator[Complaint]:
     yield from _key_columns_in(rule, rule.exclude, "excluded by columns")
