@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ from cellsync.errors import ConfigurationError, ExitCode
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.rst", *sorted((ROOT / "docs").glob("*.rst")))
 README = PAGES[0].read_text(encoding="utf-8")
+WORKED = ROOT / "docs" / "worked-example.rst"
+"""The page that brings databases and files of its own."""
 RUN_ID = re.compile(r"\b\d{8}-\d{6}-[0-9a-f]{4}\b")
 ELISION = "..."
 
@@ -287,12 +290,14 @@ def _is_topology(block: Block) -> bool:
 
 @pytest.mark.parametrize("block", [b for b in _every("yaml") if _is_topology(b)], ids=lambda b: b.page.name)
 def test_every_cell_file_loads(block: Block, tmp_path: Path) -> None:
-    """An example of cellsync.yaml is one, and its rules are shipped packs."""
+    """An example of cellsync.yaml is one, and its rules are shipped packs, or the file of that page."""
     file = tmp_path / "cellsync.yaml"
     file.write_text(block.text, encoding="utf-8")
     topology = cells.load(file, environ={"CELLSYNC_PASSWORD": "a p@ss/word"})
-    assert [topology.parent.name, *(child.name for child in topology.children)] == ["api", "c1", "c2"]
-    assert set(topology.rules) <= set(rules.packs())
+    names = ["hub", "north", "south"] if block.page == WORKED else ["api", "c1", "c2"]
+    assert [topology.parent.name, *(child.name for child in topology.children)] == names
+    own = {str(tmp_path / "catalogue.yaml")} if block.page == WORKED else set()
+    assert set(topology.rules) <= set(rules.packs()) | own
 
 
 @pytest.mark.parametrize(
@@ -399,10 +404,10 @@ def demo_cells(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _transcript(page: Path) -> list[tuple[str, str]]:
+def _transcript(blocks: Sequence[Block]) -> list[tuple[str, str]]:
     """Return (command, output) for every command of a page's console blocks, in order."""
     steps: list[tuple[str, list[str]]] = []
-    for block in _blocks(page, "console"):
+    for block in blocks:
         for line in block.text.splitlines():
             if line.startswith("$ "):
                 steps.append((line[2:], []))
@@ -418,23 +423,71 @@ def _shows(shown: str, real: str) -> bool:
     return re.fullmatch(pattern, " ".join(RUN_ID.sub("RUN", real).split())) is not None
 
 
-PAGES_WITH_OUTPUT = [page for page in PAGES if _blocks(page, "console")]
+PAGES_WITH_OUTPUT = [page for page in PAGES if _blocks(page, "console") and page != WORKED]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES_WITH_OUTPUT, ids=lambda page: page.name)
 def test_the_output_that_a_page_shows_is_what_comes_out(page: Path, demo_cells: Path) -> None:
     """The commands of a page, run one after another on the demonstration's cells, say what it shows."""
-    steps = _transcript(page)
-    # Run ids begin with the time: in order, they are those of the page's commands that write.
-    shown_runs = sorted({run for step in steps for text in step for run in RUN_ID.findall(text)})
-    real_runs: list[str] = []
+    _follow(_transcript(_blocks(page, "console")), demo_cells, Runs(page))
+
+
+class Runs:
+    """The runs of a page, and those of the commands that were run for them: ids begin with the time."""
+
+    def __init__(self, page: Path) -> None:
+        self._shown = sorted(set(RUN_ID.findall(page.read_text(encoding="utf-8"))))
+        self._real: list[str] = []
+
+    def named(self, line: str) -> str:
+        """Return a command of the page with the ids of the runs that there really were."""
+        names = dict(zip(self._shown, self._real, strict=False))
+        return RUN_ID.sub(lambda match: names.get(match[0], match[0]), line)
+
+    def add(self, output: str) -> None:
+        """Remember the run that a command made."""
+        self._real += re.findall(rf"cellsync undo ({RUN_ID.pattern}) takes this run back", output)
+
+
+def _follow(steps: Sequence[tuple[str, str]], folder: Path, runs: Runs) -> None:
+    """Run the commands of a page one after another, each of which must say what the page shows."""
     for command, shown in steps:
-        names = dict(zip(shown_runs, real_runs, strict=False))
-        line = RUN_ID.sub(lambda match, names=names: names.get(match[0], match[0]), command)
-        done = _cellsync(demo_cells, *shlex.split(line)[1:])
-        assert _shows(shown, done.stdout), f"$ {line}\n{done.stdout}{done.stderr}"
-        real_runs += re.findall(rf"cellsync undo ({RUN_ID.pattern}) takes this run back", done.stdout)
+        line = runs.named(command)
+        done = _cellsync(folder, *shlex.split(line)[1:])
+        refused = done.stderr if done.code == ExitCode.USAGE else ""
+        assert _shows(shown, done.stdout + refused), f"$ {line}\n{done.stdout}{done.stderr}"
+        runs.add(done.stdout)
+
+
+@pytest.mark.slow
+def test_the_worked_example_works(database: Callable[..., str], tmp_path: Path) -> None:
+    """From its tables and rows to the undo: SQL is run where it says, files are written, commands run."""
+    urls = {name: database() for name in ("hub", "north", "south")}
+    runs = Runs(WORKED)
+    for block in _blocks(WORKED, "sql", "yaml", "console"):
+        head = block.text.splitlines()[0]
+        if block.language == "sql":
+            for name in re.findall(r"hub|north|south", head):
+                load(urls[name], block.text)
+        elif block.language == "yaml":
+            (tmp_path / head.removeprefix("# ")).write_text(_with_urls(block.text, urls), encoding="utf-8")
+        else:
+            _follow(_transcript([block]), tmp_path, runs)
+    assert sql(urls["north"], "SELECT id, amount FROM price ORDER BY id") == [
+        (1, Decimal("17.90")),
+        (2, Decimal("199.00")),
+    ]
+    assert sql(urls["south"], "SELECT COUNT(*) FROM supplier") == [(0,)]
+
+
+def _with_urls(text: str, urls: Mapping[str, str]) -> str:
+    """Return a cell file with the databases of a test in place of those that it names."""
+    return re.sub(
+        r'name: (\w+), database: "[^"]*"',
+        lambda match: f'name: {match[1]}, database: "{urls[match[1]]}"',
+        text,
+    )
 
 
 def _shape(value: Any) -> Any:

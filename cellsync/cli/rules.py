@@ -14,6 +14,7 @@ from cellsync.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from cellsync.model import Pack, RuleSet
+    from cellsync.rules.drafting import Drafted
 
 
 @cellsync.group("rules")
@@ -109,10 +110,18 @@ def rules_init(common: Common, tables: tuple[str, ...], *, all_: bool, output: s
         survey = surveying.survey(shown, tables)
     drafted = drafting.draft(survey, tables or tuple(survey.tables), command="cellsync rules init")
     put([drafted.text], output)
-    open_ = f"{drafted.todos} open (TODO)" if drafted.todos else "nothing is open"
     if not common.quiet:
-        click.echo(f"{drafted.guesses} guesses to check, {open_}", err=True)
+        click.echo(_left(drafted, output), err=True)
     return ExitCode.IN_STEP
+
+
+def _left(drafted: Drafted, output: str | None) -> str:
+    """Say what a person has to do about a draft."""
+    guesses = f"{drafted.guesses} guess{'' if drafted.guesses == 1 else 'es'} to check"
+    if not drafted.todos:
+        return f"{guesses}, nothing is open"
+    named = f"cellsync rules validate {output or 'FILE'}"
+    return f"{guesses}, {drafted.todos} open (TODO): {named} says where"
 
 
 @command(rules_group, "schema")
