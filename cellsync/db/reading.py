@@ -129,11 +129,12 @@ class Reading(Session):
             sql += f" WHERE ({escaped(where.where)})"
         return frozenset(str(row[0]) for row in self.query(sql) if row[0] is not None)
 
-    def answer(self, sql: str, *, parameters: Mapping[str, str], most: int) -> Answer:
+    def answer(self, sql: str, *, parameters: Mapping[str, str | tuple[Value, ...]], most: int) -> Answer:
         """Return all rows of a SELECT that somebody wrote, whose columns have names of their own.
 
-        One query, and another one where there are more rows than ``most``: then ReadFailed says
-        how many. An answer is never cut.
+        A parameter that holds several values stands behind IN, without brackets. One query, and
+        another one where there are more rows than ``most``: then ReadFailed says how many. An answer
+        is never cut.
         """
         LOG.debug("%s: %s", self.cell.name, sql)
         with translated(self.cell.name):

@@ -163,7 +163,11 @@ class Session:
         """Execute SQL that is written as for SQLAlchemy's ``text``, which takes longer to read it."""
         given = dict(parameters)
         if self._dialect.name == "sqlite":
-            return self.connection.execute(sqlalchemy.text(sql), given, execution_options=options)
+            lists = [name for name, value in given.items() if isinstance(value, tuple)]
+            text = sqlalchemy.text(sql).bindparams(
+                *(sqlalchemy.bindparam(name, expanding=True) for name in lists)
+            )
+            return self.connection.execute(text, given, execution_options=options)
         return self.connection.exec_driver_sql(for_driver(sql), given or None, execution_options=options)
 
     # -- Transactions ----------------------------------------------------------------------

@@ -23,7 +23,7 @@ from cellsync.diff.following import Renames, follow
 from cellsync.diff.pairing import compared, pair
 from cellsync.diff.reader import Reader
 from cellsync.diff.register import Register, Tables, foreign, is_isolated, last_removed, live
-from cellsync.diff.relating import relate, together
+from cellsync.diff.relating import keys, relate, together
 from cellsync.diff.routing import Owners, Routed, route
 from cellsync.diff.rows import compare
 from cellsync.diff.schemas import schema
@@ -44,6 +44,7 @@ __all__ = [
     "follow",
     "foreign",
     "is_isolated",
+    "keys",
     "last_removed",
     "live",
     "pair",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from decimal import Decimal
 from string import Formatter
@@ -18,10 +18,14 @@ from cellsync.model import (
     MOST_ROWS,
     Advice,
     Answer,
+    Dangling,
     Detector,
+    Difference,
     Finding,
+    KeyPart,
     Remedy,
     Role,
+    Rule,
     Value,
     Way,
     shown,
@@ -47,6 +51,19 @@ def together(answers: Mapping[str, Answer]) -> Answer:
         raise ReadFailed(f"an answer of children gets a column {CELL}: call its own something else")
     rows = tuple((*row, cell) for cell, answer in answers.items() for row in answer.rows)
     return Answer(columns=(*names, CELL), rows=rows)
+
+
+def keys(rule: Rule, differences: Iterable[Difference]) -> Answer:
+    """Return the differences of a rule as an answer: the kind of each, and its key.
+
+    A reference in a key is there as the text of the key that it leads to.
+    """
+    rows = tuple((each.kind.value, *map(_flat, each.key)) for each in differences)
+    return Answer(columns=("kind", *rule.key), rows=rows)
+
+
+def _flat(part: KeyPart) -> Value:
+    return shown(part) if isinstance(part, (tuple, Dangling)) else part
 
 
 def relate(

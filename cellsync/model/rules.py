@@ -367,15 +367,19 @@ MOST_ROWS = 10_000
 
 @dataclass(frozen=True, kw_only=True)
 class Ask:
-    """One question of a detector: a SELECT, and whose database it is for."""
+    """One question of a detector: a SELECT, and whose database it is for; or what a rule found."""
 
     name: str
     """What ``Detector.finds`` calls the answer."""
     of: Source
     database: str = ""
     """One of ``Cell.databases``; empty for the cell's own."""
-    sql: str
-    """Its parameters are ``:parent`` and ``:child``, the cells' names."""
+    sql: str = ""
+    """Its parameters are ``:parent`` and ``:child``, the cells' names, and those of ``given``."""
+    given: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Parameter -> an earlier question and a column of its answer, whose values it holds, as in IN :name."""
+    differs: str = ""
+    """Instead of ``sql``: a rule whose differences in the child are the answer, by kind and key."""
     most: int = MOST_ROWS
     """More rows than this are a failure: an answer is never cut."""
 

@@ -38,7 +38,8 @@ def _detector(shown: Detector) -> Iterator[str]:
     yield from _facts({"why": shown.why})
     for ask in shown.asks:
         whose = f"{ask.database} of the {ask.of.value}" if ask.database else f"the {ask.of.value}"
-        yield from _facts({f"ask {ask.name}": f"{whose}, at most {ask.most} rows: {_one_line(ask.sql)}"})
+        what = f"the differences of {ask.differs}" if ask.differs else _one_line(ask.sql)
+        yield from _facts({f"ask {ask.name}": f"{whose}, at most {ask.most} rows: {what}"})
     yield from _facts(
         {
             "finds": _one_line(shown.finds),

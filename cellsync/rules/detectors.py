@@ -82,9 +82,16 @@ def _ask(name: str, raw: Raw) -> model.Ask:
         name=name,
         of=Source(raw["of"]),
         database=raw.get("database", ""),
-        sql=_bare(raw["sql"]),
+        sql=_bare(raw.get("sql", "")),
+        given={name: _column(place) for name, place in raw.get("given", {}).items()},
+        differs=raw.get("differs", ""),
         most=raw.get("most", model.MOST_ROWS),
     )
+
+
+def _column(place: str) -> tuple[str, str]:
+    question, _, column = place.partition(".")
+    return question, column
 
 
 def _bare(sql: str) -> str:
@@ -123,6 +130,30 @@ def check(drafts: Sequence[Draft], *, described: Mapping[str, Any] | None) -> It
             yield from (draft.problem(steps, message) for steps, message in _unrelated(detector))
         if "asks" not in draft.broken:
             yield from (draft.problem(steps, message) for steps, message in _childless(draft))
+            yield from (draft.problem(steps, message) for steps, message in _unaskable(detector))
+
+
+def _unaskable(detector: Detector) -> Iterator[Complaint]:
+    """Yield the questions that cannot be asked as they stand."""
+    earlier: list[str] = []
+    for ask in detector.asks:
+        place = ("asks", ask.name)
+        if bool(ask.sql) is bool(ask.differs):
+            yield place, f"{ask.name}: give either sql, a query, or differs, a rule"
+        if ask.differs and (ask.of is not Source.CHILD or ask.database or ask.given):
+            yield place, f"{ask.name}: what a rule found is of the child, and nothing else is given with it"
+        for name, (question, _) in ask.given.items():
+            if question not in earlier:
+                known = complaints.suggest(question, earlier)
+                yield (
+                    (*place, "given", name),
+                    f"no question before {ask.name} is called {question!r}: {known}",
+                )
+            if ask.sql and name not in grammar.parameters(ask.sql):
+                yield (*place, "given", name), f"the query of {ask.name} has no :{name}"
+        for name in sorted(grammar.parameters(ask.sql) - grammar.CELLS - ask.given.keys()):
+            yield (*place, "sql"), f":{name} is not known here: add it to given, or write a colon as \\:"
+        earlier.append(ask.name)
 
 
 _OF_THE_TEXT = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cellsync.model import MOST_ROWS, Source
-from cellsync.rules.nodes import GATE, NOT_BLANK, Node, choice, list_of, mapping_of, name, text
+from cellsync.rules.nodes import GATE, NOT_BLANK, Node, choice, list_of, map_of, mapping_of, name, text
 
 COLUMN = name("the name of a column")
 ANSWER = r"^[a-z_][a-z0-9_]*$(?!\n)"
@@ -41,6 +41,21 @@ _ASK = mapping_of(
             "A SELECT whose columns have names; :parent and :child are the cells' names. It runs in a "
             "transaction that only reads.",
         ),
+        "given": map_of(
+            {
+                "type": "string",
+                "pattern": r"^[a-z_][a-z0-9_]*\.[^.\s]+$(?!\n)",
+                "title": "an earlier question and a column of its answer, such as hosts.host",
+            },
+            "a mapping of parameters to columns of answers",
+            "NAME: QUESTION.COLUMN. :NAME holds all values of that column, as in uuid IN :NAME: so a "
+            "database is asked for these rows alone. Default: none.",
+        ),
+        "differs": name(
+            "the id of a rule",
+            "Instead of sql: the rule whose differences in the child are the answer, with the column kind "
+            "(missing, changed, extra) and those of its key.",
+        ),
         "most": {
             "type": "integer",
             "minimum": 1,
@@ -50,9 +65,9 @@ _ASK = mapping_of(
             f"says how many there are. Default: {MOST_ROWS}.",
         },
     },
-    "a mapping of of, database, sql and most",
+    "a mapping of of, database, sql, given, differs and most",
     "One question.",
-    required=("of", "sql"),
+    required=("of",),
 )
 
 DETECTOR: dict[str, Node] = {
@@ -70,7 +85,7 @@ DETECTOR: dict[str, Node] = {
     "asks": {
         "type": "object",
         "title": "a mapping of names to questions",
-        "description": "NAME: {of, database, sql, most}. What is asked, each database in one snapshot. With "
+        "description": "NAME: {of, sql}. What is asked, each database in one snapshot. With "
         "a question of the child, the detector looks at each child by itself.",
         "propertyNames": {"pattern": ANSWER, "description": "an answer has small letters, digits and _"},
         "additionalProperties": _ASK,

@@ -8,7 +8,7 @@ message) and decorate it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from cellsync import transforms
 from cellsync.errors import Problem
@@ -40,6 +40,7 @@ def check(sheets: Sequence[Sheet], *, complete: bool) -> list[Problem]:
     if complete and all(sheet.complete for sheet in sheets):
         problems += _unknown_references(drafts)
         problems += _unknown_leaders(drafts)
+        problems += _unknown_differing(sheets, {draft.rule.id for draft in drafts})
     return list(dict.fromkeys(problems))
 
 
@@ -395,6 +396,15 @@ def _misdetected(sheet: Sheet) -> Iterator[Problem]:
     described = data.get("features") if isinstance(data, Mapping) else None
     known = described if isinstance(described, Mapping) else None
     yield from detectors.check(sheet.detectors, described=known)
+
+
+def _unknown_differing(sheets: Sequence[Sheet], known: Collection[str]) -> Iterator[Problem]:
+    """Yield the questions for the differences of a rule that is not there."""
+    for draft in (draft for sheet in sheets for draft in sheet.detectors):
+        for ask in draft.detector.asks:
+            if ask.differs and ask.differs not in known:
+                message = f"no rule has the id {ask.differs!r}: {complaints.suggest(ask.differs, known)}"
+                yield draft.problem(("asks", ask.name, "differs"), message)
 
 
 def _detector_given_twice(sheets: Sequence[Sheet]) -> Iterator[Problem]:

@@ -39,6 +39,8 @@ def select(ruleset: RuleSet, *, rules: Sequence[str], features: Sequence[str]) -
     _require(rules, {each.id for each in every}, "rule")
     _require(features, {feature for each in every for feature in each.features}, "feature")
     wanted = {each.id for each in every if each.id in rules or set(features) & set(each.features)}
+    asked = (ask.differs for each in ruleset.detectors if each.id in wanted for ask in each.asks)
+    wanted |= {rule for rule in asked if rule}
     # Referrers stand after what they reference: backwards, one pass finds everything.
     for rule in reversed(ruleset.rules):
         if rule.id in wanted:

@@ -27,7 +27,7 @@ from cellsync.model import (
 )
 from cellsync.run.coming import accompanied
 from cellsync.run.confirming import KEYS_AT_ONCE, confirmed
-from cellsync.run.detecting import Found, detect, unsettled
+from cellsync.run.detecting import detected
 from cellsync.run.digesting import Block, Edge, large, suspected
 from cellsync.run.look import State, opened, unfit
 from cellsync.run.planning import Paired, planned, report, worst
@@ -48,19 +48,8 @@ def compare(request: Request) -> Prepared:
         pairs = {child: _paired(state, child) for child in state.going}
         request.progress("reading")
         tables, blocks = _compared(state, pairs)
-        found, since = detect(state), request.elapsed()
         compared = accompanied(state, pairs, confirmed(state, pairs, tables, blocks))
-        return planned(state, pairs, compared, _lasting(state, found, since))
-
-
-def _lasting(state: State, found: Mapping[str, Found], since: float) -> Mapping[str, Found]:
-    """Return what detectors find a second time, after at least the time in which a run lets things settle."""
-    if not unsettled(state, found):
-        return found
-    early = since + state.request.settle.total_seconds() - state.request.elapsed()
-    if early > 0:
-        state.request.sleep(early)
-    return detect(state, found)
+        return planned(state, pairs, compared, detected(state, compared))
 
 
 def schemas(request: Request) -> Report:

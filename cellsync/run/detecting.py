@@ -6,8 +6,8 @@ could not be asked makes a detector incomplete: it could have found anything the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Union
 
 from cellsync import db, diff
@@ -24,13 +24,17 @@ from cellsync.model import (
     TableDiff,
     TableFailure,
     TableResult,
+    Value,
 )
 from cellsync.rules import grammar
 from cellsync.run.look import State, unfit
 from cellsync.run.request import each_cell
 
 Found = Mapping[str, TableResult]
-"""Detector's id -> what it found in one child, in the order of the files."""
+"""Id of a rule or a detector -> what it found in one child, in the order of the files."""
+
+Compared = Mapping[str, Found]
+"""Child -> what rules found in it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,35 +47,63 @@ class Question:
     sql: str
     child: str
     """The value of :child; empty where the query has none, so that it is asked once for all children."""
+    given: tuple[tuple[str, tuple[Value, ...]], ...]
+    """Other parameters, each with all of its values."""
     most: int
 
 
-Answers = Mapping[Question, Union[Answer, str]]
+Told = Union[Answer, str]
 """What was answered, or why nothing was."""
 
 
-def detect(state: State, only: Mapping[str, Found] | None = None) -> dict[str, Found]:
+@dataclass(kw_only=True)
+class _Look:
+    """One look of a detector, at one child or at all of them, and what it has been told so far."""
+
+    detector: Detector
+    child: str
+    """Empty for a detector that looks at all children at once."""
+    told: dict[str, Told] = field(default_factory=dict)
+
+    def ready(self) -> list[Ask]:
+        """Return the questions that can be asked now; none where one was not answered."""
+        if any(isinstance(told, str) for told in self.told.values()):
+            return []
+        open_ = [ask for ask in self.detector.asks if ask.name not in self.told]
+        return [ask for ask in open_ if all(name in self.told for name, _ in ask.given.values())]
+
+    def values(self, ask: Ask) -> tuple[tuple[str, tuple[Value, ...]], ...]:
+        """Return the parameters of a question that earlier answers give. Raises ReadFailed."""
+        return tuple((name, self._column(*place)) for name, place in ask.given.items())
+
+    def _column(self, question: str, column: str) -> tuple[Value, ...]:
+        answer = self.told[question]
+        assert isinstance(answer, Answer), question
+        if column not in answer.columns:
+            raise ReadFailed(f"the answer to {question} has no column {column}")
+        place = answer.columns.index(column)
+        # Nothing is IN (NULL), and there is no list of nothing.
+        return tuple(dict.fromkeys(row[place] for row in answer.rows if row[place] is not None)) or (None,)
+
+
+def detected(state: State, compared: Compared) -> dict[str, Found]:
     """Let all detectors look at the children in scope, and return what they find in each.
 
-    With ``only``, what was found before, those look again that found something by asking more than
-    one database: these were not read at one instant, so what they find now may be something else,
+    Those that found something by asking more than one database look again after the time in which a
+    run lets things settle: these were not read at one instant. What they find now is what is said,
     and what they found before and do not find now counts for nothing.
     """
-    plans = {child: _due(state, child, only[child] if only else None) for child in state.going}
-    wanted = {
-        question
-        for child, detectors in plans.items()
-        for detector in detectors.values()
-        if isinstance(detector, Detector)
-        for questions in _questions(state, detector, child).values()
-        for question in questions
-    }
-    answers = _ask(state, wanted)
-    found: dict[str, Found] = {
-        child: {name: _result(state, each, child, answers) for name, each in detectors.items()}
-        for child, detectors in plans.items()
-    }
-    return found if only is None else {child: _still(only[child], found[child]) for child in plans}
+    due = {child: _due(state, child) for child in state.going}
+    since = state.request.elapsed()
+    found = _look(state, compared, due)
+    again = {child: _unsettled(due[child], found[child]) for child in due}
+    if not any(again.values()):
+        return found
+    early = since + state.request.settle.total_seconds() - state.request.elapsed()
+    if early > 0:
+        state.request.sleep(early)
+    now = _look(state, compared, again)
+    return {child: _still(found[child], now[child]) for child in found}
 
 
 def notes(state: State) -> tuple[str, ...]:
@@ -83,37 +115,37 @@ def notes(state: State) -> tuple[str, ...]:
     )
 
 
-# -- What is to be asked ------------------------------------------------------------------------
+# -- Which detectors look -----------------------------------------------------------------------
+
+_Due = Mapping[str, Union[Detector, TableFailure]]
+"""Detector's id -> the detector, or why it cannot look at a child."""
 
 
-def _due(state: State, child: str, before: Found | None) -> dict[str, Detector | TableFailure]:
-    """Return the detectors that look at a child, or why one of them cannot."""
+def _due(state: State, child: str) -> dict[str, Detector | TableFailure]:
     due: dict[str, Detector | TableFailure] = {}
+    version = state.looks[state.parent].version
     for detector in state.request.ruleset.detectors:
-        admitted = detector.when is None or detector.when.admits(state.looks[state.parent].version)
+        admitted = detector.when is None or detector.when.admits(version)
         if admitted is False or (detector.optional and _lacking(state, detector)):
             continue
         pack = next(pack for pack in state.request.ruleset.packs if pack.name == detector.pack)
         error = unfit(state, pack, child)
         if admitted is None and detector.when is not None:
-            version = state.looks[state.parent].version
             error = f"whether {detector.when.text!r} holds cannot be told from {version!r}"
-        if before is None:
-            due[detector.id] = detector if error is None else _failed(detector, error)
-        elif _unsettled(detector, before[detector.id]):
-            due[detector.id] = detector
+        due[detector.id] = detector if error is None else _failed(detector, error)
     return due
 
 
-def unsettled(state: State, found: Mapping[str, Found]) -> bool:
-    """Say whether a detector must look again: see ``detect``."""
-    detectors = state.request.ruleset.detectors
-    return any(_unsettled(each, mine.get(each.id)) for mine in found.values() for each in detectors)
-
-
-def _unsettled(detector: Detector, found: TableResult | None) -> bool:
-    several = len(detector.asks) > 1 or detector.asks[0].of is Source.CHILDREN
-    return several and isinstance(found, TableDiff) and bool(found.findings)
+def _unsettled(due: _Due, found: Found) -> dict[str, Detector | TableFailure]:
+    """Return the detectors that must look again."""
+    return {
+        name: detector
+        for name, detector in due.items()
+        if isinstance(detector, Detector)
+        and (len(detector.asks) > 1 or detector.asks[0].of is Source.CHILDREN)
+        and isinstance(table := found[name], TableDiff)
+        and table.findings
+    }
 
 
 def _lacking(state: State, detector: Detector) -> str:
@@ -127,53 +159,127 @@ def _lacking(state: State, detector: Detector) -> str:
     return ""
 
 
-def _questions(state: State, detector: Detector, child: str) -> dict[str, list[Question]]:
-    """Return the questions that a detector asks to look at a child, by their names."""
-    return {ask.name: list(_each(state, ask, child)) for ask in detector.asks}
+# -- Looking ------------------------------------------------------------------------------------
 
 
-def _each(state: State, ask: Ask, child: str) -> Iterator[Question]:
+def _look(state: State, compared: Compared, due: Mapping[str, _Due]) -> dict[str, Found]:
+    """Let detectors look, all at once; a question that needs an answer is asked in a later round."""
+    looks: dict[tuple[str, str], _Look] = {}
+    for child, detectors in due.items():
+        for name, detector in detectors.items():
+            if isinstance(detector, Detector):
+                about = child if detector.each_child else ""
+                looks.setdefault((name, about), _Look(detector=detector, child=about))
+    hearing = True
+    while hearing:
+        hearing = _hear(state, compared, looks.values())
+    results = {place: _result(state, look) for place, look in looks.items()}
+    return {
+        child: {
+            name: each
+            if isinstance(each, TableFailure)
+            else _in_child(state, results[name, child if each.each_child else ""], child)
+            for name, each in detectors.items()
+        }
+        for child, detectors in due.items()
+    }
+
+
+def _hear(state: State, compared: Compared, looks: Iterable[_Look]) -> bool:
+    """Ask what can be asked now and remember what was told; False when there was nothing to ask."""
+    ready = [(look, ask) for look in looks for ask in look.ready()]
+    asked: list[tuple[_Look, Ask, list[Question]]] = []
+    for look, ask in ready:
+        try:
+            if ask.differs:
+                look.told[ask.name] = _differing(state, compared, ask, look.child)
+            else:
+                asked.append((look, ask, list(_questions(state, look, ask))))
+        except ReadFailed as error:
+            look.told[ask.name] = str(error)
+    answers = _ask(state, {question for _, _, questions in asked for question in questions})
+    for look, ask, questions in asked:
+        look.told[ask.name] = _together(ask, {each.cell: answers[each] for each in questions})
+    return bool(ready)
+
+
+def _questions(state: State, look: _Look, ask: Ask) -> Iterator[Question]:
+    """Yield a question for every cell that it is for. Raises ReadFailed."""
+    given = look.values(ask)
     every = [each.name for each in state.request.topology.children]
-    cells = {Source.PARENT: [state.parent], Source.CHILD: [child], Source.CHILDREN: every}[ask.of]
+    cells = {Source.PARENT: [state.parent], Source.CHILD: [look.child], Source.CHILDREN: every}[ask.of]
     about = "child" in grammar.parameters(ask.sql)
     for cell in cells:
-        named = child if ask.of is Source.PARENT else cell
+        named = look.child if ask.of is Source.PARENT else cell
         yield Question(
-            cell=cell, database=ask.database, sql=ask.sql, child=named if about else "", most=ask.most
+            cell=cell,
+            database=ask.database,
+            sql=ask.sql,
+            child=named if about else "",
+            given=given,
+            most=ask.most,
         )
+
+
+def _differing(state: State, compared: Compared, ask: Ask, child: str) -> Answer:
+    """Return the differences of a rule in a child as an answer. Raises ReadFailed."""
+    rule = state.request.ruleset.rule(ask.differs)
+    assert rule is not None, ask.differs
+    table = compared[child].get(ask.differs)
+    if isinstance(table, TableFailure):
+        raise ReadFailed(f"{ask.differs} could not be compared: {table.error}")
+    differences = () if table is None else table.differences  # its gate may be shut
+    if len(differences) > ask.most:
+        raise ReadFailed(
+            f"{ask.differs} has {len(differences)} differences, and at most {ask.most} are taken"
+        )
+    return diff.keys(rule, differences)
+
+
+def _together(ask: Ask, told: Mapping[str, Told]) -> Told:
+    answers = {cell: answer for cell, answer in told.items() if isinstance(answer, Answer)}
+    lost = next((error for error in told.values() if isinstance(error, str)), None)
+    if lost is not None:
+        return lost
+    if ask.of is not Source.CHILDREN:
+        return next(iter(answers.values()))
+    try:
+        return diff.together(answers)
+    except ReadFailed as error:
+        return str(error)
 
 
 # -- Asking -------------------------------------------------------------------------------------
 
 
-def _ask(state: State, wanted: Iterable[Question]) -> Answers:
+def _ask(state: State, wanted: Iterable[Question]) -> dict[Question, Told]:
     """Ask all cells at once, each database in one snapshot."""
     of: dict[str, list[Question]] = {}
     for question in wanted:
         of.setdefault(question.cell, []).append(question)
     topology = state.request.topology
-    cells = [cell for cell in (topology.parent, *topology.children) if cell.name in of]
-    answers: dict[Question, Answer | str] = {}
-    for cell in cells:
+    going: list[Cell] = []
+    answers: dict[Question, Told] = {}
+    for cell in (cell for cell in (topology.parent, *topology.children) if cell.name in of):
         failure = state.failures.get(cell.name)
-        if failure is not None:
+        if failure is None:
+            going.append(cell)
+        else:
             answers.update(dict.fromkeys(of[cell.name], f"{cell.name} could not be asked: {failure.error}"))
-    going = [cell for cell in cells if cell.name not in state.failures]
     for name, told in each_cell(state.pool, lambda cell: _answers(state, cell, of[cell.name]), going).items():
-        answers.update(
-            dict.fromkeys(of[name], f"{name} could not be asked: {told.error}")
-            if isinstance(told, CellFailure)
-            else told
-        )
+        if isinstance(told, CellFailure):
+            answers.update(dict.fromkeys(of[name], f"{name} could not be asked: {told.error}"))
+        else:
+            answers.update(told)
     return answers
 
 
-def _answers(state: State, cell: Cell, questions: Iterable[Question]) -> dict[Question, Answer | str]:
+def _answers(state: State, cell: Cell, questions: Sequence[Question]) -> dict[Question, Told]:
     """Ask one cell, its own database and others of it."""
     by_database: dict[str, list[Question]] = {}
     for question in questions:
         by_database.setdefault(question.database, []).append(question)
-    told: dict[Question, Answer | str] = {}
+    told: dict[Question, Told] = {}
     for name, mine in by_database.items():
         if not name:
             told.update(_told(state, state.databases[cell.name], mine))
@@ -184,7 +290,7 @@ def _answers(state: State, cell: Cell, questions: Iterable[Question]) -> dict[Qu
     return told
 
 
-def _elsewhere(state: State, cell: Cell, questions: list[Question]) -> dict[Question, Answer | str]:
+def _elsewhere(state: State, cell: Cell, questions: Sequence[Question]) -> dict[Question, Told]:
     try:
         with db.connect(cell, state.request.timeouts) as database:
             return _told(state, database, questions)
@@ -192,15 +298,16 @@ def _elsewhere(state: State, cell: Cell, questions: list[Question]) -> dict[Ques
         return dict.fromkeys(questions, str(error))
 
 
-def _told(state: State, database: db.Database, questions: list[Question]) -> dict[Question, Answer | str]:
+def _told(state: State, database: db.Database, questions: Sequence[Question]) -> dict[Question, Told]:
     with database.snapshot():
         return {question: _answer(state, database, question) for question in questions}
 
 
-def _answer(state: State, database: db.Database, question: Question) -> Answer | str:
-    given = {"parent": state.parent, "child": question.child}
+def _answer(state: State, database: db.Database, question: Question) -> Told:
+    parameters: dict[str, str | tuple[Value, ...]] = {"parent": state.parent, "child": question.child}
+    parameters.update(question.given)
     try:
-        return database.answer(question.sql, parameters=given, most=question.most)
+        return database.answer(question.sql, parameters=parameters, most=question.most)
     except ReadFailed as error:
         return str(error)
 
@@ -208,15 +315,14 @@ def _answer(state: State, database: db.Database, question: Question) -> Answer |
 # -- What came of it ----------------------------------------------------------------------------
 
 
-def _result(state: State, detector: Detector | TableFailure, child: str, answers: Answers) -> TableResult:
-    if isinstance(detector, TableFailure):
-        return detector
+def _result(state: State, look: _Look) -> TableResult:
+    detector = look.detector
+    lost = next((f"{name}: {told}" for name, told in look.told.items() if isinstance(told, str)), None)
+    if lost is not None:
+        return _failed(detector, lost)
+    answers = {name: told for name, told in look.told.items() if isinstance(told, Answer)}
     try:
-        about = child if detector.each_child else ""
-        told = {
-            ask.name: _of(ask, _questions(state, detector, child)[ask.name], answers) for ask in detector.asks
-        }
-        findings = diff.relate(detector, told, parent=state.parent, child=about)
+        findings = diff.relate(detector, answers, parent=state.parent, child=look.child)
     except ReadFailed as error:
         return _failed(detector, str(error))
     return TableDiff(
@@ -226,23 +332,20 @@ def _result(state: State, detector: Detector | TableFailure, child: str, answers
         key=detector.key,
         desired_rows=0,
         existing_rows=0,
-        findings=tuple(finding for finding in findings if _shown_in(state, finding, child)),
+        findings=findings,
         detector=True,
     )
 
 
-def _of(ask: Ask, questions: list[Question], answers: Answers) -> Answer:
-    told: dict[str, Answer] = {}
-    for question in questions:
-        answer = answers[question]
-        if isinstance(answer, str):
-            raise ReadFailed(f"{ask.name}: {answer}")
-        told[question.cell] = answer
-    return diff.together(told) if ask.of is Source.CHILDREN else told[questions[0].cell]
+def _in_child(state: State, result: TableResult, child: str) -> TableResult:
+    """Return what is to be shown in a child: not what another child in scope has, which shows it itself."""
+    if isinstance(result, TableFailure):
+        return result
+    findings = tuple(each for each in result.findings if _shown_in(state, each, child))
+    return replace(result, findings=findings)
 
 
 def _shown_in(state: State, finding: Finding, child: str) -> bool:
-    """Say whether a child's result has a finding: those of another child in scope have it there."""
     return finding.cell == child or finding.cell not in state.going
 
 

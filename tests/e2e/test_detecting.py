@@ -311,3 +311,53 @@ def test_explain_says_what_detectors_find_of_a_feature(looked_at: Deployment) ->
     assert "What runs nowhere takes no instance" in done.out
     assert "host gone; rm -rf / of an aggregate in c2 runs nowhere" in done.out
     assert "nova aggregate-remove-host 'gone; rm -rf /'" in done.out
+
+
+DOUBLE = """
+rules:
+  - id: instances
+    table: instances
+    direction: up
+    key: [uuid]
+    columns: {include: [vm_state]}
+    soft_delete: {column: deleted, live: 0, tombstone: id}
+    route: {column: cell_name, path: "{parent}!{child}"}
+    on_missing: report
+    on_changed: report
+    on_extra: report
+detectors:
+    - id: instance-in-two-cells
+      asks:
+        strange: {of: child, differs: instances, most: 2}
+        places:
+          of: children
+          given: {uuids: strange.uuid}
+          sql: SELECT uuid, host FROM instances WHERE deleted = 0 AND uuid IN :uuids
+      finds: >-
+        SELECT p.uuid, GROUP_CONCAT(p.cell || ' on ' || p.host, ' and ') AS places FROM places p
+        JOIN strange s ON s.uuid = p.uuid AND s.kind = 'missing' GROUP BY p.uuid HAVING COUNT(*) > 1
+      key: [uuid]
+      says: "instance {uuid} is in {places}"
+      do: find out which one is right
+"""
+
+
+def test_what_a_rule_finds_is_looked_at_more_closely(cells: Deployment) -> None:
+    """An answer may be the differences of a rule, and another question about these rows alone."""
+    cells.rule_file("pack: own" + DOUBLE)
+    assert cells.run("diff").code == 0
+    uuid = "b511a45a-0000-4000-8000-0000000000c1"
+    twin = {"uuid": uuid, "host": "compute-2-1", "vm_state": "active"}
+    cells.sql("c2", nova.insert("instances", twin))
+    done = cells.json("diff", "c2", "--rule", "instance-in-two-cells")
+    assert [table["rule"] for table in done.cell("c2")["tables"]] == ["instances", "instance-in-two-cells"]
+    message = f"instance {uuid} is in c1 on compute-1-2 and c2 on compute-2-1"
+    assert done.findings() == [("c2", "instance-in-two-cells", message)]
+    for number in range(2):
+        cells.sql("c2", nova.insert("instances", {"uuid": f"more-{number}", "vm_state": "active"}))
+    done = cells.json("diff", "c2")
+    error = "strange: instances has 3 differences, and at most 2 are taken"
+    assert (done.code, done.table("c2", "instance-in-two-cells")["error"]) == (4, error)
+    cells.sql("c2", "ALTER TABLE instances DROP COLUMN vm_state")
+    error = cells.json("diff", "c2").table("c2", "instance-in-two-cells")["error"]
+    assert error.startswith("strange: instances could not be compared: ")
