@@ -16,7 +16,7 @@ from sqlalchemy.engine import URL, make_url
 
 from cellsync import cells
 from cellsync.errors import ConfigurationError, UsageError
-from cellsync.model import Accepted, Cell, Role, Topology
+from cellsync.model import Accepted, Cell, Role, Secrets, Topology
 
 MISTAKES = sorted((Path(__file__).parent / "mistakes" / "cells").glob("*.yaml"))
 
@@ -151,6 +151,15 @@ def test_settle_refuses_what_is_no_bounded_time(tmp_path: Path, text: str) -> No
     """An endless wait would hold snapshots open."""
     message = problems(tmp_path, f'parent: {{name: a, database: "mysql://h/n"}}\n{CHILD}settle: {text}\n')
     assert "cellsync.yaml:3:1: settle must be" in message
+
+
+def test_secrets_name_columns_to_hide_and_to_show(tmp_path: Path) -> None:
+    """By patterns; the usual ones hold without any."""
+    text = f'parent: {{name: a, database: "mysql://h/n"}}\n{CHILD}'
+    usual = read(tmp_path, text).secrets
+    assert usual == Secrets()
+    given = read(tmp_path, f'{text}secrets: {{hide: ["shop.*", Note], show: [public_key]}}').secrets
+    assert given == Secrets(hide=("shop.*", "Note"), show=("public_key",))
 
 
 def test_settle_rules_and_accept_may_be_left_out(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ _CELL = _mapping(
     databases=_URLS,
     endpoints=_URLS,
 )
+_PATTERNS = {"type": "array", "items": _TEXT}
 _ACCEPTED = _mapping(["cell", "rule", "key", "why"], cell=_TEXT, rule=_TEXT, key=_KEY, why=_TEXT, until=_DATE)
 
 _SCHEMA = _mapping(
@@ -45,6 +46,7 @@ _SCHEMA = _mapping(
     rules={"type": ["array", "string"], "items": _STRING},
     settle={"type": ["number", "string"]},
     accept={"type": "array", "items": _ACCEPTED},
+    secrets=_mapping([], hide=_PATTERNS, show=_PATTERNS),
 )
 
 

@@ -19,7 +19,7 @@ from cellsync.cells.optionfiles import client_options, nova_cells, nova_conf
 from cellsync.cells.references import References
 from cellsync.cells.shape import misshapen
 from cellsync.errors import ConfigurationError, Problem, UsageError
-from cellsync.model import Cell, Endpoint, NovaConf, Role, Topology
+from cellsync.model import Cell, Endpoint, NovaConf, Role, Secrets, Topology
 
 T = TypeVar("T")
 _Places = dict[yamlfile.Path, T]
@@ -67,6 +67,9 @@ rules: [nova-cells-v1]
 # one. A part of the key means every row that has it, and key: "*" every row of the rule.
 # accept:
 #   - {cell: c1, rule: aggregates, key: {name: lab}, why: the lab is c1's own, until: 2026-12-31}
+
+# Passwords, tokens, keys and user data are not shown; hide more columns, or show some of them.
+# secrets: {hide: ["instances.display_*"], show: [public_key]}
 """
 
 
@@ -140,11 +143,19 @@ class _Reader:
         known = [name for name in names.values() if name]
         sure = known if len(known) == len(names) and ("parent",) in names else []
         entries = accepted.read(data.get("accept"), cells=sure, reject=self.reject)
+        secrets = self.secrets(data.get("secrets"))
         rules, settle = self.rules(data.get("rules", [])), self.settle(data.get("settle", 0.5))
         if self.problems:
             return None
         parent, *children = (cell for cell in cells.values() if cell is not None)
-        return Topology(parent=parent, children=tuple(children), rules=rules, settle=settle, accepted=entries)
+        return Topology(
+            parent=parent,
+            children=tuple(children),
+            rules=rules,
+            settle=settle,
+            accepted=entries,
+            secrets=secrets,
+        )
 
     def expand(self, value: Any, path: yamlfile.Path) -> Any:
         """Return the value with every ``${...}`` replaced, or _BROKEN in place of a bad text."""
@@ -264,6 +275,19 @@ class _Reader:
             self.reject(("rules",), "rules has a URL: name a pack, or a file of rules")
         files = {entry for entry in entries if "/" in entry or entry.endswith((".yaml", ".yml"))}
         return tuple(str(self.references.file(entry)) if entry in files else entry for entry in entries)
+
+    def secrets(self, given: Any) -> Secrets:
+        """Return the columns to be hidden and shown; a pattern that could match no column is reported."""
+        patterns = {}
+        for name in ("hide", "show"):
+            found = given.get(name) if isinstance(given, dict) else None
+            listed = [each for each in found if isinstance(each, str)] if isinstance(found, list) else []
+            for place, each in enumerate(listed):
+                if each and not re.fullmatch(r"[^\s./]+(\.[^\s./]+)?", each):
+                    path = ("secrets", name, place)
+                    self.reject(path, "a pattern is COLUMN or TABLE.COLUMN; * stands for anything: '*token*'")
+            patterns[name] = tuple(listed)
+        return Secrets(**patterns)
 
     def settle(self, given: Any) -> timedelta:
         duration = _duration(given)

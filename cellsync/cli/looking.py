@@ -75,6 +75,7 @@ def history(
     style = style_of(common)
     shown = [json.history(found.runs) if format_ == "json" else past.history(found.runs, style)]
     if run_id is not None and format_ == "text":
+        style = replace(style, secrets=request.topology.secrets)
         shown.append(past.changes(run.changes(request, run_id), style))
     put(chain.from_iterable(shown), output)
     return found.exit_code

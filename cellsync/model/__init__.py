@@ -10,6 +10,7 @@ In the order of the way of the data, each file importing only from those above i
     differences  what was found: differences, findings, and the tables that could not be compared
     plans        what is to be written: changes with their guards, and what was refused or skipped
     brokers      transport URLs, and what a login to a broker found
+    secrets      which columns no output shows
     registry     Nova's register of cells, and the path of a request
     explanations what a feature needs, and what of it is there
     dossier      all that a report for people holds
@@ -26,7 +27,6 @@ from cellsync.model.brokers import (
     HostStatus,
     Queue,
     masked,
-    safe,
     starred,
 )
 from cellsync.model.cells import Accepted, Cell, Endpoint, NovaConf, Role, Topology
@@ -128,6 +128,7 @@ from cellsync.model.schemas import (
     Survey,
     Table,
 )
+from cellsync.model.secrets import HIDDEN, Secrets, safe
 from cellsync.model.tls import TLS_FILES, Tls, Verify, tls
 from cellsync.model.values import (
     Dangling,
@@ -143,6 +144,7 @@ from cellsync.model.values import (
 )
 
 __all__ = [
+    "HIDDEN",
     "MOST_ROWS",
     "TLS_FILES",
     "Accepted",
@@ -236,6 +238,7 @@ __all__ = [
     "SchemaDifference",
     "SchemaVersion",
     "Secret",
+    "Secrets",
     "ServerTime",
     "Side",
     "Skipped",

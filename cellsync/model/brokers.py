@@ -6,12 +6,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 from urllib.parse import parse_qs, quote, unquote, urlencode
 
 from cellsync.model.values import Secret
-
-T = TypeVar("T")
 
 PORT = 5672
 TLS_PORT = 5671
@@ -106,16 +104,6 @@ def masked(text: str) -> str:
         return starred(text)
     except ValueError:
         return re.sub(r"(://[^:/\s]*):.*@", r"\1:***@", text, flags=re.DOTALL)
-
-
-SECRET_COLUMNS = frozenset({"transport_url", "database_connection"})
-"""Columns in which Nova keeps URLs with passwords."""
-
-
-def safe(column: str, value: T) -> T | str:
-    """Return a column's value as it may be shown: URLs with passwords get stars."""
-    secret = isinstance(value, str) and column.lower() in SECRET_COLUMNS
-    return masked(str(value)) if secret else value
 
 
 def _parts(text: str) -> tuple[str, list[str], str]:

@@ -10,6 +10,7 @@ from datetime import date, timedelta
 from enum import Enum
 from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
+from cellsync.model.secrets import Secrets
 from cellsync.model.values import Secret
 
 
@@ -115,6 +116,8 @@ class Topology:
     """How long a run waits before differences are read again, where a rule does not say."""
     accepted: tuple[Accepted, ...] = ()
     """In the order of the configuration: the first one that applies says why."""
+    secrets: Secrets = field(default_factory=Secrets)
+    """The columns that no output shows."""
 
     def cell(self, name: str) -> Cell | None:
         """Return the cell of that name, parent included, or None."""

@@ -10,6 +10,7 @@ from enum import Enum
 from cellsync.errors import ExitCode
 from cellsync.model.differences import Status, TableResult
 from cellsync.model.plans import Change, Plan, Refusal, Skipped
+from cellsync.model.secrets import Secrets
 from cellsync.model.values import Key
 
 
@@ -103,6 +104,8 @@ class Report:
     """Rule id -> names of the features that it serves."""
     notes: tuple[str, ...] = ()
     """What people should know about the configuration of this run, though nothing is wrong with a cell."""
+    secrets: Secrets = field(default_factory=Secrets)
+    """The columns whose values no output shows."""
     exit_code: ExitCode
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cellsync.model import (
@@ -15,6 +15,7 @@ from cellsync.model import (
     Removes,
     Rule,
     Saying,
+    Secrets,
     TableDiff,
     rank,
     shown,
@@ -24,22 +25,39 @@ from cellsync.plan.inputs import Words
 from cellsync.spool import kept, ordered
 
 
-def decide(pairing: Pairing, table: TableDiff, names: Mapping[str, str]) -> TableDiff:
-    """Give every difference its action and its meaning in words."""
-    every = (_decided(pairing.rule, d, pairing, names) for d in table.differences)
+def decide(
+    pairing: Pairing, table: TableDiff, names: Mapping[str, str], secrets: Secrets | None = None
+) -> TableDiff:
+    """Give every difference its action and its meaning in words, which name no value that is hidden."""
+    told = _Telling(pairing, names, secrets or Secrets())
+    every = (_decided(d, told) for d in table.differences)
     decided = kept(every, tally=sort_of)
     return replace(table, differences=ordered(decided, key=_order))
+
+
+@dataclass(frozen=True)
+class _Telling:
+    """What the differences of one table are told with."""
+
+    pairing: Pairing
+    names: Mapping[str, str]
+    secrets: Secrets
+
+    def safe(self, column: str, value: KeyPart) -> KeyPart:
+        """Return a value as it may be shown."""
+        return self.secrets.safe(column, value, table=self.pairing.rule.table)
 
 
 def _order(difference: Difference) -> tuple[int, tuple[Any, ...]]:
     return list(Kind).index(difference.kind), rank(difference.key)
 
 
-def _decided(rule: Rule, difference: Difference, pairing: Pairing, names: Mapping[str, str]) -> Difference:
+def _decided(difference: Difference, told: _Telling) -> Difference:
+    rule = told.pairing.rule
     action = {Kind.MISSING: rule.on_missing, Kind.CHANGED: rule.on_changed, Kind.EXTRA: rule.on_extra}[
         difference.kind
     ]
-    meaning = _meaning(rule, difference, pairing, names)
+    meaning = _meaning(rule, difference, told)
     if rule.comes_with is not None and difference.kind is not Kind.MISSING:
         action = Action.REPORT
     if action is Action.INSERT and not rule.revives and difference.tombstone is not None:
@@ -52,7 +70,7 @@ def _decided(rule: Rule, difference: Difference, pairing: Pairing, names: Mappin
     ):
         action, meaning = Action.REPORT, f"{meaning}; cellsync did not write it, so it stays"
     elif action is Action.SOFT_DELETE:
-        action, why = _soft_delete(difference, pairing)
+        action, why = _soft_delete(difference, told.pairing)
         meaning = f"{meaning}; {why}"
     return replace(difference, action=action, reason=meaning)
 
@@ -71,24 +89,26 @@ def _soft_delete(difference: Difference, pairing: Pairing) -> tuple[Action, str]
     return Action.SOFT_DELETE, f"{pairing.desired_cell} deleted it at {difference.tombstone} UTC"
 
 
-def _meaning(rule: Rule, difference: Difference, pairing: Pairing, names: Mapping[str, str]) -> str:
+def _meaning(rule: Rule, difference: Difference, told: _Telling) -> str:
     said = [(saying, text) for saying in rule.says if (text := _said(saying, difference.kind))]
     row = difference.desired or difference.existing
     values: dict[str, KeyPart] = dict(zip(rule.key, difference.key, strict=True)) if said else {}
     if row is not None and said:
-        values.update(zip(pairing.columns, row.values, strict=True))
+        values.update(zip(told.pairing.columns, row.values, strict=True))
     for saying, text in said:
         if all(values.get(name) == value for name, value in saying.rows.items()):
-            return text.format_map(_words(difference, values, names))
-    return _PLAIN[difference.kind].format(here=pairing.existing_cell, there=pairing.desired_cell)
+            return text.format_map(_words(difference, values, told))
+    here, there = told.pairing.existing_cell, told.pairing.desired_cell
+    return _PLAIN[difference.kind].format(here=here, there=there)
 
 
-def _words(difference: Difference, values: Mapping[str, KeyPart], names: Mapping[str, str]) -> Words:
+def _words(difference: Difference, values: Mapping[str, KeyPart], told: _Telling) -> Words:
     """Return what a saying may name: the row's columns, the cells, and what changed."""
-    words = Words(names)
-    words.update({name: shown(value) for name, value in values.items()})
-    words["was"] = _listed((d.column, d.existing) for d in difference.columns)
-    words["now"] = _listed((d.column, d.desired) for d in difference.columns)
+    key, changed = told.pairing.rule.key, difference.columns
+    words = Words(told.names)
+    words.update({n: shown(value if n in key else told.safe(n, value)) for n, value in values.items()})
+    words["was"] = _listed((d.column, told.safe(d.column, d.existing)) for d in changed)
+    words["now"] = _listed((d.column, told.safe(d.column, d.desired)) for d in changed)
     return words
 
 

@@ -249,6 +249,16 @@ def deed(change: Change, soft: Rows) -> Action:
     return change.action
 
 
+def since(difference: Difference) -> str | None:
+    """Return when the later of the two rows became what it is, as text, in UTC; None if no row says it.
+
+    From then on they differ, unless one of them was written without its application, which is what
+    stamps ``created_at`` and ``updated_at``.
+    """
+    rows = (difference.desired, difference.existing)
+    return max((row.since for row in rows if row is not None and row.since), default=None)
+
+
 def in_step(table: TableResult) -> bool:
     """Return whether there is nothing to say about the rows of the table."""
     return isinstance(table, TableDiff) and not (table.differences or table.findings or table.unknown)

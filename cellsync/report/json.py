@@ -32,6 +32,7 @@ from cellsync.model import (
     Repeated,
     Report,
     SchemaDifference,
+    Secrets,
     ServerTime,
     Skipped,
     Stored,
@@ -39,7 +40,6 @@ from cellsync.model import (
     TableFailure,
     TableResult,
     Value,
-    safe,
 )
 from cellsync.report import facts, words
 from cellsync.report.page import Style
@@ -56,8 +56,13 @@ Object = dict[str, Any]
 
 def render(report: Report, style: Style | None = None) -> Iterator[str]:
     """Yield the report as one JSON document, in which each difference has its line."""
-    cells = [_cell(cell, plans=report.run.verb != "diff") for cell in report.cells]
-    return whole({**_head(report), "cells": cells, **_foot(report)})
+    return whole(content(report))
+
+
+def content(report: Report) -> Object:
+    """Return the report as the keys of its document, in order."""
+    cells = [_cell(cell, report) for cell in report.cells]
+    return {**_head(report), "cells": cells, **_foot(report)}
 
 
 def schema(report: Report, style: Style | None = None) -> Iterator[str]:
@@ -131,25 +136,30 @@ def key(named: facts.Named) -> Object:
     return {column: value(part) for column, part in named}
 
 
-def columns(difference: Difference, table: TableDiff) -> Object:
+def columns(difference: Difference, table: TableDiff, secrets: Secrets) -> Object:
     """Return column -> its desired and existing value."""
     return {
         each.column: {
-            "desired": value(safe(each.column, each.desired)),
-            "existing": value(safe(each.column, each.existing)),
+            "desired": value(secrets.safe(each.column, each.desired, table=table.table)),
+            "existing": value(secrets.safe(each.column, each.existing, table=table.table)),
         }
         for each in table.columns_of(difference)
     }
 
 
-def difference(found: Difference, table: TableDiff) -> Object:
-    """Return one difference of a table; ``accepted`` says why people live with it, else null."""
+def difference(found: Difference, table: TableDiff, secrets: Secrets) -> Object:
+    """Return one difference of a table.
+
+    ``since`` is when its rows became what they are, as far as they say; ``accepted`` why people
+    live with it. Both may be null.
+    """
     return {
         "kind": found.kind.value,
         "key": key(facts.named(table.key, found.key)),
-        "columns": columns(found, table),
+        "columns": columns(found, table, secrets),
         "action": found.action.value,
         "reason": found.reason,
+        "since": _instant(facts.since(found)),
         "accepted": found.accepted or None,
     }
 
@@ -198,7 +208,7 @@ def _foot(report: Report) -> Object:
     return {"notes": list(report.notes), "finished": finished, "exit_code": int(report.exit_code)}
 
 
-def _cell(cell: CellResult | CellFailure, *, plans: bool) -> Object:
+def _cell(cell: CellResult | CellFailure, report: Report) -> Object:
     if isinstance(cell, CellFailure):
         return _cell_failure(cell)
     names = facts.key_names(cell)
@@ -206,7 +216,7 @@ def _cell(cell: CellResult | CellFailure, *, plans: bool) -> Object:
         "cell": cell.cell,
         "status": cell.status.value,
         "error": None,
-        "tables": [_table(table) for table in cell.tables],
+        "tables": [_table(table, report.secrets) for table in cell.tables],
         "changes": _counts(cell.counts),
         "refusals": Lines(refusal(each) for each in facts.refusals(cell)),
         "notices": list(facts.notices(cell)),
@@ -215,7 +225,9 @@ def _cell(cell: CellResult | CellFailure, *, plans: bool) -> Object:
         "isolated": cell.isolated or None,
         "locked": cell.locked,
     }
-    return {**content, "plans": [_plan(plan, cell) for plan in cell.plans]} if plans else content
+    if report.run.verb in ("diff", "report"):
+        return content
+    return {**content, "plans": [_plan(plan, cell, report.secrets) for plan in cell.plans]}
 
 
 def _cell_failure(cell: CellFailure) -> Object:
@@ -254,12 +266,13 @@ def _table_head(table: TableResult) -> Object:
     }
 
 
-def _table(table: TableResult) -> Object:
+def _table(table: TableResult, secrets: Secrets) -> Object:
     head, rest = _table_head(table), {"schema": Lines(map(_schema, table.schema))}
-    return {**head, **(_failed() if isinstance(table, TableFailure) else _compared(table)), **rest}
+    rows = _failed() if isinstance(table, TableFailure) else _compared(table, secrets)
+    return {**head, **rows, **rest}
 
 
-def _compared(table: TableDiff) -> Object:
+def _compared(table: TableDiff, secrets: Secrets) -> Object:
     tally = facts.tally([table])
     return {
         "rows": None if table.detector else {"desired": table.desired_rows, "existing": table.existing_rows},
@@ -268,7 +281,7 @@ def _compared(table: TableDiff) -> Object:
         "extra": tally.extra,
         "accepted": facts.accepted([table]),
         "ignored": facts.ignored([table]),
-        "differences": Lines(difference(each, table) for each in facts.ordered(table)),
+        "differences": Lines(difference(each, table, secrets) for each in facts.ordered(table)),
         "findings": Lines(finding(each, table) for each in facts.ordered_findings(table)),
         "unknown": list(table.unknown),
     }
@@ -288,29 +301,37 @@ def _schema(difference: SchemaDifference) -> Object:
     }
 
 
-def _plan(plan: Plan, cell: CellResult) -> Object:
+def _plan(plan: Plan, cell: CellResult, secrets: Secrets) -> Object:
     soft = facts.soft_deleted(cell)
     return {
         "written": plan.written,
         "database": plan.database.schema,
-        "changes": Lines(_change(change, facts.deed(change, soft)) for change in plan.changes),
+        "changes": Lines(_change(change, facts.deed(change, soft), secrets) for change in plan.changes),
     }
 
 
-def _change(change: Change, action: Action) -> Object:
+def _change(change: Change, action: Action, secrets: Secrets) -> Object:
     return {
         "rule": change.rule,
         "table": change.table,
         "action": action.value,
         "key": {column: value(part) for column, part in facts.subject(change)},
-        "before": _stored(change.before),
-        "after": _stored(change.after),
+        "before": _stored(change, change.before, secrets),
+        "after": _stored(change, change.after, secrets),
         "reason": change.reason,
     }
 
 
-def _stored(row: Mapping[str, Stored] | None) -> Object | None:
-    return None if row is None else {column: value(safe(column, part)) for column, part in row.items()}
+def _stored(change: Change, row: Mapping[str, Stored] | None, secrets: Secrets) -> Object | None:
+    if row is None:
+        return None
+    table = change.table
+    return {column: value(secrets.safe(column, part, table=table)) for column, part in row.items()}
+
+
+def _instant(text: str | None) -> str | None:
+    """Return a time of a database, which is UTC, as ISO 8601; what is none stays as it is."""
+    return f"{text.replace(' ', 'T', 1)}Z" if text and re.fullmatch(r"[\d-]{10} [\d:.]+", text) else text
 
 
 def _schema_cell(cell: CellResult | CellFailure) -> Object:

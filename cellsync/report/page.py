@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
+
+from cellsync.model import Secrets
 
 if TYPE_CHECKING:
     from rich.console import JustifyMethod, RenderableType
@@ -32,6 +34,8 @@ class Style:
     """1 or more: show every difference, every column and every value whole."""
     color: bool = True
     """False for a terminal without colours (NO_COLOR); no effect elsewhere."""
+    secrets: Secrets = field(default_factory=Secrets)
+    """The columns that are not shown: those of the report that is rendered."""
 
     @property
     def short(self) -> int | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import TypeVar
 
@@ -31,7 +32,6 @@ from cellsync.model import (
     Status,
     TableDiff,
     TableFailure,
-    safe,
 )
 from cellsync.report import facts, words
 from cellsync.report.facts import Stage
@@ -54,12 +54,12 @@ TONES = {
 
 def render(report: Report, style: Style) -> Iterator[str]:
     """Yield the whole report: of a diff, a plan, a repair (dry or not), or an undo."""
-    return compose(_report(report, style), style)
+    return compose(_report(report, replace(style, secrets=report.secrets)), style)
 
 
 def plan(report: Report, style: Style) -> Iterator[str]:
     """Yield what a repair or undo is about to write, in short; the question is the caller's."""
-    return compose(_question(report, style), style)
+    return compose(_question(report, replace(style, secrets=report.secrets)), style)
 
 
 def schema(report: Report, style: Style) -> Iterator[str]:
@@ -285,7 +285,7 @@ def _difference_of(table: TableDiff, style: Style) -> Callable[[Difference], Ite
         yield Line(fact, 3 if difference.reason else 2, Tone.QUIET if difference.reason else Tone.PLAIN)
         row = table.columns_of(difference) if style.verbose and difference.kind is not Kind.CHANGED else ()
         if row:
-            yield Line(_row(difference.kind, row, style), 3, Tone.QUIET)
+            yield Line(_row(difference.kind, row, table, style), 3, Tone.QUIET)
 
     return lines
 
@@ -293,7 +293,7 @@ def _difference_of(table: TableDiff, style: Style) -> Callable[[Difference], Ite
 def _fact(difference: Difference, table: TableDiff, style: Style) -> str:
     """Return "changed aggregate_id=west key=ratio, value: 2.0 -> 4.0 (update)", or why it is accepted."""
     key = words.key(facts.named(table.key, difference.key), style.short)
-    steps = _steps(difference, style) if difference.kind is Kind.CHANGED else []
+    steps = _steps(difference, table, style) if difference.kind is Kind.CHANGED else []
     fact = ", ".join([f"{difference.kind.value} {key}", *steps])
     if difference.accepted:
         return f"{fact}, accepted: {words.shorten(difference.accepted, style.prose)}"
@@ -308,14 +308,16 @@ def _action(action: Action, status: Status) -> str:
     return words.ACTION[action] + (" refused" if refused else "")
 
 
-def _steps(difference: Difference, style: Style) -> list[str]:
+def _steps(difference: Difference, table: TableDiff, style: Style) -> list[str]:
+    safe = partial(style.secrets.safe, table=table.table)
     return [
         f"{c.column}: {words.step(safe(c.column, c.existing), safe(c.column, c.desired), style.short)}"
         for c in difference.columns
     ]
 
 
-def _row(kind: Kind, row: Sequence[ColumnDifference], style: Style) -> str:
+def _row(kind: Kind, row: Sequence[ColumnDifference], table: TableDiff, style: Style) -> str:
+    safe = partial(style.secrets.safe, table=table.table)
     values = ((c.column, c.desired if kind is Kind.MISSING else c.existing) for c in row)
     return ", ".join(f"{column}: {words.value(safe(column, value), style.short)}" for column, value in values)
 
@@ -369,10 +371,11 @@ def change_lines(title: str, change: Change, style: Style) -> Iterator[Line]:
     reason = f": {words.shorten(change.reason, style.prose)}" if change.reason else ""
     yield Line(f"{title} {words.key(facts.subject(change), style.short)}{reason}", 2)
     if style.verbose:
-        yield from (Line(text, 3, Tone.QUIET) for text in _written(change))
+        yield from (Line(text, 3, Tone.QUIET) for text in _written(change, style))
 
 
-def _written(change: Change) -> Iterator[str]:
+def _written(change: Change, style: Style) -> Iterator[str]:
+    safe = partial(style.secrets.safe, table=change.table)
     before, after = change.before or {}, change.after or {}
     if change.action is Action.UPDATE:
         pairs = (

@@ -14,6 +14,7 @@ from decimal import Decimal
 
 from cellsync.errors import ExitCode
 from cellsync.model import (
+    HIDDEN,
     Action,
     Dangling,
     KeyPart,
@@ -136,6 +137,8 @@ def _tuple(parts: tuple[KeyPart, ...], limit: int | None) -> str:
 
 
 def _text(text: str, limit: int | None) -> str:
+    if text == HIDDEN:
+        return text
     if limit is not None and len(text) > limit:
         return f"{_quoted(_cut(text, limit))} ({len(text)} characters)"
     return _quoted(text) if NEEDS_QUOTES.search(text) else text
@@ -164,6 +167,8 @@ def key(named: Iterable[tuple[str, KeyPart | Stored]], limit: int | None = None)
 
 def step(existing: KeyPart, desired: KeyPart, limit: int | None = None) -> str:
     """Return "existing -> desired", so that the two can be told apart."""
+    if existing == desired == HIDDEN:
+        return f"{HIDDEN}, and not the same"
     if isinstance(existing, str) and isinstance(desired, str):
         return _text_step(existing, desired, limit)
     return f"{value(existing, limit)} -> {value(desired, limit)}"

@@ -129,6 +129,7 @@ def prepare_undo(request: Request, run_id: str) -> Prepared:
         finished=request.clock(),
         cells=tuple(cells),
         exit_code=exit_code(cells, remaining=False, refusals=True),
+        secrets=request.topology.secrets,
     )
     return Prepared(report=report, edges=edges)
 

@@ -79,11 +79,12 @@ def _marked(state: State, cell: CellResult | CellFailure) -> CellResult | CellFa
 
 def _plan_cell(state: State, child: Cell, pairs: Paired, found: Found) -> tuple[CellResult, list[Edge]]:
     names = {"parent": state.parent, "child": child.name}
+    secrets = state.request.topology.secrets
     decided: dict[str, TableResult] = {}
     for rule, table in _followed(state, child, pairs, found).items():
         pairing = pairs[rule]
         both = isinstance(table, TableDiff) and isinstance(pairing, Pairing)
-        decided[rule] = plan.decide(pairing, table, names) if both else table  # type: ignore[arg-type]
+        decided[rule] = plan.decide(pairing, table, names, secrets) if both else table  # type: ignore[arg-type]
     decided = _coming(pairs, _accepted(state, child, pairs, decided))
     edges = [
         edge
@@ -255,5 +256,6 @@ def report(request: Request, cells: Sequence[CellResult | CellFailure], *, remai
         cells=tuple(cells),
         features={name: feature.lost if feature else "" for name, feature in described.items()},
         rule_features={each.id: each.features for each in named},
+        secrets=request.topology.secrets,
         exit_code=exit_code(cells, remaining=remaining, refusals=request.run.verb != "diff"),
     )

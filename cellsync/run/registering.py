@@ -439,6 +439,7 @@ def _prepared(
         cells=tuple(cells),
         notes=tuple(notes),
         exit_code=exit_code(cells, remaining=False, refusals=True),
+        secrets=request.topology.secrets,
     )
     return Prepared(report=report, edges=tuple(edges))
 

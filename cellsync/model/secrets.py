@@ -1,0 +1,71 @@
+"""Columns whose values no output shows: keys, passwords, user data, and what the configuration adds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from typing import TypeVar
+
+from cellsync.model.brokers import masked
+
+T = TypeVar("T")
+
+HIDDEN = "(not shown)"
+"""What stands for a value that is not shown."""
+URLS = frozenset({"transport_url", "database_connection"})
+"""Columns in which Nova keeps URLs with passwords: these lose the passwords alone."""
+USUAL = (
+    "*password*",
+    "*passwd*",
+    "*passphrase*",
+    "*_pass",
+    "*secret*",
+    "*token*",
+    "*credential*",
+    "*private_key*",
+    "public_key",
+    "key_data",
+    "user_data",
+)
+"""Patterns of the columns that are hidden unless the configuration shows them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Secrets:
+    """Which columns are hidden; patterns are those of file names: "*token*", "key_pairs.public_key".
+
+    One with a dot is about ``TABLE.COLUMN``, one without about columns of that name in every table.
+    Upper and lower case are the same. What is in ``show`` is shown, unless ``hide`` has it too.
+    """
+
+    hide: tuple[str, ...] = ()
+    """Patterns beside ``USUAL``."""
+    show: tuple[str, ...] = ()
+
+    def hides(self, column: str, *, table: str = "") -> bool:
+        """Say whether the values of a column are not shown."""
+        return _hides(self.hide, self.show, table.lower(), column.lower())
+
+    def safe(self, column: str, value: T, *, table: str = "") -> T | str:
+        """Return a value as it may be shown. NULL hides nothing; the password in a URL never shows."""
+        if value is None:
+            return value
+        if self.hides(column, table=table):
+            return HIDDEN
+        is_url = isinstance(value, str) and column.lower() in URLS
+        return masked(str(value)) if is_url else value
+
+
+def safe(column: str, value: T) -> T | str:
+    """Return a value as it may be shown where no configuration is at hand."""
+    return Secrets().safe(column, value)
+
+
+@lru_cache(maxsize=4096)
+def _hides(hide: tuple[str, ...], show: tuple[str, ...], table: str, column: str) -> bool:
+    def among(patterns: tuple[str, ...]) -> bool:
+        lowered = (pattern.lower() for pattern in patterns)
+        return any(fnmatchcase(f"{table}.{column}" if "." in each else column, each) for each in lowered)
+
+    return among(hide) or (among(USUAL) and not among(show))

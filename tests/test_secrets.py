@@ -1,0 +1,61 @@
+"""Columns that no output shows: by their names, by patterns of the configuration, and never NULL."""
+
+from __future__ import annotations
+
+import pytest
+
+from cellsync.model import HIDDEN, Secrets, safe
+
+URL = "rabbit://nova:hunter2@h/v"
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        "password",
+        "admin_pass",
+        "Admin_Password",
+        "user_data",
+        "key_data",
+        "public_key",
+        "auth_token",
+        "secret",
+    ],
+)
+def test_the_usual_secrets_are_hidden(column: str) -> None:
+    """Whatever the table, and however the column is written."""
+    assert Secrets().hides(column, table="t")
+    assert safe(column, "hunter2") == HIDDEN
+
+
+@pytest.mark.parametrize("column", ["name", "passthrough", "is_public", "key", "user_id", "private"])
+def test_other_columns_are_shown(column: str) -> None:
+    """Also those whose names only look a little like it."""
+    assert not Secrets().hides(column)
+    assert safe(column, "value") == "value"
+
+
+def test_null_is_shown() -> None:
+    """That there is no password is no secret, and often what is wrong."""
+    assert safe("password", None) is None
+
+
+def test_a_url_loses_its_password_alone_and_in_any_case() -> None:
+    """Where a broker is helps those who look; its password never shows, whatever is configured."""
+    assert safe("transport_url", URL) == "rabbit://nova:***@h/v"
+    assert Secrets(show=("*",)).safe("transport_url", URL) == "rabbit://nova:***@h/v"
+    assert Secrets(hide=("transport_url",)).safe("transport_url", URL) == HIDDEN
+
+
+def test_a_configuration_hides_more_and_shows_some() -> None:
+    """A pattern with a dot is about one table; hiding goes before showing."""
+    secrets = Secrets(hide=("orders.note*", "*_iban"), show=("public_key", "orders.*", "*_iban"))
+    assert secrets.hides("notes", table="orders") and not secrets.hides("notes", table="carts")
+    assert secrets.hides("main_iban", table="carts")
+    assert not secrets.hides("public_key", table="key_pairs")
+    assert not secrets.hides("password", table="orders") and secrets.hides("password", table="carts")
+
+
+def test_all_of_a_usual_pattern_may_be_shown() -> None:
+    """What the usual patterns hide, `show` may show, one by one."""
+    assert not Secrets(show=("*",)).hides("password")
