@@ -10,6 +10,7 @@
     |   |-- Rejected            ... because of this one row; its neighbours may pass   (exit 4)
     |   `-- TransactionLost     ... through no fault of the rows: it may be tried again (exit 4)
     |-- JournalUnavailable      the journal cannot be made, read or understood         (exit 3)
+    |-- DriftLogUnavailable     the local record of what runs saw cannot be read or written (exit 4)
     |-- NoRoom                  the folder for temporary files takes no more           (exit 4)
     `-- Locked                  another run writes to this database                    (exit 5)
 
@@ -114,6 +115,10 @@ class JournalUnavailable(CellsyncError):
     """The journal cannot be made, read or understood, so nothing may be written."""
 
     exit_code = ExitCode.REFUSED
+
+
+class DriftLogUnavailable(CellsyncError):
+    """The drift log cannot be read or written; a run that only adds to it goes on and says so."""
 
 
 class NoRoom(CellsyncError):

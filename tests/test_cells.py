@@ -70,6 +70,7 @@ def test_load_returns_the_parent_and_the_children_in_configured_order(tmp_path: 
           - {name: a, database: "mysql://u:p@h2/nova"}
         rules: [nova-cells-v1, own.yaml, sub/own]
         settle: 250ms
+        drift_log: var/drift.jsonl
         """,
     )
     assert (topology.parent.name, topology.parent.role, topology.parent.broker) == ("api", Role.PARENT, None)
@@ -77,6 +78,7 @@ def test_load_returns_the_parent_and_the_children_in_configured_order(tmp_path: 
     assert topology.children[0].broker is not None
     assert topology.rules == ("nova-cells-v1", str(tmp_path / "own.yaml"), str(tmp_path / "sub/own"))
     assert topology.settle == timedelta(milliseconds=250)
+    assert topology.drift_log == str(tmp_path / "var" / "drift.jsonl")
     assert pickle.loads(pickle.dumps(topology)) == topology
 
 
@@ -162,10 +164,11 @@ def test_secrets_name_columns_to_hide_and_to_show(tmp_path: Path) -> None:
     assert given == Secrets(hide=("shop.*", "Note"), show=("public_key",))
 
 
-def test_settle_rules_and_accept_may_be_left_out(tmp_path: Path) -> None:
+def test_settle_rules_drift_log_and_accept_may_be_left_out(tmp_path: Path) -> None:
     """The defaults are those of the design; an empty accept list accepts nothing and is fine."""
     text = f'parent: {{name: a, database: "mysql://h/n"}}\n{CHILD}'
     assert read(tmp_path, text).settle == timedelta(seconds=0.5)
+    assert read(tmp_path, text).drift_log is None
     assert read(tmp_path, f"{text}accept: []").rules == ()
     assert read(tmp_path, f"{text}rules: nova-cells-v1").rules == ("nova-cells-v1",)
 

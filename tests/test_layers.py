@@ -22,7 +22,7 @@ LAYERS = (
     {"transforms", "yamlfile", "codec"},
     {"rules", "cells"},
     {"diff", "plan"},
-    {"apply", "report", "journal", "db", "broker"},
+    {"apply", "report", "journal", "driftlog", "db", "broker"},
     {"run"},
     {"demo"},
     {"cli"},

@@ -47,6 +47,7 @@ _SCHEMA = _mapping(
     settle={"type": ["number", "string"]},
     accept={"type": "array", "items": _ACCEPTED},
     secrets=_mapping([], hide=_PATTERNS, show=_PATTERNS),
+    drift_log=_TEXT,
 )
 
 

@@ -63,6 +63,10 @@ rules: [nova-cells-v1]
 
 # settle: 0.5s        # how long to wait before differences are read again; 0 does not wait
 
+# What runs saw is kept in a file on this machine, a line for each, which --changes-only needs.
+# It holds keys, and no other values.
+# drift_log: /var/lib/cellsync/drift.jsonl
+
 # What people live with is shown and not counted, to the end of its date (UTC), or for good without
 # one. A part of the key means every row that has it, and key: "*" every row of the rule.
 # accept:
@@ -145,6 +149,7 @@ class _Reader:
         entries = accepted.read(data.get("accept"), cells=sure, reject=self.reject)
         secrets = self.secrets(data.get("secrets"))
         rules, settle = self.rules(data.get("rules", [])), self.settle(data.get("settle", 0.5))
+        drift_log = self.drift_log(data.get("drift_log"))
         if self.problems:
             return None
         parent, *children = (cell for cell in cells.values() if cell is not None)
@@ -155,6 +160,7 @@ class _Reader:
             settle=settle,
             accepted=entries,
             secrets=secrets,
+            drift_log=drift_log,
         )
 
     def expand(self, value: Any, path: yamlfile.Path) -> Any:
@@ -288,6 +294,12 @@ class _Reader:
                     self.reject(path, "a pattern is COLUMN or TABLE.COLUMN; * stands for anything: '*token*'")
             patterns[name] = tuple(listed)
         return Secrets(**patterns)
+
+    def drift_log(self, given: Any) -> str | None:
+        """Return the path of the drift log; a relative one is taken from the folder of the cell file."""
+        if isinstance(given, str) and "://" in given:
+            self.reject(("drift_log",), "drift_log is a URL: name a file on this machine")
+        return str(self.references.file(given)) if isinstance(given, str) and given else None
 
     def settle(self, given: Any) -> timedelta:
         duration = _duration(given)

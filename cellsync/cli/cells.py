@@ -70,7 +70,7 @@ def cells_list(common: Common, *, format_: str, output: str | None) -> ExitCode:
         found = registering.listed(shown)
     wrong = found.missing or any(listed.mismatches for listed in found.rows)
     code = ExitCode.INCOMPLETE if found.failures else ExitCode.DIFFERENCES if wrong else ExitCode.IN_STEP
-    if common.quiet and code is ExitCode.IN_STEP:
+    if common.silent and code is ExitCode.IN_STEP:
         return code
     json = format_ == "json"
     put(
@@ -311,7 +311,7 @@ def cells_check(
     code = found.exit_code
     if common.metrics is not None:
         _write_metrics(common.metrics, request, found)
-    if common.quiet and code is ExitCode.IN_STEP and not any(cell.said for cell in found.cells):
+    if common.silent and code is ExitCode.IN_STEP and not any(cell.said for cell in found.cells):
         return code
     json = format_ == "json"
     put(
@@ -356,7 +356,7 @@ def trace(common: Common, *, child: str, timeout: float, format_: str, output: s
     code = (
         ExitCode.INCOMPLETE if unsound - {"rows"} else ExitCode.DIFFERENCES if unsound else ExitCode.IN_STEP
     )
-    if common.quiet and code is ExitCode.IN_STEP:
+    if common.silent and code is ExitCode.IN_STEP:
         return code
     parent = request.topology.parent.name
     json = format_ == "json"

@@ -95,7 +95,7 @@ def _prune(common: Common, keep: timedelta, *, yes: bool) -> ExitCode:
         if isinstance(result, CellFailure):
             code = ExitCode.INCOMPLETE
             click.echo(f"{name}: {result.status.value}: {result.error}", err=True)
-        elif not common.quiet:
+        elif not common.silent:
             click.echo(f"{name}: {result} runs forgotten")
     return code
 
@@ -127,7 +127,7 @@ def explain(
     statuses = {each.status for cell in found.cells for each in cell.found}
     code = ExitCode.DIFFERENCES if HopStatus.BROKEN in statuses else ExitCode.IN_STEP
     code = ExitCode.INCOMPLETE if HopStatus.UNKNOWN in statuses else code
-    if common.quiet and code is ExitCode.IN_STEP:
+    if common.silent and code is ExitCode.IN_STEP:
         return code
     json = format_ == "json"
     put(explained.json(found, code) if json else explained.text(found, code, style_of(common)), output)
@@ -160,7 +160,7 @@ def report(
 ) -> ExitCode:
     """Put everything into one page for a colleague: drift, findings, brokers, the last runs."""
     from cellsync.report import FORMATS, html, metrics, register
-    from cellsync.run import reporting
+    from cellsync.run import reporting, seeing
 
     check_place(output)
     request = request_for(common, "report", cells=cells, chosen=chosen, features=features)
@@ -169,6 +169,8 @@ def report(
     code = dossier.report.exit_code
     if common.metrics is not None:
         write_metrics(common.metrics, partial(metrics.of_report, dossier.report))
+    if common.log is not None and (unwritten := seeing.record(common.log, dossier.report)):
+        click.echo(f"cellsync: {unwritten}", err=True)
     style = replace(style_of(common), terminal=False) if output else style_of(common)
     if format_ == "html":
         put(html.dossier(dossier), output)
@@ -199,7 +201,7 @@ def schema(
     request = request_for(common, "schema", cells=cells, chosen=chosen, features=features)
     with progress(common, request) as shown:
         report = run.schemas(shown)
-    if common.quiet and report.exit_code is ExitCode.IN_STEP:
+    if common.silent and report.exit_code is ExitCode.IN_STEP:
         return report.exit_code
     put(json.schema(report) if format_ == "json" else text.schema(report, style_of(common)), output)
     return report.exit_code

@@ -28,10 +28,21 @@ class Common:
     verbose: int = 0
     jobs: int | None = None
     quiet: bool = False
+    changes_only: bool = False
+    """Print only what has changed since the last run of the same command."""
     metrics: str | None = None
     """The file for metrics."""
+    drift_log: str | None = None
+    """The file that --drift-log names."""
+    log: str | None = None
+    """The drift log in use: that one, or else that of the cell file, once it is read."""
     endpoints: list[Endpoint] = field(default_factory=list)
     """Whose passwords must not be printed; filled when the configuration is read."""
+
+    @property
+    def silent(self) -> bool:
+        """Say whether a command has nothing to print while all is well."""
+        return self.quiet or self.changes_only
 
     def scrub(self, text: str) -> str:
         """Return a text that somebody else wrote (a traceback, a log line) without any password."""
@@ -46,7 +57,9 @@ class Common:
         self.verbose += given.pop("verbose")
         self.jobs = given.pop("jobs") or self.jobs
         self.quiet = given.pop("quiet") or self.quiet
+        self.changes_only = given.pop("changes_only") or self.changes_only
         self.metrics = given.pop("metrics_file") or self.metrics
+        self.drift_log = given.pop("drift_log") or self.drift_log
 
 
 def without_userinfo(text: str) -> str:
@@ -66,7 +79,9 @@ def common_options(function: F) -> F:
             click.option("-v", "--verbose", count=True, help="Say more; -vvv shows the SQL."),
             click.option("-j", "--jobs", type=click.IntRange(1, 256), metavar="N", help="Cells at once. [8]"),
             click.option("--quiet", is_flag=True, help="Print nothing when all is in step."),
+            click.option("--changes-only", is_flag=True, help="Print what is new; needs a drift log."),
             click.option("--metrics-file", metavar="FILE", help="Write metrics for Prometheus to it."),
+            click.option("--drift-log", metavar="FILE", help="Add what a run saw to it."),
         )
     ):
         function = option(function)

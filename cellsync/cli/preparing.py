@@ -79,6 +79,11 @@ def request_for(
 
     check_place(common.metrics)
     topology = topology_of(common)
+    common.log = common.drift_log or topology.drift_log
+    if common.changes_only and common.log is None:
+        raise UsageError(
+            "--changes-only needs a place to remember: name a drift_log in cellsync.yaml, or --drift-log FILE"
+        )
     ruleset = model.RuleSet(packs=(), rules=(), digest="") if without_rules else ruleset_of(common, topology)
     if planned is not None:
         cells = cells or planned.cells
@@ -137,7 +142,7 @@ def need_consent(given: bool) -> None:
 @contextmanager
 def progress(common: Common, request: Request) -> Iterator[Request]:
     """Show what is going on, on a terminal only, on stderr."""
-    if common.quiet or not sys.stderr.isatty():
+    if common.silent or not sys.stderr.isatty():
         yield request
         return
     from rich.console import Console
@@ -206,21 +211,14 @@ def check_place(output: str | None) -> None:
 
 
 def finish(common: Common, report: Report, format_: str, output: str | None = None) -> ExitCode:
-    """Write the report, unless it is quiet and there is nothing to do, and return its exit code."""
-    from cellsync.model import CellResult
-    from cellsync.report import FORMATS
+    """Write the report, or what of it is to be told, and return its exit code."""
+    from cellsync.cli.telling import tell
 
     if common.metrics is not None:
         from cellsync.report import metrics
 
         write_metrics(common.metrics, partial(metrics.of_report, report))
-    # A repair that went well may still ask for a restart.
-    due = report.notes or any(isinstance(cell, CellResult) and cell.notices for cell in report.cells)
-    if not (common.quiet and report.exit_code is ExitCode.IN_STEP and not due):
-        style = style_of(common)
-        if output is not None:
-            style = replace(style, terminal=False)
-        put(FORMATS[format_](report, style), output)
+    tell(common, report, format_, output)
     return report.exit_code
 
 

@@ -75,7 +75,7 @@ def rules_show(common: Common, name: str) -> ExitCode:
 def rules_validate(common: Common, files: tuple[str, ...]) -> ExitCode:
     """Check rule files; every problem is named with its line and column."""
     packs = [pack for ruleset in _rulesets(common, files) for pack in ruleset.packs]
-    if not common.quiet:
+    if not common.silent:
         put(["".join(f"{pack.name}: {_counted(pack)}, no problems\n" for pack in packs)], None)
     return ExitCode.IN_STEP
 

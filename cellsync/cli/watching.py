@@ -56,7 +56,7 @@ def watch(
 
     make()  # what is wrong with the files now ends it now
     _end_on_signals(stop)
-    board, last, text = Board(interval), "", ""
+    board, last, text, unwritten = Board(interval), "", "", ""
     with ExitStack() as stack:
         if metrics_port is not None:
             port = stack.enter_context(serving(board, metrics_port))
@@ -66,11 +66,24 @@ def watch(
             board.show(text, each.said, sound=each.exit_code in (ExitCode.IN_STEP, ExitCode.DIFFERENCES))
             if common.metrics is not None:
                 write_metrics(common.metrics, partial(_metrics, each))
+            unwritten = _remember(common, each, unwritten)
             line = f"exit code {int(each.exit_code)}: {each.said}"
             if line != last:
                 _say(common, each, line, format_)
             last = line
     return ExitCode.IN_STEP
+
+
+def _remember(common: Common, each: Round, before: str) -> str:
+    """Tell the drift log what a round saw; return why it could not be, which is said when it is news."""
+    from cellsync.run import seeing
+
+    if common.log is None or each.report is None:
+        return before
+    said = seeing.record(common.log, each.report)
+    if said and said != before:
+        click.echo(f"cellsync: {said}", err=True)
+    return said
 
 
 def _metrics(each: Round, before: str) -> str:

@@ -15,6 +15,7 @@ In the order of the way of the data, each file importing only from those above i
     explanations what a feature needs, and what of it is there
     dossier      all that a report for people holds
     results      what came of a run: outcomes, reports, and what the journal remembers
+    drift        what runs saw over time, and what came of every row that drifted
 
 Mappings are plain dicts that nobody changes; all values pickle, so that a run may be spread over
 threads, processes or machines. Everything is imported from here: ``from cellsync.model import Row``.
@@ -44,6 +45,7 @@ from cellsync.model.differences import (
     sort_of,
 )
 from cellsync.model.dossier import Dossier
+from cellsync.model.drift import SeenCell, SeenRow, SeenRule, Sighting, Told
 from cellsync.model.explanations import Explained, Explanation, Found
 from cellsync.model.plans import Change, Deed, Plan, Reference, Refusal, Skipped, Stored, deed_of
 from cellsync.model.reading import (
@@ -239,8 +241,12 @@ __all__ = [
     "SchemaVersion",
     "Secret",
     "Secrets",
+    "SeenCell",
+    "SeenRow",
+    "SeenRule",
     "ServerTime",
     "Side",
+    "Sighting",
     "Skipped",
     "SoftDelete",
     "Sort",
@@ -254,6 +260,7 @@ __all__ = [
     "TableFailure",
     "TableResult",
     "Tls",
+    "Told",
     "Topology",
     "Trace",
     "Value",

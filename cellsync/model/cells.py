@@ -118,6 +118,8 @@ class Topology:
     """In the order of the configuration: the first one that applies says why."""
     secrets: Secrets = field(default_factory=Secrets)
     """The columns that no output shows."""
+    drift_log: str | None = None
+    """The file that is told what runs saw; None for no such file."""
 
     def cell(self, name: str) -> Cell | None:
         """Return the cell of that name, parent included, or None."""

@@ -61,7 +61,7 @@ def _decided(difference: Difference, told: _Telling) -> Difference:
     if rule.comes_with is not None and difference.kind is not Kind.MISSING:
         action = Action.REPORT
     if action is Action.INSERT and not rule.revives and difference.tombstone is not None:
-        deleted = f"{pairing.existing_cell} deleted it at {difference.tombstone}"
+        deleted = f"{told.pairing.existing_cell} deleted it at {difference.tombstone}"
         action, meaning = Action.REPORT, f"{meaning}; {deleted}, so it is not brought back"
     if (
         action in (Action.DELETE, Action.SOFT_DELETE)

@@ -1,0 +1,94 @@
+"""What of a report is printed: all of it, nothing, or what has changed; and the line in the drift log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import click
+
+from cellsync.cli.options import Common
+from cellsync.cli.preparing import put, style_of
+from cellsync.errors import DriftLogUnavailable, ExitCode
+
+if TYPE_CHECKING:
+    from cellsync.model import Report
+    from cellsync.run.seeing import News
+
+
+def tell(common: Common, report: Report, format_: str, output: str | None) -> None:
+    """Print what is to be told of a report, and tell the drift log what the run saw.
+
+    What could not be remembered is never silent: then all is printed, and why.
+    """
+    from cellsync.report import facts
+    from cellsync.run import seeing
+
+    if common.log is None or not facts.compares(report):
+        _print(common, report, format_, output)
+        return
+    now, news, unread = seeing.told(report), None, ""
+    if common.changes_only:
+        try:
+            news = seeing.news(report, now, seeing.last_told(common.log, now.stream))
+        except DriftLogUnavailable as error:
+            unread = str(error)
+    whole = news is None
+    if news is None:
+        _print(common, report, format_, output, loud=bool(unread))
+    else:
+        _print_news(common, report, news, format_, output)
+    unwritten = seeing.record(common.log, report, now if common.changes_only else None)
+    if common.changes_only and unwritten and not whole:
+        _print(common, report, format_, output, loud=True)
+    for said in dict.fromkeys(filter(None, (unread, unwritten))):
+        click.echo(f"cellsync: {said}", err=True)
+
+
+def _print(common: Common, report: Report, format_: str, output: str | None, *, loud: bool = False) -> None:
+    """Print the report, unless it is quiet and there is nothing to do."""
+    from cellsync.model import CellResult
+    from cellsync.report import FORMATS
+
+    # A repair that went well may still ask for a restart.
+    due = report.notes or any(isinstance(cell, CellResult) and cell.notices for cell in report.cells)
+    if common.silent and report.exit_code is ExitCode.IN_STEP and not due and not loud:
+        return
+    style = style_of(common)
+    if output is not None:
+        style = replace(style, terminal=False)
+    put(FORMATS[format_](report, style), output)
+
+
+def _print_news(common: Common, report: Report, news: News, format_: str, output: str | None) -> None:
+    """Print the cells that changed; for machines the whole report, where any did."""
+    from cellsync.report import FORMATS
+
+    if not (news.changed or news.well):
+        return
+    style = replace(style_of(common), terminal=False)
+    if format_ != "text":
+        put(FORMATS[format_](report, style), output)
+        return
+    put(_news(report, news, FORMATS["text"](_cut(report, news), style)), output)
+
+
+def _news(report: Report, news: News, block: Iterable[str]) -> Iterable[str]:
+    from cellsync.report.verdict import verdict
+
+    if news.well and not news.trouble:
+        yield f"all is well again in {', '.join(news.well)}: {verdict(report)}\n"
+    elif news.well:
+        yield f"all is well again in {', '.join(news.well)}\n"
+    if news.changed:
+        yield from block
+
+
+def _cut(report: Report, news: News) -> Report:
+    """Return the report of the cells that changed alone."""
+    from cellsync.run.seeing import CONFIGURATION
+
+    chosen = tuple(cell for cell in report.cells if cell.cell in news.changed)
+    notes = report.notes if CONFIGURATION in news.changed else ()
+    return replace(report, cells=chosen, notes=notes) if chosen else report
