@@ -63,8 +63,8 @@ rules: [nova-cells-v1]
 
 # settle: 0.5s        # how long to wait before differences are read again; 0 does not wait
 
-# What runs saw is kept in a file on this machine, a line for each, which --changes-only needs.
-# It holds keys, and no other values.
+# What runs saw is kept in a file on this machine, a line for each: for `cellsync history --since 7d`,
+# and for --changes-only. It holds keys, and no other values.
 # drift_log: /var/lib/cellsync/drift.jsonl
 
 # What people live with is shown and not counted, to the end of its date (UTC), or for good without

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from functools import partial
 from itertools import chain
+from typing import TYPE_CHECKING
 
 import click
 
@@ -22,6 +23,9 @@ from cellsync.cli.preparing import (
 )
 from cellsync.errors import ExitCode, UsageError
 
+if TYPE_CHECKING:
+    from cellsync.run import Course, Request
+
 TRIAGE = timedelta(days=30)
 AGAIN = 3
 """So many repairs of one row in that time are a fight with another writer."""
@@ -33,7 +37,10 @@ AGAIN = 3
 @click.option("--print-sql", is_flag=True, help="Print what an administrator runs to make the journal.")
 @click.option("--prune", is_flag=True, help="Forget old runs; with --keep. They can no longer be undone.")
 @click.option("--keep", metavar="AGE", help='How old the runs may be that are kept: "90d", "12w", "36h".')
-@click.option("--repeated", is_flag=True, help="List rows that several repairs wrote in the last 30 days.")
+@click.option("--repeated", is_flag=True, help="List rows that several repairs wrote. [in the last 30 days]")
+@click.option(
+    "--since", metavar="WHEN", help='What drifted, too: "7d", "12h", "2w", or a date and time in UTC.'
+)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @output_options("text", "json")
 def history(
@@ -45,11 +52,16 @@ def history(
     prune: bool,
     keep: str | None,
     repeated: bool,
+    since: str | None,
     yes: bool,
     format_: str,
     output: str | None,
 ) -> ExitCode:
-    """List the runs that wrote, newest first, or show one of them with its changes."""
+    """List the runs that wrote, newest first, or show one of them with its changes.
+
+    With --since, also what the drift log knows: what drifted, when it was first seen and repaired,
+    and which rows come back again and again.
+    """
     from cellsync import journal, run
     from cellsync.report import json, past
 
@@ -61,10 +73,16 @@ def history(
         put([journal.sql()], output)
         return ExitCode.IN_STEP
     if keep is not None:
-        return _prune(common, _age(keep), yes=yes)
+        return _prune(common, _age(keep, "--keep"), yes=yes)
+    if since is not None and run_id is not None:
+        raise UsageError("--since is about all runs of a time: leave the RUN out")
+    now = datetime.now(timezone.utc)
+    begin = None if since is None else moment(since, now)
     request = request_for(common, "history", without_rules=True)
+    if begin is not None and not repeated:
+        return _since(common, request, begin, format_, output)
     if repeated:
-        rows, failures = run.repeated(request, since=TRIAGE, times=AGAIN)
+        rows, failures = run.repeated(request, since=now - begin if begin else TRIAGE, times=AGAIN)
         for failure in failures:
             click.echo(f"{failure.cell}: {failure.status.value}: {failure.error}", err=True)
         put(json.repeated(rows) if format_ == "json" else past.repeated(rows, style_of(common)), output)
@@ -79,6 +97,41 @@ def history(
         shown.append(past.changes(run.changes(request, run_id), style))
     put(chain.from_iterable(shown), output)
     return found.exit_code
+
+
+def _since(common: Common, request: Request, since: datetime, format_: str, output: str | None) -> ExitCode:
+    from cellsync import run
+    from cellsync.report import json, past
+
+    found = run.course(request, since=since)
+    say_unread(found, request)
+    runs, triage = found.history.runs, found.triage
+    put(
+        json.course(runs, triage) if format_ == "json" else past.course(runs, triage, style_of(common)),
+        output,
+    )
+    return found.exit_code
+
+
+def say_unread(found: Course, request: Request) -> None:
+    """Say on stderr what of the past could not be read."""
+    triage = found.triage
+    for failure in found.history.failures:
+        click.echo(f"{failure.cell}: {failure.status.value}: {failure.error}", err=True)
+    if triage.unread:
+        click.echo(f"cellsync: {triage.unread}", err=True)
+    if triage.torn:
+        lines = f"{triage.torn} line{'s' if triage.torn > 1 else ''} of the drift log"
+        click.echo(
+            f"cellsync: {lines} could not be understood, and {'are' if triage.torn > 1 else 'is'} left out",
+            err=True,
+        )
+    if request.drift_log is None:
+        click.echo(
+            "cellsync: there is no drift log, so only runs that wrote are known: "
+            "name a drift_log in cellsync.yaml, or --drift-log FILE",
+            err=True,
+        )
 
 
 def _prune(common: Common, keep: timedelta, *, yes: bool) -> ExitCode:
@@ -100,10 +153,26 @@ def _prune(common: Common, keep: timedelta, *, yes: bool) -> ExitCode:
     return code
 
 
-def _age(text: str) -> timedelta:
+def moment(text: str, now: datetime) -> datetime:
+    """Return the time that --since means: so long ago, or a date (its beginning) or time in UTC."""
+    if re.fullmatch(r"\d{1,5}[hdw]", text):
+        return now - _age(text, "--since")
+    try:
+        given = datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text))
+        since = given.astimezone(timezone.utc) if given.tzinfo else given.replace(tzinfo=timezone.utc)
+    except (ValueError, OverflowError):
+        raise UsageError(
+            f"--since {text}: write a number and h, d or w (7d), or a date (2026-11-23, 2026-11-23T10:00)"
+        ) from None
+    if since > now:
+        raise UsageError(f"--since {text} is in the future")
+    return since
+
+
+def _age(text: str, option: str) -> timedelta:
     found = re.fullmatch(r"(\d{1,5})([hdw])", text)
     if found is None:
-        raise UsageError(f"--keep {text}: write a number and h, d or w: 90d")
+        raise UsageError(f"{option} {text}: write a number and h, d or w: 90d")
     unit = {"h": "hours", "d": "days", "w": "weeks"}[found.group(2)]
     return timedelta(**{unit: int(found.group(1))})
 

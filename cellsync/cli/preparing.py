@@ -113,6 +113,7 @@ def request_for(
         jobs=common.jobs or 8,
         settle=topology.settle,
         waived=tuple(waived),
+        drift_log=common.log,
     )
 
 

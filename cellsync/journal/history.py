@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from cellsync import codec
 from cellsync.journal.tables import CHANGES, PUSHED, RUNS, SCHEMA, Session, version_of
-from cellsync.model import Action, Change, Identity, JournaledChange, JournaledRun, Repeated, Run
+from cellsync.model import Action, Change, Identity, JournaledChange, JournaledRun, Repair, Repeated, Run
 
 _ASKED = 1000
 """Rows whose origin is asked for in one query."""
@@ -161,6 +161,38 @@ def repeated(
                 last=last,
             )
         )
+    return tuple(found)
+
+
+def repairs(
+    session: Session, *, database: str, cell: str, since: datetime, keys: Collection[str] = ()
+) -> tuple[Repair, ...]:
+    """Return what repairs wrote since then and no undo took back: by rule, and the rows of some keys.
+
+    One entry for each run and rule, and one for each run and row whose key, as JSON text, is in
+    ``keys``. Goes through all changes of that time once for every thousand keys.
+    """
+    if version_of(session) is None:
+        return ()
+    mine = RUNS.c.database_name == database
+    undone = sa.select(RUNS.c.undoes).where(mine, RUNS.c.undoes.is_not(None))
+    begun = RUNS.c.started >= timestamp(since)
+    runs_ = sa.select(RUNS.c.run).where(mine, begun, RUNS.c.verb == "repair", RUNS.c.run.not_in(undone))
+    theirs = sa.and_(CHANGES.c.database_name == database, CHANGES.c.run.in_(runs_))
+    by_rule = (CHANGES.c.run, CHANGES.c.rule)
+    by_row = (*by_rule, CHANGES.c.row_key)
+    last, number = sa.func.max(CHANGES.c.made), sa.func.count()
+    found: list[Repair] = []
+    for row in session.execute(sa.select(*by_rule, last, number).where(theirs).group_by(*by_rule)):
+        run, rule, at, rows = tuple(row)
+        found.append(Repair(run=run, cell=cell, rule=rule, key=None, at=_moment(at), rows=rows))
+    waiting = iter(keys)
+    while part := list(islice(waiting, _ASKED)):
+        asked = sa.select(*by_row, last).where(theirs, CHANGES.c.row_key.in_(part)).group_by(*by_row)
+        for row in session.execute(asked):
+            run, rule, key, at = tuple(row)
+            key_ = codec.tuple_from_text(key)
+            found.append(Repair(run=run, cell=cell, rule=rule, key=key_, at=_moment(at)))
     return tuple(found)
 
 

@@ -45,7 +45,19 @@ from cellsync.model.differences import (
     sort_of,
 )
 from cellsync.model.dossier import Dossier
-from cellsync.model.drift import SeenCell, SeenRow, SeenRule, Sighting, Told
+from cellsync.model.drift import (
+    Drifted,
+    Level,
+    Look,
+    Repair,
+    SeenCell,
+    SeenRow,
+    SeenRule,
+    Sighting,
+    Spell,
+    Told,
+    Triage,
+)
 from cellsync.model.explanations import Explained, Explanation, Found
 from cellsync.model.plans import Change, Deed, Plan, Reference, Refusal, Skipped, Stored, deed_of
 from cellsync.model.reading import (
@@ -181,6 +193,7 @@ __all__ = [
     "Digest",
     "Direction",
     "Dossier",
+    "Drifted",
     "Endpoint",
     "Explained",
     "Explanation",
@@ -206,9 +219,11 @@ __all__ = [
     "KeyPart",
     "Kind",
     "Leader",
+    "Level",
     "Limit",
     "Limits",
     "Listed",
+    "Look",
     "LookUp",
     "Need",
     "Notice",
@@ -227,6 +242,7 @@ __all__ = [
     "Registered",
     "Remedy",
     "Removes",
+    "Repair",
     "Repeated",
     "Report",
     "Requirement",
@@ -251,6 +267,7 @@ __all__ = [
     "SoftDelete",
     "Sort",
     "Source",
+    "Spell",
     "Status",
     "Stored",
     "Surrogate",
@@ -263,6 +280,7 @@ __all__ = [
     "Told",
     "Topology",
     "Trace",
+    "Triage",
     "Value",
     "Verify",
     "Way",

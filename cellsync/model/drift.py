@@ -84,3 +84,123 @@ class Sighting:
     """The ids of the rules that were in scope."""
     cells: tuple[SeenCell, ...]
     told: Told | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repair:
+    """What a repair that was not taken back wrote, as a journal has it."""
+
+    run: str
+    cell: str
+    """The cell that was written: the parent, for a rule whose rows come up."""
+    rule: str
+    key: Key | None
+    """None stands for the rule as a whole."""
+    at: datetime
+    rows: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spell:
+    """One time that something drifted, from the first run that saw it to its end."""
+
+    first: datetime
+    last: datetime
+    """When runs saw it first and last."""
+    from_the_start: bool = False
+    """True when the log's first look found it already: it may be older."""
+    ended: datetime | None = None
+    """When a run first saw it no more; None where none has looked since."""
+    repaired: datetime | None = None
+    repair: str = ""
+    """When cellsync repaired it, and by which run."""
+
+    @property
+    def open(self) -> bool:
+        """Say whether it still is as it was, for all that is known."""
+        return self.ended is None and self.repaired is None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drifted:
+    """What drifted in one cell by one rule: a row, or the rule's rows together."""
+
+    cell: str
+    rule: str
+    spells: tuple[Spell, ...]
+    """In order; at least one."""
+    key_columns: tuple[str, ...] = ()
+    key: Key | None = None
+    """None stands for the rule's rows together."""
+    kinds: tuple[Kind, ...] = ()
+    most: int = 1
+    """How many rows there were at most at one time."""
+
+    @property
+    def open(self) -> bool:
+        """Say whether it drifts now."""
+        return self.spells[-1].open
+
+    @property
+    def repairs(self) -> int:
+        """Return how many of its spells a repair ended."""
+        return sum(spell.repaired is not None for spell in self.spells)
+
+    @property
+    def returns(self) -> int:
+        """Return how many times it was back after a repair."""
+        return sum(spell.repaired is not None for spell in self.spells[:-1])
+
+    @property
+    def contested(self) -> bool:
+        """Say whether somebody else writes it too: it was back after two repairs or more."""
+        return self.returns >= CONTESTED
+
+
+CONTESTED = 2
+"""A row that came back after so many repairs has another writer; once may be chance."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """A run that saw something else than the run before it, and those after it that saw the same."""
+
+    first: Sighting
+    last: datetime
+    """When the last of them began."""
+    runs: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Level:
+    """How much drift there was at one time, as far as runs had seen by then."""
+
+    at: datetime
+    counts: Mapping[Kind, int]
+    unknown: tuple[str, ...] = ()
+    """Cells of which the last look knew nothing, or not all."""
+
+    @property
+    def total(self) -> int:
+        """Return how many rows were out of step."""
+        return sum(self.counts.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Triage:
+    """What drifted in a time, when it was first seen, when it was repaired, and what came back."""
+
+    since: datetime
+    until: datetime
+    looks: tuple[Look, ...] = ()
+    """The oldest first."""
+    rules: tuple[Drifted, ...] = ()
+    """By cell and rule, in order of appearance."""
+    rows: tuple[Drifted, ...] = ()
+    """Those rows that were named; what came back most often first."""
+    levels: tuple[Level, ...] = ()
+    """One at each change, in order of time."""
+    torn: int = 0
+    """Lines of the log that could not be understood."""
+    unread: str = ""
+    """Why the log could not be read."""

@@ -22,9 +22,11 @@ from cellsync.model import (
     Counts,
     Dangling,
     Difference,
+    Drifted,
     Finding,
     JournaledRun,
     KeyPart,
+    Look,
     Plan,
     Reference,
     Refusal,
@@ -34,11 +36,13 @@ from cellsync.model import (
     SchemaDifference,
     Secrets,
     ServerTime,
+    Sighting,
     Skipped,
     Stored,
     TableDiff,
     TableFailure,
     TableResult,
+    Triage,
     Value,
 )
 from cellsync.report import facts, words
@@ -74,6 +78,99 @@ def schema(report: Report, style: Style | None = None) -> Iterator[str]:
 def history(runs: Sequence[JournaledRun]) -> Iterator[str]:
     """Yield the runs in the order given, newest first."""
     return whole({"version": VERSION, "runs": Lines(map(_journaled, runs))})
+
+
+def course(runs: Sequence[JournaledRun], of: Triage) -> Iterator[str]:
+    """Yield the runs of a time, newest first, those that only looked among them, and what drifted.
+
+    A run that only looked stands for those after it that saw the same: ``alike`` of them, until
+    ``until``. What the drift log does not know of it is null.
+    """
+    saw = {look.first.run: look for look in of.looks}
+    wrote = {each.run.id for each in runs}
+    listed = [(each.run.started, {**_journaled(each), **_looked(saw.get(each.run.id))}) for each in runs]
+    listed += [
+        (each.first.started, {**_log_only(each.first), **_looked(each)})
+        for each in of.looks
+        if each.first.run not in wrote
+    ]
+    ordered = [content for _, content in sorted(listed, key=lambda each: each[0], reverse=True)]
+    return whole(
+        {
+            "version": VERSION,
+            "since": words.instant(of.since),
+            "until": words.instant(of.until),
+            "runs": Lines(ordered),
+            "drift": Lines(map(_drifted, of.rules)),
+            "rows": Lines(map(_drifted_row, of.rows)),
+            "log": {"error": of.unread or None, "torn": of.torn},
+        }
+    )
+
+
+def _log_only(seen: Sighting) -> Object:
+    return {
+        "run": seen.run,
+        "verb": seen.verb,
+        "started": words.instant(seen.started),
+        "finished": words.instant(seen.finished),
+        "status": "looked",
+        "cells": [cell.cell for cell in seen.cells],
+        "applied": 0,
+        "undoes": None,
+        "undone_by": [],
+        "topology": seen.topology,
+        "operator": None,
+        "host": None,
+        "command": None,
+        "reason": None,
+    }
+
+
+def _looked(look: Look | None) -> Object:
+    if look is None:
+        return {"saw": None, "alike": 0, "until": None}
+    cells = [
+        {
+            "cell": cell.cell,
+            "status": cell.status.value,
+            "error": cell.error or None,
+            "unknown": list(cell.unknown),
+            "rules": [
+                {"rule": rule.rule, "findings": rule.findings}
+                | {kind.value: number for kind, number in rule.counts.items()}
+                for rule in cell.rules
+            ],
+        }
+        for cell in look.first.cells
+    ]
+    return {"saw": cells, "alike": look.runs - 1, "until": words.instant(look.last)}
+
+
+def _drifted(of: Drifted) -> Object:
+    return {"cell": of.cell, "rule": of.rule, "most": of.most, **_spells(of)}
+
+
+def _drifted_row(of: Drifted) -> Object:
+    named = key(facts.named(of.key_columns, of.key or ()))
+    kinds = [kind.value for kind in of.kinds]
+    about = {"times": len(of.spells), "repairs": of.repairs, "contested": of.contested}
+    return {"cell": of.cell, "rule": of.rule, "key": named, "kinds": kinds, **about, **_spells(of)}
+
+
+def _spells(of: Drifted) -> Object:
+    spells = [
+        {
+            "first_seen": words.instant(spell.first),
+            "or_earlier": spell.from_the_start,
+            "last_seen": words.instant(spell.last),
+            "gone": None if spell.ended is None else words.instant(spell.ended),
+            "repaired": None if spell.repaired is None else words.instant(spell.repaired),
+            "repair": spell.repair or None,
+        }
+        for spell in of.spells
+    ]
+    return {"open": of.open, "spells": spells}
 
 
 def repeated(rows: Sequence[Repeated]) -> Iterator[str]:

@@ -11,20 +11,24 @@ planning      a plan for each edge, and the report
 planfile    plans as a file
 write       everything from there: lock, journal, apply, verify
 past        the journals: history, and the plan of an undo
+seeing      what a run saw, for the drift log
+triaging    what came of it over many runs
 """
 
 from cellsync.run.compare import compare, schemas
-from cellsync.run.past import History, changes, history, prepare_undo, prune, repeated
+from cellsync.run.past import Course, History, changes, course, history, prepare_undo, prune, repeated
 from cellsync.run.request import Edge, Prepared, Request
 from cellsync.run.write import write
 
 __all__ = [
+    "Course",
     "Edge",
     "History",
     "Prepared",
     "Request",
     "changes",
     "compare",
+    "course",
     "history",
     "prepare_undo",
     "prune",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-from cellsync import db, journal, plan
-from cellsync.errors import ExitCode, UsageError
+from cellsync import db, driftlog, journal, plan
+from cellsync.errors import DriftLogUnavailable, ExitCode, UsageError
 from cellsync.model import (
     Action,
     Cell,
@@ -21,11 +21,14 @@ from cellsync.model import (
     JournaledChange,
     JournaledRun,
     Plan,
+    Repair,
     Repeated,
     Report,
     Role,
     Status,
+    Triage,
 )
+from cellsync.run import triaging
 from cellsync.run.request import Edge, Prepared, Request, each_cell, executor, exit_code, with_plans
 
 
@@ -40,6 +43,19 @@ class History:
     def exit_code(self) -> ExitCode:
         """Return IN_STEP, or INCOMPLETE when a journal could not be read."""
         return ExitCode.INCOMPLETE if self.failures else ExitCode.IN_STEP
+
+
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """What happened in a time: the runs that wrote, and what drifted."""
+
+    history: History
+    triage: Triage
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """Return IN_STEP, or INCOMPLETE when a journal or the drift log could not be read."""
+        return ExitCode.INCOMPLETE if self.triage.unread else self.history.exit_code
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +79,44 @@ def history(request: Request, run_id: str | None = None) -> History:
     if run_id is not None and not chosen and not failures:
         raise _unknown(run_id)
     return History(runs=chosen, failures=tuple(failures.values()))
+
+
+def course(request: Request, *, since: datetime) -> Course:
+    """Return the runs and the drift since a time, from the journals and from the drift log.
+
+    Reads only. A log that cannot be read is in the result as such, as a journal is.
+    """
+    past = history(request)
+    reading, unread = driftlog.Reading(), ""
+    if request.drift_log is not None:
+        try:
+            reading = driftlog.read(request.drift_log)
+        except DriftLogUnavailable as error:
+            unread = str(error)
+    keys = triaging.named(reading.sightings, since)
+    made = triaging.triage(
+        [each for each in reading.sightings if each.topology == request.topology.parent.name],
+        _repairs(request, since, keys),
+        since=since,
+        until=request.clock(),
+        parent=request.topology.parent.name,
+    )
+    runs = tuple(each for each in past.runs if each.finished is None or each.finished >= since)
+    return Course(history=replace(past, runs=runs), triage=replace(made, torn=reading.torn, unread=unread))
+
+
+def _repairs(request: Request, since: datetime, keys: Collection[str]) -> Iterator[Repair]:
+    """Yield what repairs wrote; a journal that cannot be read is named by ``history``."""
+
+    def task(cell: Cell) -> tuple[Repair, ...]:
+        with db.connect(cell, request.timeouts) as database:
+            schema = database.identity().schema
+            return journal.repairs(database, database=schema, cell=cell.name, since=since, keys=keys)
+
+    with executor(request.jobs) as pool:
+        results = each_cell(pool, task, [request.topology.parent, *request.topology.children])
+    for each in results.values():
+        yield from each if not isinstance(each, CellFailure) else ()
 
 
 def changes(request: Request, run_id: str) -> Mapping[str, tuple[JournaledChange, ...]]:

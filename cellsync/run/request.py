@@ -53,6 +53,8 @@ class Request:
     """How many cells are worked on at once."""
     settle: timedelta = timedelta(seconds=0.5)
     waived: tuple[str, ...] = ()
+    drift_log: str | None = None
+    """The file that knows what earlier runs saw."""
     timeouts: Timeouts = field(default_factory=Timeouts)
     clock: Callable[[], datetime] = utc_now
     sleep: Callable[[float], None] = time.sleep

@@ -63,10 +63,16 @@ def sighting(report: Report, told: Told | None = None) -> Sighting:
         finished=report.finished,
         topology=report.run.topology,
         exit_code=report.exit_code,
-        rules=tuple(report.rule_features),
+        rules=_rules(report),
         cells=tuple(_cell(cell, report, budget) for cell in report.cells),
         told=told,
     )
+
+
+def _rules(report: Report) -> tuple[str, ...]:
+    """Return the rules that were compared, or were to be: not those that are not for this version."""
+    known = {table.rule for cell in facts.results(report) for table in cell.tables}
+    return tuple(rule for rule in report.rule_features if rule in known or not known)
 
 
 def _cell(cell: CellResult | CellFailure, report: Report, budget: list[int]) -> SeenCell:
@@ -75,7 +81,7 @@ def _cell(cell: CellResult | CellFailure, report: Report, budget: list[int]) -> 
         return SeenCell(cell=cell.cell, status=cell.status, error=error)
     compared = facts.compared(cell)
     unsure = {table.rule for table in cell.tables if isinstance(table, TableFailure) or table.unknown}
-    absent = set(report.rule_features) - {table.rule for table in cell.tables}
+    absent = set(_rules(report)) - {table.rule for table in cell.tables}
     made = replace(cell.counts, planned=0)
     return SeenCell(
         cell=cell.cell,
