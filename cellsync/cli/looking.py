@@ -213,6 +213,7 @@ def explain(
     metavar="SECONDS",
     help="How long each broker may take.",
 )
+@click.option("--since", metavar="WHEN", help="With the course of drift since then: 7d, 12h, 2026-11-23.")
 @click.option("-o", "--output", metavar="FILE", help="Write to a file.")
 @click.option(
     "--format", "format_", type=click.Choice(["html", "text", "json"]), default="html", show_default=True
@@ -224,17 +225,19 @@ def report(
     chosen: tuple[str, ...],
     features: tuple[str, ...],
     timeout: float,
+    since: str | None,
     format_: str,
     output: str | None,
 ) -> ExitCode:
     """Put everything into one page for a colleague: drift, findings, brokers, the last runs."""
-    from cellsync.report import FORMATS, html, metrics, register
+    from cellsync.report import FORMATS, html, metrics, past, register
     from cellsync.run import reporting, seeing
 
     check_place(output)
+    begin = None if since is None else moment(since, datetime.now(timezone.utc))
     request = request_for(common, "report", cells=cells, chosen=chosen, features=features)
     with progress(common, request) as shown:
-        dossier = reporting.report(shown, timeout=timeout)
+        dossier = reporting.report(shown, timeout=timeout, since=begin)
     code = dossier.report.exit_code
     if common.metrics is not None:
         write_metrics(common.metrics, partial(metrics.of_report, dossier.report))
@@ -247,7 +250,10 @@ def report(
         put(FORMATS[format_](dossier.report, style), output)
     else:
         checked = register.checked(dossier.checked, "", code, style)
-        put(chain(FORMATS[format_](dossier.report, style), ["\n"], checked), output)
+        pieces = chain(FORMATS[format_](dossier.report, style), ["\n"], checked)
+        if dossier.triage is not None:
+            pieces = chain(pieces, ["\n"], past.course(dossier.runs, dossier.triage, style))
+        put(pieces, output)
     return code
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from cellsync.model.drift import Triage
 from cellsync.model.registry import CheckedCell
 from cellsync.model.results import JournaledRun, Report
 
@@ -22,5 +23,7 @@ class Dossier:
     """Cell -> why its journal could not be read."""
     features: tuple[str, ...] = ()
     """The features of the rules in use, in their order."""
+    triage: Triage | None = None
+    """What drifted in the time that was asked about; None where none was."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """What was used, for whoever reads the report elsewhere: versions, packs, settings."""

@@ -28,7 +28,7 @@ from cellsync.model import (
     TableResult,
     safe,
 )
-from cellsync.report import facts, words
+from cellsync.report import course, facts, words
 from cellsync.report.page import Style, escape
 from cellsync.report.verdict import drift, verdict
 
@@ -114,13 +114,17 @@ def render(report: Report, style: Style | None = None) -> Iterator[str]:
 
 def dossier(of: Dossier) -> Iterator[str]:
     """Yield the page in pieces."""
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        autoescape=True, finalize=_disarmed, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        finalize=_disarmed,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    template = environment.from_string(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
-    return template.generate(_page(of))
+    return environment.get_template("page.html").generate(_page(of))
 
 
 def _disarmed(value: object) -> object:
@@ -146,6 +150,7 @@ def _page(of: Dossier) -> dict[str, Any]:
         "matrix": _matrix(of),
         "findings": list(_findings(report)),
         "checked": [_checked(cell) for cell in of.checked],
+        "course": course.section(of.triage, of.runs) if of.triage else None,
         "runs": [_run(each) for each in of.runs],
         "unread": of.unread,
         "settings": of.settings,

@@ -50,7 +50,7 @@ def course(runs: Sequence[JournaledRun], of: Triage, style: Style) -> Iterator[s
 
 
 def _course(runs: Sequence[JournaledRun], of: Triage, style: Style) -> Iterator[Block]:
-    since = _clock(of.since)
+    since = clock(of.since)
     found = {look.first.run: saw(look.first) for look in of.looks}
     wrote = {each.run.id for each in runs}
     rows = [_looked(each) for each in of.looks if each.first.run not in wrote]
@@ -67,10 +67,10 @@ def _course(runs: Sequence[JournaledRun], of: Triage, style: Style) -> Iterator[
 
 def _looked(look: Look) -> tuple[datetime, tuple[str, ...]]:
     first = look.first
-    alike = f"{counted(look.runs - 1, 'more run')} saw the same, until {_clock(look.last)}"
+    alike = f"{counted(look.runs - 1, 'more run')} saw the same, until {clock(look.last)}"
     remark = "; ".join([saw(first), *([alike] if look.runs > 1 else [])])
     cells = ",".join(cell.cell for cell in first.cells)
-    return first.started, (first.run, first.verb, _clock(first.started), "looked", cells, "", remark)
+    return first.started, (first.run, first.verb, clock(first.started), "looked", cells, "", remark)
 
 
 def saw(seen: Sighting) -> str:
@@ -108,7 +108,7 @@ def _rules(of: Triage, since: str) -> Iterator[Line]:
     for each in of.rules:
         most = counted(each.most, "row")
         times = f" in {len(each.spells)} spells" if len(each.spells) > 1 else ""
-        yield Line(f"{each.cell} {each.rule}: {most} at most{times}; {_spell(each.spells[-1])}", 1)
+        yield Line(f"{each.cell} {each.rule}: {most} at most{times}; {lasted(each.spells[-1])}", 1)
 
 
 def _rows(of: Triage, style: Style) -> Iterator[Line]:
@@ -128,11 +128,11 @@ def _row(row: Drifted, style: Style) -> Iterator[Line]:
     kinds = words.listed([kind.value for kind in row.kinds])
     spells = row.spells if style.verbose else row.spells[-1:]
     times = f"{kinds} {len(row.spells)} times" if len(row.spells) > 1 else kinds
-    yield Line(f"{row.cell} {row.rule} {key}: {times}; {_spell(spells[-1])}", 1)
+    yield Line(f"{row.cell} {row.rule} {key}: {times}; {lasted(spells[-1])}", 1)
     if contest := contested(row):
         yield Line(contest, 2, Tone.BAD)
     for spell in reversed(spells[:-1]):
-        yield Line(f"before: {_spell(spell)}", 2, Tone.QUIET)
+        yield Line(f"before: {lasted(spell)}", 2, Tone.QUIET)
 
 
 def contested(row: Drifted) -> str:
@@ -142,21 +142,23 @@ def contested(row: Drifted) -> str:
     return f"back {row.returns} times after a repair: somebody else writes it too; find the other writer"
 
 
-def _spell(spell: Spell) -> str:
-    began = f"first seen {_clock(spell.first)}{', or earlier' if spell.from_the_start else ''}"
+def lasted(spell: Spell) -> str:
+    """Return since when a spell is known of, and how it ended."""
+    began = f"first seen {clock(spell.first)}{', or earlier' if spell.from_the_start else ''}"
     return f"{began}, {end(spell)}"
 
 
 def end(spell: Spell) -> str:
     """Return how a spell ended: "repaired 2026-11-23 10:00:00 by RUN", or that it has not."""
     if spell.repaired is not None:
-        return f"repaired {_clock(spell.repaired)} by {spell.repair}"
+        return f"repaired {clock(spell.repaired)} by {spell.repair}"
     if spell.ended is not None:
-        return f"gone {_clock(spell.ended)}, not by a repair of cellsync"
-    return f"still there {_clock(spell.last)}"
+        return f"gone {clock(spell.ended)}, not by a repair of cellsync"
+    return f"still there {clock(spell.last)}"
 
 
-def _clock(moment: datetime) -> str:
+def clock(moment: datetime) -> str:
+    """Return a time as people read it, in UTC: "2026-11-23 10:00:00"."""
     return words.instant(moment).replace("T", " ").rstrip("Z")
 
 
@@ -185,7 +187,7 @@ def _run_row(journaled: JournaledRun) -> tuple[str, ...]:
     return (
         run.id,
         run.verb,
-        _clock(run.started),
+        clock(run.started),
         _end(journaled),
         cells,
         str(journaled.applied),

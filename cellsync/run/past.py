@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -25,6 +25,7 @@ from cellsync.model import (
     Repeated,
     Report,
     Role,
+    Sighting,
     Status,
     Triage,
 )
@@ -81,10 +82,11 @@ def history(request: Request, run_id: str | None = None) -> History:
     return History(runs=chosen, failures=tuple(failures.values()))
 
 
-def course(request: Request, *, since: datetime) -> Course:
+def course(request: Request, *, since: datetime, also: Sequence[Sighting] = ()) -> Course:
     """Return the runs and the drift since a time, from the journals and from the drift log.
 
-    Reads only. A log that cannot be read is in the result as such, as a journal is.
+    Reads only. ``also`` is what the log does not know yet. A log that cannot be read is in the result
+    as such, as a journal is.
     """
     past = history(request)
     reading, unread = driftlog.Reading(), ""
@@ -95,7 +97,7 @@ def course(request: Request, *, since: datetime) -> Course:
             unread = str(error)
     keys = triaging.named(reading.sightings, since)
     made = triaging.triage(
-        [each for each in reading.sightings if each.topology == request.topology.parent.name],
+        [*(each for each in reading.sightings if each.topology == request.topology.parent.name), *also],
         _repairs(request, since, keys),
         since=since,
         until=request.clock(),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
 from deployment import Deployment
 from rabbitmq import free_port
 from registered import configured
+from test_html import Page
 from test_silence import log_of, with_log
 
 SINCE = ("history", "--since", "7d")
@@ -208,3 +210,21 @@ def test_the_history_without_since_is_as_it_was(logged: Deployment) -> None:
     assert {"run", "verb", "started", "finished", "status", "cells", "applied"} <= set(run)
     since = triage(logged)["runs"]
     assert set(run) <= set(since[0]) and set(run) <= set(since[1])
+
+
+def test_the_report_has_the_course_of_drift(logged: Deployment, tmp_path: Path) -> None:
+    """Of that time, what the report itself saw included; as text, too."""
+    logged.run("diff")
+    logged.run("repair", "--yes", *ZONE)
+    file = tmp_path / "report.html"
+    done = logged.run("report", "--since", "7d", "-o", str(file))
+    assert (done.code, done.said) == (1, "")
+    page = Page(file.read_text())
+    assert "Rows out of step" in page.text and "3 runs looked" in page.text
+    assert f"by {logged.last_run()}" in page.text
+    assert "what drifted since" in logged.run("report", "--since", "7d", "--format", "text").out
+    log_of(logged).unlink()
+    log_of(logged).mkdir()
+    done = logged.run("report", "--since", "7d")
+    assert (done.code, "cannot read the drift log" in Page(done.out).text) == (4, True)
+    assert logged.run("report", "--since", "soon").code == 2
