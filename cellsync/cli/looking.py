@@ -17,6 +17,7 @@ from cellsync.cli.preparing import (
     need_consent,
     progress,
     put,
+    put_report,
     request_for,
     style_of,
     write_metrics,
@@ -42,7 +43,7 @@ AGAIN = 3
     "--since", metavar="WHEN", help='What drifted, too: "7d", "12h", "2w", or a date and time in UTC.'
 )
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@output_options("text", "json")
+@output_options("text", "json", "sql")
 def history(
     common: Common,
     *,
@@ -64,6 +65,7 @@ def history(
     """
     from cellsync import journal, run
     from cellsync.report import json, past
+    from cellsync.run import telling
 
     if init != print_sql:
         raise UsageError("--init and --print-sql go together")
@@ -76,6 +78,8 @@ def history(
         return _prune(common, _age(keep, "--keep"), yes=yes)
     if since is not None and run_id is not None:
         raise UsageError("--since is about all runs of a time: leave the RUN out")
+    if format_ == "sql" and (run_id is None or repeated):
+        raise UsageError("--format sql shows what one run has made: name the run")
     now = datetime.now(timezone.utc)
     begin = None if since is None else moment(since, now)
     request = request_for(common, "history", without_rules=True)
@@ -91,6 +95,9 @@ def history(
     for failure in found.failures:
         click.echo(f"{failure.cell}: {failure.status.value}: {failure.error}", err=True)
     style = style_of(common)
+    if format_ == "sql" and found.runs:
+        put_report(telling.of_run(request, found.runs[0]), style, format_, output)
+        return found.exit_code
     shown = [json.history(found.runs) if format_ == "json" else past.history(found.runs, style)]
     if run_id is not None and format_ == "text":
         style = replace(style, secrets=request.topology.secrets)

@@ -133,7 +133,7 @@ def output_options(*formats: str) -> Callable[[F], F]:
     return add
 
 
-REPORT_FORMATS = ("text", "json", "jsonl", "html")
+REPORT_FORMATS = ("text", "json", "jsonl", "html", "sql")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -223,6 +223,31 @@ def finish(common: Common, report: Report, format_: str, output: str | None = No
     return report.exit_code
 
 
+def told(common: Common, request: Request, prepared: Prepared, format_: str) -> Report:
+    """Return the report of what was prepared, with whole rows where the output shows the way back."""
+    from cellsync.run import telling
+
+    if format_ != "sql":
+        return prepared.report
+    with progress(common, request) as shown:
+        return telling.with_whole_rows(shown, prepared)
+
+
+CELL = "{cell}"
+"""In the name of a file of statements: the cell whose database they are for."""
+
+
+def put_report(report: Report, style: Style, format_: str, output: str | None) -> None:
+    """Write a report; statements go to a file for nobody else, or to one for each database."""
+    from cellsync.report import FORMATS, sql
+
+    if format_ == "sql" and output is not None and CELL in output:
+        for cell, pieces in sql.by_database(report, style).items():
+            put(pieces, output.replace(CELL, cell), private=True)
+    else:
+        put(FORMATS[format_](report, style), output, private=format_ == "sql")
+
+
 def write_metrics(file: str, made: Callable[[str], str]) -> None:
     """Replace a file of metrics by a new one, which is made of the text of the old one.
 
@@ -253,10 +278,11 @@ def carry_out(
     """Show what would be written and ask, then write it, and report."""
     from cellsync import run
     from cellsync.report import text
+    from cellsync.run import telling
 
     due = any(edge.plan.changes for edge in prepared.edges)
     if dry_run or not due:
-        return finish(common, prepared.report, format_, output)
+        return finish(common, told(common, request, prepared, format_), format_, output)
     if not yes:
         say(text.plan(prepared.report, style_of(common)), err=True)
         if not click.confirm("Write this?", err=True):
@@ -264,4 +290,6 @@ def carry_out(
             return prepared.report.exit_code
     with progress(common, request) as shown:
         report = run.write(shown, prepared)
+        if format_ == "sql":
+            report = telling.as_made(shown, report)
     return finish(common, report, format_, output)

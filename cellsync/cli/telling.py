@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cellsync.cli.options import Common
-from cellsync.cli.preparing import put, style_of
+from cellsync.cli.preparing import put, put_report, style_of
 from cellsync.errors import DriftLogUnavailable, ExitCode
 
 if TYPE_CHECKING:
@@ -49,7 +49,6 @@ def tell(common: Common, report: Report, format_: str, output: str | None) -> No
 def _print(common: Common, report: Report, format_: str, output: str | None, *, loud: bool = False) -> None:
     """Print the report, unless it is quiet and there is nothing to do."""
     from cellsync.model import CellResult
-    from cellsync.report import FORMATS
 
     # A repair that went well may still ask for a restart.
     due = report.notes or any(isinstance(cell, CellResult) and cell.notices for cell in report.cells)
@@ -58,7 +57,7 @@ def _print(common: Common, report: Report, format_: str, output: str | None, *, 
     style = style_of(common)
     if output is not None:
         style = replace(style, terminal=False)
-    put(FORMATS[format_](report, style), output)
+    put_report(report, style, format_, output)
 
 
 def _print_news(common: Common, report: Report, news: News, format_: str, output: str | None) -> None:
@@ -69,7 +68,7 @@ def _print_news(common: Common, report: Report, news: News, format_: str, output
         return
     style = replace(style_of(common), terminal=False)
     if format_ != "text":
-        put(FORMATS[format_](report, style), output)
+        put_report(report, style, format_, output)
         return
     put(_news(report, news, FORMATS["text"](_cut(report, news), style)), output)
 

@@ -15,6 +15,7 @@ from cellsync.cli.preparing import (
     need_consent,
     put,
     request_for,
+    told,
 )
 from cellsync.errors import ExitCode, UsageError
 
@@ -34,7 +35,7 @@ def diff(
     """Say what differs between the parent and its children, and what it breaks."""
     check_place(output)
     request = request_for(common, "diff", cells=cells, chosen=chosen, features=features)
-    return finish(common, compared(common, request).report, format_, output)
+    return finish(common, told(common, request, compared(common, request), format_), format_, output)
 
 
 @command(cellsync)
@@ -59,7 +60,7 @@ def plan(
     prepared = compared(common, request)
     if output is not None:
         put(planfile.to_text(request, prepared), output, private=True)
-    return finish(common, prepared.report, format_)
+    return finish(common, told(common, request, prepared, format_), format_)
 
 
 @command(cellsync)

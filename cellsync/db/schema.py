@@ -158,6 +158,7 @@ def _column(row: Sequence[Any]) -> Column:
         collation=_modern(collation),
         auto_increment="auto_increment" in extra.lower(),
         generated="generated" in extra.lower(),
+        stamped="on update" in extra.lower(),
     )
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Union
 
+from cellsync.model.reading import Projection
 from cellsync.model.rules import Action, ServerTime
-from cellsync.model.schemas import DatabaseIdentity
+from cellsync.model.schemas import DatabaseIdentity, Table
 from cellsync.model.values import Identity, Key, Value
 from cellsync.spool import tallied
 
@@ -116,6 +117,10 @@ class Plan:
     skipped: Sequence[Skipped] = ()
     refusals: tuple[Refusal, ...] = ()
     notices: tuple[str, ...] = ()
+    targets: Mapping[str, Projection] = field(default_factory=dict)
+    """Rule -> the projection through which the written side is read; of an undo there is none."""
+    tables: Mapping[str, Table] = field(default_factory=dict)
+    """What is known of the tables that are written, and of those that their references lead to."""
 
     @property
     def deeds(self) -> Counter[Deed]:

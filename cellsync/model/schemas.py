@@ -35,6 +35,8 @@ class Column:
     collation: str | None = None
     auto_increment: bool = False
     generated: bool = False
+    stamped: bool = False
+    """ON UPDATE CURRENT_TIMESTAMP: the server writes it whenever it writes the row."""
 
 
 @dataclass(frozen=True, kw_only=True)

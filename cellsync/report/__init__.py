@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from cellsync.model import Report
-from cellsync.report import html, json, jsonl, past, text
+from cellsync.report import html, json, jsonl, past, sql, text
 from cellsync.report.page import Style
 
 Render = Callable[[Report, Style], Iterator[str]]
@@ -19,7 +19,8 @@ FORMATS: Mapping[str, Render] = {
     "json": json.render,
     "jsonl": jsonl.render,
     "html": html.render,
+    "sql": sql.render,
 }
 """Name of ``--format`` -> the function that renders a report of any verb."""
 
-__all__ = ["FORMATS", "Render", "Style", "html", "json", "jsonl", "past", "text"]
+__all__ = ["FORMATS", "Render", "Style", "html", "json", "jsonl", "past", "sql", "text"]

@@ -13,6 +13,7 @@ write       everything from there: lock, journal, apply, verify
 past        the journals: history, and the plan of an undo
 seeing      what a run saw, for the drift log
 triaging    what came of it over many runs
+telling     what statements are spelled from: whole rows, or what a run has made
 """
 
 from cellsync.run.compare import compare, schemas

@@ -27,6 +27,7 @@ from cellsync.model import (
     Role,
     Sighting,
     Status,
+    Table,
     Triage,
 )
 from cellsync.run import triaging
@@ -67,6 +68,8 @@ class _Past:
     health: Health
     runs: tuple[JournaledRun, ...]
     changes: tuple[JournaledChange, ...]
+    tables: Mapping[str, Table]
+    """The tables of those changes, as they are now."""
 
 
 def history(request: Request, run_id: str | None = None) -> History:
@@ -125,6 +128,28 @@ def changes(request: Request, run_id: str) -> Mapping[str, tuple[JournaledChange
     """Return the changes of one run, by the cell that was written."""
     past, _ = _read(request, run_id)
     return {name: each.changes for name, each in past.items() if each.changes}
+
+
+def made_by(
+    request: Request, run_id: str, written: Collection[str]
+) -> tuple[dict[str, Plan], dict[str, CellFailure]]:
+    """Return what a run made in each of these cells, as plans: whole rows, in the order of the writing.
+
+    Beside them the cells whose journal could not be read. Reads only.
+    """
+    past, failures = _read(request, run_id, only=written)
+    plans = {
+        name: Plan(
+            child=name,
+            written=name,
+            database=each.identity,
+            changes=tuple(made.change for made in each.changes),
+            tables=each.tables,
+        )
+        for name, each in past.items()
+        if each.changes
+    }
+    return plans, failures
 
 
 def repeated(
@@ -190,16 +215,25 @@ def prepare_undo(request: Request, run_id: str) -> Prepared:
     return Prepared(report=report, edges=edges)
 
 
-def _read(request: Request, run_id: str | None) -> tuple[dict[str, _Past], dict[str, CellFailure]]:
+def _read(
+    request: Request, run_id: str | None, *, only: Collection[str] | None = None
+) -> tuple[dict[str, _Past], dict[str, CellFailure]]:
     def task(cell: Cell) -> _Past:
         with db.connect(cell, request.timeouts) as database:
             identity = database.identity()
             about = {"database": identity.schema, "cell": cell.name}
             made = journal.changes(database, run_id, **about) if run_id else ()
             found = journal.runs(database, **about)
-            return _Past(identity=identity, health=database.health(), runs=found, changes=made)
+            return _Past(
+                identity=identity,
+                health=database.health(),
+                runs=found,
+                changes=made,
+                tables=database.tables(journal.written(made)) if made else {},
+            )
 
-    cells = [request.topology.parent, *request.topology.children]
+    every = [request.topology.parent, *request.topology.children]
+    cells = [cell for cell in every if only is None or cell.name in only]
     with executor(request.jobs) as pool:
         results = each_cell(pool, task, cells)
     failures = {name: each for name, each in results.items() if isinstance(each, CellFailure)}
@@ -261,8 +295,8 @@ def _edge(request: Request, name: str, past: _Past, run_id: str) -> Edge:
             database=past.identity,
             changes=() if refusals else changes,
             refusals=refusals,
+            tables=past.tables,
         ),
-        targets={},
         undoes=run_id,
     )
 

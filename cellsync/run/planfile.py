@@ -110,6 +110,8 @@ def _adopted(request: Request, edge: Edge, planned: PlanFile) -> Edge:
             changes=() if refusals else kept(c for c in plan.changes if c.rule in edge.targets),
             skipped=kept(chain(plan.skipped, (Skipped(rule=c.rule, key=c.key, reason=unread) for c in lost))),
             refusals=(*plan.refusals, *refusals),
+            targets=edge.targets,
+            tables=edge.plan.tables,
         ),
     )
 

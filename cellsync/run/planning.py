@@ -234,14 +234,17 @@ def _edge(state: State, child: Cell, direction: Direction, pairs: Paired, found:
         cell=written,
         child=child.name,
         direction=direction,
-        plan=plan.build(
-            compared,
-            target,
-            waived=state.request.waived,
-            failed=failed,
-            coming={rule.id: rule.comes_with.rule for rule in rules if rule.comes_with is not None},
+        plan=replace(
+            plan.build(
+                compared,
+                target,
+                waived=state.request.waived,
+                failed=failed,
+                coming={rule.id: rule.comes_with.rule for rule in rules if rule.comes_with is not None},
+            ),
+            targets={each.pairing.rule.id: each.pairing.existing for each in compared},
+            tables=tables,
         ),
-        targets={each.pairing.rule.id: each.pairing.existing for each in compared},
     )
 
 

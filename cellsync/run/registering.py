@@ -462,6 +462,6 @@ def _edge(request: Request, step: _Step, *, stop: bool) -> Edge:
             changes=() if refusals or stop else step.changes,
             refusals=refusals,
             notices=step.notices if step.changes and not (refusals or stop) else (),
+            targets={plans.RULE: plans.target(**names)},
         ),
-        targets={plans.RULE: plans.target(**names)},
     )

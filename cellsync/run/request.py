@@ -80,9 +80,12 @@ class Edge:
     child: str
     direction: Direction
     plan: Plan
-    targets: Mapping[str, Projection]
-    """Rule -> the projection through which the written side is read."""
     undoes: str | None = None
+
+    @property
+    def targets(self) -> Mapping[str, Projection]:
+        """Rule -> the projection through which the written side is read."""
+        return self.plan.targets
 
 
 @dataclass(frozen=True, kw_only=True)

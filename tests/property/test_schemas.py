@@ -20,10 +20,13 @@ from column_types import TYPES, Raw
 from edges import Stand, as_if_large, execute, result, rows, ruleset
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from replaying import Replayed, replay, way_back
 from servers import Server, checksums
 
 from cellsync.demo.database import connected
 from cellsync.model import TableDiff
+from cellsync.report import sql
+from cellsync.run import telling
 
 SCHEMAS = 12
 EXAMPLES = 6
@@ -206,18 +209,41 @@ def test_any_schema_converges_and_is_restored(urls: dict[str, str], number: int)
         execute(url, *(table.statement(tables) for table in tables))
 
     @settings(max_examples=EXAMPLES, phases=[Phase.explicit, Phase.reuse, Phase.generate])
-    @given(desired=sides(tables), existing=sides(tables), by_digests=st.booleans())
-    def check(desired: Rows, existing: Rows, by_digests: bool) -> None:
+    @given(desired=sides(tables), existing=sides(tables), by_digests=st.booleans(), by_client=st.booleans())
+    def check(desired: Rows, existing: Rows, by_digests: bool, by_client: bool) -> None:
         with pytest.MonkeyPatch.context() as patch:
             if by_digests:
                 as_if_large(patch)
             check_once(stand, tables, desired, existing)
+            if by_client:
+                check_statements(stand, tables)
 
     try:
         check()
     finally:
         for url in urls.values():
             execute(url, *(f"DROP TABLE {table.name}" for table in reversed(tables)))
+
+
+def check_statements(stand: Stand, tables: list[Made]) -> None:
+    """The same drift again, by the mariadb client alone: there, and back."""
+    child = stand.urls["c1"]
+    before = checksums(child)
+    outside = [rows(child, f"SELECT * FROM {table.name} WHERE scope = 'out' ORDER BY 1") for table in tables]
+    request, prepared = stand.prepare(f"s{next(_runs)}", ["empty-desired"])
+    planned = sum(len(edge.plan.changes) for edge in prepared.edges)
+    text = "".join(sql.render(telling.with_whole_rows(request, prepared)))
+    if planned:
+        assert replay(child, text) == Replayed(code=0, planned=planned, made=planned)
+    for table in result(stand.diff(), "c1").tables:
+        assert isinstance(table, TableDiff), table
+        assert (table.differences, table.findings) == ((), ())
+    assert outside == [
+        rows(child, f"SELECT * FROM {table.name} WHERE scope = 'out' ORDER BY 1") for table in tables
+    ]
+    if planned:
+        assert replay(child, way_back(text)) == Replayed(code=0, planned=planned, made=planned)
+    assert checksums(child) == before
 
 
 def check_once(stand: Stand, tables: list[Made], desired: Rows, existing: Rows) -> None:

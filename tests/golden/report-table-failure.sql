@@ -1,0 +1,11 @@
+-- cellsync: what a repair would write, as SQL for the mariadb client
+-- run 20261123T030000-4f2a of topology api
+-- started: 2026-11-23T03:00:00Z by root on ops1
+-- command: cellsync diff
+-- It holds rows of the databases as they are, secrets too: keep it as you keep those.
+-- What is run from here is not in cellsync's journal, so `cellsync undo` does not know it: keep this file.
+
+-- cellsync: begin c1
+-- no statements
+-- error: quotas: c1 has no column hard_limit
+-- cellsync: end c1
