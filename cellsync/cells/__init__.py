@@ -9,6 +9,8 @@ references   what stands for ${NAME} and ${file:PATH}
 endpoints    URLs of databases and brokers: normal for drivers, with stars for people
 optionfiles  nova.conf and client option files, where others keep such URLs
 files        text from a file, or why there is none
+names        what a cell may be named
+mappings     the cells that cell_mappings of nova_api lists
 
 All problems of the file are collected and raised once, each with file:line:column. No message
 repeats a value that may hold a password: URLs are shown with stars, and what could not be read
@@ -16,6 +18,7 @@ is not shown at all.
 """
 
 from cellsync.cells.endpoints import broker_endpoint, endpoint
+from cellsync.cells.mappings import children
 from cellsync.cells.topology import example, load
 
-__all__ = ["broker_endpoint", "endpoint", "example", "load"]
+__all__ = ["broker_endpoint", "children", "endpoint", "example", "load"]

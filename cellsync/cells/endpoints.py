@@ -52,6 +52,15 @@ def broker_endpoint(url: str) -> Endpoint:
         raise UsageError(str(error)) from None
 
 
+def logged_in(found: Endpoint, username: str | None, password: Secret | None) -> Endpoint:
+    """Return a database with another login, as far as one is given."""
+    if username is None:
+        return found
+    secret = None if password is None else password.reveal()
+    url = _parsed(found.url.reveal()).set(username=username, password=secret)
+    return database(url.render_as_string(hide_password=False), {}, base=Path())
+
+
 def service(text: str) -> str:
     """Check the address of a service that answers HTTP. Raises UsageError, which does not hold it."""
     match = re.fullmatch(r"https?://(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(:[0-9]{1,5})?(/[^\s?#]*)?", text)

@@ -14,7 +14,7 @@ from cellsync.model import NovaConf
 
 
 def nova_conf(file: Path) -> dict[str, tuple[str, str]]:
-    """Return "database" and "broker", each with the option's name and its text, as far as set.
+    """Return "database", "api_database" and "broker": the option's name and its text, as far as set.
 
     Read with oslo.config, as Nova does: the last of several values counts, and ``$$`` is ``$``.
     Raises UsageError, whose text holds no part of any value.
@@ -23,6 +23,7 @@ def nova_conf(file: Path) -> dict[str, tuple[str, str]]:
         found = [
             ("database", "[DEFAULT] sql_connection", conf.sql_connection),
             ("database", "[database] connection", conf.database.connection),
+            ("api_database", "[api_database] connection", conf.api_database.connection),
             ("broker", "[DEFAULT] transport_url", conf.transport_url),
         ]
         return {key: (label, url) for key, label, url in found if url}
@@ -46,7 +47,8 @@ def _read(file: Path) -> Iterator[Any]:
     contents(file)
     conf = cfg.ConfigOpts()
     conf.register_opts([cfg.StrOpt("transport_url", secret=True), cfg.StrOpt("sql_connection", secret=True)])
-    conf.register_opt(cfg.StrOpt("connection", secret=True), group="database")
+    for group in ("database", "api_database"):
+        conf.register_opt(cfg.StrOpt("connection", secret=True), group=group)
     cells = [cfg.StrOpt("name"), cfg.StrOpt("cells_config"), cfg.IntOpt("db_check_interval", default=60)]
     conf.register_opts(cells, group="cells")
     try:

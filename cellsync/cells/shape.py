@@ -11,6 +11,8 @@ import jsonschema
 
 from cellsync import yamlfile
 
+CELL_MAPPINGS = "cell_mappings"
+
 DATE = "a date: 2026-12-31"
 KEY = 'a mapping, {COLUMN: VALUE}, or "*" for every row of the rule'
 
@@ -39,23 +41,40 @@ _CELL = _mapping(
 _PATTERNS = {"type": "array", "items": _TEXT}
 _ACCEPTED = _mapping(["cell", "rule", "key", "why"], cell=_TEXT, rule=_TEXT, key=_KEY, why=_TEXT, until=_DATE)
 
-_SCHEMA = _mapping(
-    ["parent", "children"],
-    parent=_CELL,
-    children={"type": "array", "minItems": 1, "items": _CELL},
-    rules={"type": ["array", "string"], "items": _STRING},
-    settle={"type": ["number", "string"]},
-    accept={"type": "array", "items": _ACCEPTED},
-    secrets=_mapping([], hide=_PATTERNS, show=_PATTERNS),
-    drift_log=_TEXT,
+_LISTED = {"type": "array", "minItems": 1, "items": _CELL}
+# {from: cell_mappings}: "from" is no name of an argument.
+_FROM = {"enum": [CELL_MAPPINGS], "wanted": f"{CELL_MAPPINGS}: the table of nova_api that lists the cells"}
+_MAPPED = _mapping(
+    ["from"],
+    **{"from": _FROM},
+    database=_STRING,
+    broker=_STRING,
+    nova_conf=_TEXT,
+    username=_TEXT,
+    password=_STRING,
 )
+
+
+def _schema(children: dict[str, Any]) -> dict[str, Any]:
+    return _mapping(
+        ["parent", "children"],
+        parent=_CELL,
+        children=children,
+        rules={"type": ["array", "string"], "items": _STRING},
+        settle={"type": ["number", "string"]},
+        accept={"type": "array", "items": _ACCEPTED},
+        secrets=_mapping([], hide=_PATTERNS, show=_PATTERNS),
+        drift_log=_TEXT,
+    )
 
 
 def misshapen(data: Any) -> Iterable[tuple[yamlfile.Path, str]]:
     """Return what JSON Schema finds, in words of our own: jsonschema's repeat the values."""
     if data is None:
         return [((), "the file is empty: name a parent and its children")]
-    errors = jsonschema.Draft202012Validator(_SCHEMA).iter_errors(data)
+    mapped = isinstance(data, dict) and isinstance(data.get("children"), dict)
+    schema = _schema(_MAPPED if mapped else _LISTED)
+    errors = jsonschema.Draft202012Validator(schema).iter_errors(data)
     return dict.fromkeys(fault for error in errors for fault in _faults(error))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -15,11 +14,12 @@ from typing import Any, NamedTuple, TypeVar
 from cellsync import yamlfile
 from cellsync.cells import accepted, endpoints
 from cellsync.cells.files import contents
+from cellsync.cells.names import fault_of_name
 from cellsync.cells.optionfiles import client_options, nova_cells, nova_conf
 from cellsync.cells.references import References
 from cellsync.cells.shape import misshapen
 from cellsync.errors import ConfigurationError, Problem, UsageError
-from cellsync.model import Cell, Endpoint, NovaConf, Role, Secrets, Topology
+from cellsync.model import Cell, Endpoint, Mapped, NovaConf, Role, Secret, Secrets, Topology
 
 T = TypeVar("T")
 _Places = dict[yamlfile.Path, T]
@@ -28,6 +28,8 @@ _BROKEN = object()
 """Stands for a value whose problem is already known, so that nobody reports it twice."""
 
 _NO_DATABASE = "write one (beside a defaults_file: mysql+pymysql:///SCHEMA), or a nova_conf that has one"
+
+_NO_API_DATABASE = "write that of nova_api, or a nova_conf that has [api_database] connection"
 
 DATABASES = ("cinder", "neutron", "placement")
 """The services beside Nova whose databases `cellsync trace` and detectors can ask."""
@@ -145,11 +147,13 @@ class _Reader:
         cells = {path: self.cell(path, cell, names[path]) for path, cell in given.items()}
         self.check_twins(names, cells)
         known = [name for name in names.values() if name]
-        sure = known if len(known) == len(names) and ("parent",) in names else []
+        listed = isinstance(data.get("children"), list)
+        sure = known if listed and len(known) == len(names) and ("parent",) in names else []
         entries = accepted.read(data.get("accept"), cells=sure, reject=self.reject)
         secrets = self.secrets(data.get("secrets"))
         rules, settle = self.rules(data.get("rules", [])), self.settle(data.get("settle", 0.5))
         drift_log = self.drift_log(data.get("drift_log"))
+        mapped = self.mapped(data)
         if self.problems:
             return None
         parent, *children = (cell for cell in cells.values() if cell is not None)
@@ -161,6 +165,36 @@ class _Reader:
             accepted=entries,
             secrets=secrets,
             drift_log=drift_log,
+            mapped=mapped,
+        )
+
+    @property
+    def lists_by_mapping(self) -> bool:
+        """True where the parent's database lists the children."""
+        data = self.document.data
+        return isinstance(data, dict) and isinstance(data.get("children"), dict)
+
+    def mapped(self, data: Mapping[str, Any]) -> Mapped | None:
+        """Return how the URLs of mapped children are completed; None where the file lists the children."""
+        given = data.get("children")
+        if not isinstance(given, dict):
+            return None
+        path: yamlfile.Path = ("children",)
+        own = self.sources(path, given)
+        parent = data.get("parent")
+        named = parent.get("nova_conf") if isinstance(parent, dict) else None
+        above = {} if named is None else self.nova_conf(("parent", "nova_conf"), named)
+        sources = {**above, **own}
+        if "password" in given and "username" not in given:
+            self.reject((*path, "password"), "there is a password but no user: name the user too (username)")
+        for key, read in (("database", endpoints.endpoint), ("broker", endpoints.broker_endpoint)):
+            self.endpoint(own.get(key), read)
+        password = given.get("password")
+        return Mapped(
+            database=_secret(sources.get("database")),
+            broker=_secret(sources.get("broker")),
+            username=given.get("username"),
+            password=Secret(password) if isinstance(password, str) else None,
         )
 
     def expand(self, value: Any, path: yamlfile.Path) -> Any:
@@ -179,15 +213,19 @@ class _Reader:
         return _BROKEN if result is None else result
 
     def name(self, path: yamlfile.Path, name: Any) -> str | None:
-        fault = _fault_of_name(name) if isinstance(name, str) else None
+        fault = fault_of_name(name) if isinstance(name, str) else None
         if fault:
             self.reject(path, f"the name of a cell {fault}: choose another")
         return name if isinstance(name, str) and not fault else None
 
     def cell(self, path: yamlfile.Path, given: Mapping[str, Any], name: str | None) -> Cell | None:
         sources = self.sources(path, given)
+        if path == ("parent",) and self.lists_by_mapping and "database" not in given:
+            # Of the nova.conf of an API host: the cells stand in the API database.
+            sources = {**sources, "database": sources["api_database"]} if "api_database" in sources else {}
         if "database" not in sources:
-            self.reject(path, f"database is missing: {_NO_DATABASE}")
+            api = path == ("parent",) and self.lists_by_mapping
+            self.reject(path, f"database is missing: {_NO_API_DATABASE if api else _NO_DATABASE}")
         options = self.options((*path, "defaults_file"), given.get("defaults_file", ""))
         database = self.endpoint(
             sources.get("database"), lambda url: endpoints.database(url, options, base=self.references.base)
@@ -248,7 +286,7 @@ class _Reader:
         file = self.references.file(text) if isinstance(text, str) else None
         found = self.attempt(path, lambda: nova_conf(file)) if file else None
         if found is None:
-            return {key: _Source(path, _BROKEN, "") for key in ("database", "broker")}
+            return {key: _Source(path, _BROKEN, "") for key in ("database", "api_database", "broker")}
         return {key: _Source(path, url, f"{label} in {file}: ") for key, (label, url) in found.items()}
 
     def options(self, path: yamlfile.Path, text: Any) -> Mapping[str, str]:
@@ -308,6 +346,10 @@ class _Reader:
         return duration or timedelta()
 
 
+def _secret(source: _Source | None) -> Secret | None:
+    return Secret(source.text) if source is not None and isinstance(source.text, str) else None
+
+
 # -- Cells and values --------------------------------------------------------------------------
 
 
@@ -327,20 +369,6 @@ def _twins(identities: _Places[Any]) -> Iterator[tuple[yamlfile.Path, yamlfile.P
         place = first.setdefault(identity, path)
         if place != path:
             yield place, path
-
-
-def _fault_of_name(name: str) -> str | None:
-    """Say what is wrong with a cell's name; never repeats it, as it may be a misplaced URL."""
-    if not name or len(name) > 255:
-        return "must have 1 to 255 characters"
-    if name == "*" or name.startswith("-"):
-        return "cannot be * or begin with -"
-    for character in name:
-        if character in "!@/:":
-            return f"cannot hold {character}"
-        if character.isspace() or unicodedata.category(character).startswith("C"):
-            return "cannot hold blanks or control characters"
-    return None
 
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, None: 1.0}

@@ -24,7 +24,7 @@ from cellsync.cli.options import Common, without_userinfo
 from cellsync.errors import ConfigurationError, ExitCode, Problem, UsageError
 
 if TYPE_CHECKING:
-    from cellsync.model import Report, RuleSet, Topology
+    from cellsync.model import Cell, Report, RuleSet, Topology
     from cellsync.report import Style
     from cellsync.run import Prepared, Request
     from cellsync.run.planfile import PlanFile
@@ -35,10 +35,23 @@ def topology_of(common: Common) -> Topology:
     from cellsync import cells
 
     topology = cells.load(common.config or "cellsync.yaml", environ=os.environ)
-    for cell in (topology.parent, *topology.children):
+    _remember(common, topology.parent, *topology.children)
+    return topology
+
+
+def _remember(common: Common, *cells: Cell) -> None:
+    for cell in cells:
         for endpoint in (cell.database, cell.broker, *cell.databases.values()):
-            if endpoint is not None:
+            if endpoint is not None and endpoint.url.reveal():
                 common.endpoints.append(endpoint)
+
+
+def located_of(common: Common) -> Topology:
+    """Read the cells, those too that only the parent's database lists."""
+    from cellsync import db, run
+
+    topology = run.located(topology_of(common), db.Timeouts())
+    _remember(common, *topology.children)
     return topology
 
 
@@ -78,7 +91,7 @@ def request_for(
     from cellsync import model, rules, run
 
     check_place(common.metrics)
-    topology = topology_of(common)
+    topology = located_of(common)
     common.log = common.drift_log or topology.drift_log
     if common.changes_only and common.log is None:
         raise UsageError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -14,7 +15,7 @@ import click
 
 from cellsync.cli.options import Common, cellsync, command
 from cellsync.cli.preparing import request_for, write_metrics
-from cellsync.errors import ExitCode
+from cellsync.errors import ExitCode, ReadFailed, Unreachable
 
 if TYPE_CHECKING:
     from cellsync.run import Request
@@ -54,7 +55,8 @@ def watch(
         common.endpoints.clear()
         return replace(request_for(common, "repair" if repair else "diff"), stopping=stop.asked)
 
-    make()  # what is wrong with the files now ends it now
+    with contextlib.suppress(Unreachable, ReadFailed):  # the parent lists the cells: a round tells
+        make()  # what is wrong with the files now ends it now
     _end_on_signals(stop)
     board, last, text, unwritten = Board(interval), "", "", ""
     with ExitStack() as stack:

@@ -11,18 +11,21 @@ reading    the Reader of diff
 writing    the Writer of apply
 database   `Database`, which is both
 register   Nova's table of cells
+mappings   Nova's table of cells since cells v2
 locks      two names for one database, and one writer at a time
 """
 
 from cellsync.db.connect import Timeouts
 from cellsync.db.database import Database, connect
 from cellsync.db.locks import NamedLock, same_database
+from cellsync.db.mappings import cell_mappings
 from cellsync.db.register import has_register, instances_in, register, whole_register
 
 __all__ = [
     "Database",
     "NamedLock",
     "Timeouts",
+    "cell_mappings",
     "connect",
     "has_register",
     "instances_in",

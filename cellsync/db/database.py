@@ -17,8 +17,11 @@ from cellsync.model import (
 def connect(cell: Cell, timeouts: Timeouts) -> Database:
     """Open one connection to a cell's database.
 
-    Raises Unreachable when the server does not answer, refuses the login, or has no such schema.
+    Raises Unreachable when the server does not answer, refuses the login, or has no such schema,
+    and where what should be its URL is none.
     """
+    if cell.database.fault:
+        raise Unreachable(f"cannot connect to {cell.name}: {cell.database.fault}")
     try:
         made = engine(cell, timeouts)
     except ValueError as error:

@@ -165,6 +165,8 @@ def _login(host: BrokerHost) -> tuple[str | None, Secret | None]:
 def _broker(cell: Cell, rows: Sequence[CellRow]) -> Broker | None:
     """Return a cell's broker: of cellsync.yaml, else of the first of these rows that can be read."""
     texts = [cell.broker.url.reveal()] if cell.broker else [row.transport_url.reveal() for row in rows]
+    if cell.broker and cell.broker.fault:
+        return None
     for text in texts:
         try:
             return Broker.parse(text)

@@ -30,7 +30,16 @@ from cellsync.model.brokers import (
     masked,
     starred,
 )
-from cellsync.model.cells import Accepted, Cell, Endpoint, NovaConf, Role, Topology
+from cellsync.model.cells import (
+    Accepted,
+    Cell,
+    CellMapping,
+    Endpoint,
+    Mapped,
+    NovaConf,
+    Role,
+    Topology,
+)
 from cellsync.model.differences import (
     ColumnDifference,
     Difference,
@@ -174,6 +183,7 @@ __all__ = [
     "Cascade",
     "Cell",
     "CellFailure",
+    "CellMapping",
     "CellResult",
     "CellRow",
     "Change",
@@ -225,6 +235,7 @@ __all__ = [
     "Listed",
     "Look",
     "LookUp",
+    "Mapped",
     "Need",
     "Notice",
     "NovaConf",

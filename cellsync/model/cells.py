@@ -28,6 +28,8 @@ class Endpoint:
     url: Secret
     shown: str
     """The same URL with stars for the password: "mysql+pymysql://cellsync:***@10.0.0.1/nova"."""
+    fault: str = ""
+    """Why nobody can connect to it: where a database keeps the URL, and it is none; "" for a good one."""
 
     def scrub(self, text: str) -> str:
         """Return a text with stars in place of the passwords, however they are spelled in it.
@@ -35,7 +37,8 @@ class Endpoint:
         For texts that somebody else wrote (a traceback, a driver's error). A password that is a
         common word takes innocent words with it.
         """
-        text = text.replace(self.url.reveal(), self.shown)
+        if self.url.reveal():
+            text = text.replace(self.url.reveal(), self.shown)
         for password in sorted(_spellings(self.url.reveal()), key=len, reverse=True):
             text = text.replace(password, "***")
         return text
@@ -91,6 +94,31 @@ class Cell:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CellMapping:
+    """One row of ``cell_mappings`` in nova_api, as it stands there: templates are not filled."""
+
+    uuid: str
+    name: str
+    """As Nova's people call the cell; "" where nobody named it."""
+    transport_url: Secret
+    database_connection: Secret
+    disabled: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mapped:
+    """That the children are those of the parent's ``cell_mappings``, and how their URLs are completed."""
+
+    database: Secret | None = None
+    """A database URL: templates such as ``{scheme}://{username}:...`` are filled from its parts."""
+    broker: Secret | None = None
+    """The same for ``transport_url``."""
+    username: str | None = None
+    """With ``password``, the login to every child's database, in the place of Nova's own."""
+    password: Secret | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Accepted:
     """Differences and findings that people have decided to live with."""
 
@@ -110,6 +138,7 @@ class Topology:
 
     parent: Cell
     children: tuple[Cell, ...]
+    """Empty while only ``mapped`` says which they are: see ``run.located``."""
     rules: tuple[str, ...] = ()
     """The packs and rule files that the configuration names, in its order."""
     settle: timedelta = timedelta(seconds=0.5)
@@ -120,6 +149,10 @@ class Topology:
     """The columns that no output shows."""
     drift_log: str | None = None
     """The file that is told what runs saw; None for no such file."""
+    mapped: Mapped | None = None
+    """Given where the parent's database lists the children, and not the configuration."""
+    left_out: tuple[str, ...] = ()
+    """Which cells the parent lists that are no children here, and why, a sentence each."""
 
     def cell(self, name: str) -> Cell | None:
         """Return the cell of that name, parent included, or None."""

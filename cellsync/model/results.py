@@ -106,6 +106,8 @@ class Report:
     """What people should know about the configuration of this run, though nothing is wrong with a cell."""
     secrets: Secrets = field(default_factory=Secrets)
     """The columns whose values no output shows."""
+    left_out: tuple[str, ...] = ()
+    """Which cells the parent lists that were not compared, and why; nothing is wrong with that."""
     exit_code: ExitCode
 
 

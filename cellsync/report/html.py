@@ -154,7 +154,7 @@ def _page(of: Dossier) -> dict[str, Any]:
         "runs": [_run(each) for each in of.runs],
         "unread": of.unread,
         "settings": of.settings,
-        "notes": list(report.notes),
+        "notes": [*report.notes, *report.left_out],
     }
 
 

@@ -302,7 +302,11 @@ def _head(report: Report) -> Object:
 
 def _foot(report: Report) -> Object:
     finished = words.instant(report.finished)
-    return {"notes": list(report.notes), "finished": finished, "exit_code": int(report.exit_code)}
+    return {
+        "notes": [*report.notes, *report.left_out],
+        "finished": finished,
+        "exit_code": int(report.exit_code),
+    }
 
 
 def _cell(cell: CellResult | CellFailure, report: Report) -> Object:

@@ -505,7 +505,7 @@ def _next(report: Report) -> Iterator[Line]:
         yield Line(f"{does} does it")
     if stage is Stage.WRITTEN and facts.totals(report).applied:
         yield Line(f"cellsync undo {run.id} takes this run back")
-    yield from (Line(note) for note in report.notes)
+    yield from (Line(note) for note in (*report.notes, *report.left_out))
     yield Line(f"exit code {int(report.exit_code)}: {words.EXIT[report.exit_code]}", tone=Tone.QUIET)
 
 

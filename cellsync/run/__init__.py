@@ -1,5 +1,6 @@
 """The verbs of cellsync: compare, repair, undo, history; cells worked on side by side.
 
+locating    which children there are, where the parent lists them
 request     what a verb is asked, and what one stage hands to the next
 compare     everything up to the first write, by these stages:
 look          connect, and see what each database is
@@ -17,6 +18,7 @@ telling     what statements are spelled from: whole rows, or what a run has made
 """
 
 from cellsync.run.compare import compare, schemas
+from cellsync.run.locating import located
 from cellsync.run.past import Course, History, changes, course, history, prepare_undo, prune, repeated
 from cellsync.run.request import Edge, Prepared, Request
 from cellsync.run.write import write
@@ -31,6 +33,7 @@ __all__ = [
     "compare",
     "course",
     "history",
+    "located",
     "prepare_undo",
     "prune",
     "repeated",

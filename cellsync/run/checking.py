@@ -97,6 +97,9 @@ def check(request: Request, *, timeout: float, isolation: Isolation | None = Non
 
 def _unknown(request: Request, name: str, tables: diff.Tables) -> str:
     """Return why the broker of a cell is not known; "" where the cells have none (no table of cells)."""
+    cell = request.topology.cell(name)
+    if request.topology.mapped is not None:
+        return cell.broker.fault if cell is not None and cell.broker is not None else ""
     if all(isinstance(rows, str) and "has no table" in rows for rows in tables.values()):
         return ""
     parent = request.topology.parent.name

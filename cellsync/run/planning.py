@@ -260,5 +260,6 @@ def report(request: Request, cells: Sequence[CellResult | CellFailure], *, remai
         features={name: feature.lost if feature else "" for name, feature in described.items()},
         rule_features={each.id: each.features for each in named},
         secrets=request.topology.secrets,
+        left_out=request.topology.left_out,
         exit_code=exit_code(cells, remaining=remaining, refusals=request.run.verb != "diff"),
     )
