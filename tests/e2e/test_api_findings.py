@@ -1,0 +1,142 @@
+"""What the detectors of the pack nova-api find, in which words, and that their SQL mends it."""
+
+from __future__ import annotations
+
+import nova_api
+import pytest
+import sqlalchemy as sa
+from edges import MakeDatabase, Stand, add, execute, result, table
+from servers import load
+
+from cellsync import rules
+
+Found = tuple[str, str, str]
+"""The cell whose rows are wrong, what is wrong, and what to do."""
+
+
+@pytest.fixture
+def regions(database: MakeDatabase) -> Stand:
+    """Give a parent and a child that are in step: two zones, and hosts h1 and h2 of the child."""
+    urls = {name: database() for name in ("api", "c1")}
+    for url in urls.values():
+        nova_api.make(url)
+        add(url, "aggregates", *({"id": n, "name": f"a{n}", "uuid": f"u{n}"} for n in (1, 2, 3)))
+        for number, zone in ((1, "az-1"), (2, "az-2")):
+            row = {"aggregate_id": number, "key": "availability_zone", "value": zone}
+            add(url, "aggregate_metadata", row)
+        add(url, "aggregate_hosts", *({"id": n, "aggregate_id": n, "host": f"h{n}"} for n in (1, 2)))
+    add(urls["c1"], "cell_mappings", {"id": 1, "uuid": "u-cell"})
+    add(urls["c1"], "host_mappings", *({"cell_id": 1, "host": f"h{n}"} for n in (1, 2)))
+    return Stand(urls, rules.load(["nova-api"]))
+
+
+def found(regions: Stand, detector: str) -> list[Found]:
+    """Return what a detector finds; it must not be incomplete."""
+    findings = table(regions.diff(), "c1", detector).findings
+    assert all(each.do is not None for each in findings)
+    return [(each.cell, each.message, each.do.text if each.do else "") for each in findings]
+
+
+def mend(regions: Stand, detector: str) -> None:
+    """Run the SQL of what is found, and hold that nothing is found any more."""
+    remedies = found(regions, detector)
+    assert remedies
+    for cell, _, statements in remedies:
+        load(sa.make_url(regions.urls[cell]), statements)
+    assert found(regions, detector) == []
+
+
+def test_two_regions_in_step_have_no_findings(regions: Stand) -> None:
+    """No detector invents anything, and all of them could look."""
+    report = regions.diff()
+    assert report.exit_code == 0
+    assert len(result(report, "c1").tables) == len(rules.load(["nova-api"]).rules) + 4
+
+
+def test_a_host_in_two_zones_of_the_child(regions: Stand) -> None:
+    """The API takes it out, for it takes it out of placement too; an aggregate without a zone is no zone."""
+    add(
+        regions.urls["c1"],
+        "aggregate_hosts",
+        {"aggregate_id": 2, "host": "h1"},
+        {"aggregate_id": 3, "host": "h1"},
+    )
+    assert found(regions, "host-in-two-zones") == [
+        (
+            "c1",
+            "host h1 is in the availability zones az-1 and az-2 in c1, last by aggregate a2",
+            "openstack aggregate remove host a2 h1",
+        )
+    ]
+
+
+def test_a_host_in_two_zones_of_the_parent_is_said_once(regions: Stand) -> None:
+    """Plain or with its path, not again of the child that has copied both, and only if it is a child's."""
+    for url in regions.urls.values():
+        add(url, "aggregate_hosts", {"aggregate_id": 2, "host": "h1"})
+    add(regions.urls["api"], "aggregate_hosts", {"aggregate_id": 1, "host": "api!c1@h2"})
+    add(regions.urls["api"], "aggregate_hosts", *({"aggregate_id": n, "host": "api!c9@h7"} for n in (1, 2)))
+    assert found(regions, "host-in-two-zones") == [
+        (
+            "api",
+            "host h1 is in the availability zones az-1 and az-2 in api, last by aggregate a2",
+            "openstack aggregate remove host a2 h1",
+        ),
+        (
+            "api",
+            "host api!c1@h2 is in the availability zones az-1 and az-2 in api, last by aggregate a1",
+            "openstack aggregate remove host a1 'api!c1@h2'",
+        ),
+    ]
+
+
+def test_a_host_that_is_spelled_otherwise_than_it_is_mapped(regions: Stand) -> None:
+    """To MariaDB it is the host, to the scheduler it is none."""
+    execute(regions.urls["c1"], "UPDATE aggregate_hosts SET host = 'H2' WHERE host = 'h2'")
+    assert found(regions, "host-differs-by-case") == [
+        (
+            "c1",
+            "host H2 of aggregate a2 in c1 is mapped as h2: the scheduler does not find it",
+            "UPDATE aggregate_hosts SET host = 'h2' WHERE id = 2",
+        )
+    ]
+    mend(regions, "host-differs-by-case")
+
+
+@pytest.mark.parametrize("number", [1, 2], ids=["beside the plain name", "instead of the plain name"])
+def test_a_host_with_its_path_in_the_child(regions: Stand, number: int) -> None:
+    """It becomes plain, or goes where the plain name is there already."""
+    execute(
+        regions.urls["c1"],
+        f"INSERT INTO aggregate_hosts (id, aggregate_id, host) VALUES (9, {number}, 'api!c1@h1')",
+    )
+    ((cell, message, _),) = found(regions, "prefixed-host")
+    assert (cell, message) == (
+        "c1",
+        f"host api!c1@h1 of aggregate a{number} in c1 has the path of a cell: the scheduler knows it as h1",
+    )
+    mend(regions, "prefixed-host")
+
+
+def test_two_aggregates_of_one_uuid(regions: Stand) -> None:
+    """As after a rename in the parent of what cellsync has not pushed: a repair inserts the new name."""
+    execute(regions.urls["api"], "UPDATE aggregates SET name = 'renamed' WHERE id = 3")
+    assert regions.repair("r1").exit_code == 1
+    assert found(regions, "aggregate-uuid-twice") == [
+        (
+            "c1",
+            "aggregates a3 and renamed of c1 have one uuid, u3: placement takes them for one",
+            "take the hosts out of a3 in c1 and delete it there, then run nova-manage placement "
+            "sync_aggregates",
+        )
+    ]
+
+
+def test_a_rename_of_what_was_pushed_is_a_rename(regions: Stand) -> None:
+    """cellsync remembers its rows: no second aggregate of the uuid comes about."""
+    add(regions.urls["api"], "aggregates", {"id": 4, "name": "a4", "uuid": "u4"})
+    regions.repair("r1")
+    execute(regions.urls["api"], "UPDATE aggregates SET name = 'renamed' WHERE id = 4")
+    assert regions.repair("r2").exit_code == 0
+    assert found(regions, "aggregate-uuid-twice") == []
+    assert regions.diff().exit_code == 0
