@@ -11,7 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from replaying import replay, way_back
 from servers import Server
-from test_report import HOSTILE, PLAIN, REPORTS, check_golden, plan, report, run
+from test_report import (
+    HOSTILE,
+    PARTS,
+    PLAIN,
+    REPORTS,
+    WILD,
+    check_golden,
+    plan,
+    report,
+    run,
+    with_values,
+)
 
 from cellsync.model import (
     Action,
@@ -23,6 +34,7 @@ from cellsync.model import (
     DatabaseIdentity,
     Family,
     Join,
+    KeyPart,
     Plan,
     Projected,
     Projection,
@@ -271,6 +283,38 @@ def test_a_database_that_is_no_mariadb_gets_no_statements() -> None:
     text = "".join(sql.render(report(cell(replace(planned(*CHANGES), database=database))), PLAIN))
     assert "This is no MariaDB" in text
     assert "INSERT" not in text
+
+
+OURS = (
+    "-- ",
+    "SET ",
+    "    SESSION ",
+    "DELIMITER ",
+    "BEGIN NOT ATOMIC",
+    "  IF ",
+    "    AND ",
+    "    SIGNAL ",
+    "  END IF;",
+    "END//",
+    "START TRANSACTION;",
+    "INSERT INTO ",
+    "SELECT ",
+    "FROM ",
+    "WHERE ",
+    "    SELECT ",
+    "COMMIT;",
+    "    TRIM(",
+)
+"""How the lines of the way there begin."""
+
+
+@given(PARTS, PARTS, WILD)
+def test_no_value_ends_its_line(part: KeyPart, other: KeyPart, prose: str) -> None:
+    """Whatever stands in keys, values, reasons, errors and notices: each line is one of ours, and prints."""
+    text = "".join(sql.render(with_values(part, other, prose), PLAIN))
+    lines = text.removesuffix("\n").split("\n")
+    assert all(line.isprintable() and (not line or line.startswith(OURS)) for line in lines), lines
+    assert "DROP" not in way_back("".join(sql.render(with_values("a", "b", "-- undo: DROP"), PLAIN)))
 
 
 # -- Literals ------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import stat
 import subprocess
 from collections.abc import Callable
@@ -307,6 +308,20 @@ def test_a_name_that_would_not_stay_on_its_line_is_not_written(twins: Callable[.
     assert r"-- 1 has no statement: 'x\n-- undo: DROP TABLE people; --' can be written on no line" in text
     for way in (text, way_back(text)):
         assert replay(made.twin, way, COPY) == Replayed(code=0, planned=1, left=(1,), made=0)
+
+
+def test_json_lines_are_one_difference_each(twins: Callable[..., Twins]) -> None:
+    """Whatever the database holds: as many lines as differences, and each gives back its value."""
+    made = twins(PACK, [PEOPLE], [], [])
+    texts = [*HOSTILE, "[red]x[/red] [/bold]", "\x1b[31m\x9b", "\ufeff\ufffe\U000e0001\ufff9", "x" * 10_000]
+    for number, text in enumerate(texts):
+        add(made.cells.urls["api"], "people", {"name": f"{number}", "age": number, "note": text})
+    out = made.cells.run("diff", "--format", "jsonl").out
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert len(lines) == len(texts) == out.count("\n")
+    by_name = {line["key"]["name"]: line["columns"]["note"]["desired"] for line in lines}
+    assert by_name == {str(number): text for number, text in enumerate(texts)}
+    assert {line["kind"] for line in lines} == {"missing"}
 
 
 # -- Files ---------------------------------------------------------------------------------------
