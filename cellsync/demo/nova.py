@@ -74,6 +74,10 @@ def _booleans(*names: str) -> Iterator[sa.Column[bool]]:
     return (sa.Column(name, sa.Boolean) for name in names)
 
 
+def _uuid() -> sa.Column[str]:
+    return sa.Column("uuid", sa.String(36), nullable=False)
+
+
 def _refers(column: str, table: str) -> sa.Column[int]:
     return sa.Column(column, sa.Integer, sa.ForeignKey(f"{table}.id"), nullable=False)
 
@@ -81,6 +85,8 @@ def _refers(column: str, table: str) -> sa.Column[int]:
 def _unique(table: str, *columns: str) -> sa.UniqueConstraint:
     return sa.UniqueConstraint(*columns, name=f"uniq_{table}0{'0'.join(columns)}")
 
+
+_OWNED = ("name", "project_id", "user_id")
 
 sa.Table(
     "migrate_version",
@@ -137,12 +143,42 @@ _table(
     _unique("key_pairs", "user_id", "name", "deleted"),
 )
 _table(
+    "security_groups",
+    *_texts(*_OWNED, "description"),
+    _unique("security_groups", "project_id", "name", "deleted"),
+)
+_table(
+    "security_group_rules",
+    *(
+        sa.Column(name, sa.Integer, sa.ForeignKey("security_groups.id"))
+        for name in ("parent_group_id", "group_id")
+    ),
+    *_texts("protocol"),
+    *_integers("from_port", "to_port"),
+    sa.Column("cidr", sa.String(43)),
+)
+_table(
+    "security_group_default_rules",
+    sa.Column("protocol", sa.String(5)),
+    *_integers("from_port", "to_port"),
+    sa.Column("cidr", sa.String(43)),
+)
+_table("instance_groups", *_texts(*_OWNED), _uuid(), _unique("instance_groups", "uuid", "deleted"))
+_table("instance_group_policy", _refers("group_id", "instance_groups"), *_texts("policy"))
+_table("instance_group_member", _refers("group_id", "instance_groups"), *_texts("instance_id"))
+_table(
+    "agent_builds",
+    *_texts("hypervisor", "os", "architecture", "version", "url", "md5hash"),
+    _unique("agent_builds", "hypervisor", "os", "architecture", "deleted"),
+)
+_table("s3_images", _uuid())
+_table(
     "instances",
     *_texts("user_id", "project_id", "hostname", "display_name", "availability_zone", "cell_name"),
     *_texts("host", "node", "vm_state", "task_state"),
     *_integers("power_state", "memory_mb", "vcpus", "root_gb", "ephemeral_gb", "instance_type_id", "cleaned"),
     *(sa.Column(name, sa.DateTime) for name in ("launched_at", "terminated_at")),
-    sa.Column("uuid", sa.String(36), nullable=False),
+    _uuid(),
     _unique("instances", "uuid"),
 )
 _table(

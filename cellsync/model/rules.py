@@ -310,6 +310,8 @@ class Requirement:
     parent_version: Gate | None = None
     repository: str | None = None
     """What ``repository_id`` of ``migrate_version`` must say where it says anything."""
+    otherwise: str = ""
+    """What to do about databases that the pack is not for."""
 
 
 @dataclass(frozen=True, kw_only=True)

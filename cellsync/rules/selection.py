@@ -108,6 +108,7 @@ def _canonical(rule: Rule, requires: Requirement) -> str:
     fields = {name: value for name, value in dataclasses.asdict(bare).items() if name not in _NOT_MEANING}
     version = _wordless(requires.parent_version)
     required = dataclasses.asdict(dataclasses.replace(requires, parent_version=version))
+    del required["otherwise"]  # words
     return json.dumps([fields, required], sort_keys=True, default=_plain)
 
 

@@ -360,8 +360,13 @@ _REQUIRES = _object(
             "databases of another kind are refused; where there is no such table, nothing is said. Default: "
             "any.",
         ),
+        "otherwise": _text(
+            "text",
+            "What to do about databases that the pack is not for; said where it refuses them. Default: "
+            "empty.",
+        ),
     },
-    "a mapping of equal_versions, parent_version and repository",
+    "a mapping of equal_versions, parent_version, repository and otherwise",
     "What the databases must be before any rule of the pack is compared. Default: nothing.",
 )
 

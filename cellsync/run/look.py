@@ -193,7 +193,8 @@ def unfit(state: State, pack: Pack, child: str) -> str | None:
     """Return why a pack must not be used between the parent and a child, or None."""
     looks = {name: state.looks[name] for name in (state.parent, child)}
     foreign = (_foreign(pack, name, look) for name, look in looks.items())
-    return next(filter(None, foreign), None) or _unequal(pack, looks) or _unknown(pack, state)
+    reason = next(filter(None, foreign), None) or _unequal(pack, looks) or _unknown(pack, state)
+    return f"{reason}. {pack.requires.otherwise}" if reason and pack.requires.otherwise else reason
 
 
 def _foreign(pack: Pack, cell: str, look: Look) -> str | None:
@@ -218,7 +219,8 @@ def _unequal(pack: Pack, looks: Mapping[str, Look]) -> str | None:
     if None not in values.values() and len(set(values.values())) == 1:
         return None
     shown_values = " and ".join(f"{_version(value)} in {name}" for name, value in values.items())
-    return f"{table} is {shown_values}; pack {pack.name} compares equal versions only: upgrade them in step"
+    advice = "" if set(values.values()) == {None} else ": upgrade them in step"
+    return f"{table} is {shown_values}; pack {pack.name} compares equal versions only{advice}"
 
 
 def _unknown(pack: Pack, state: State) -> str | None:

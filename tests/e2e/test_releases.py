@@ -14,6 +14,7 @@ import nova_api
 import pytest
 import sqlalchemy as sa
 from edges import MakeDatabase, Stand, add, execute, result
+from nova_main import UNTIL_ICEHOUSE
 
 from cellsync import rules
 from cellsync.demo.database import connected
@@ -38,7 +39,7 @@ def stand(database: MakeDatabase, pack: str, tables: str, *versions: Versions, r
         else:
             with connected(sa.make_url(url)) as connection:
                 NOVA.create_all(connection)
-            execute(url, "DROP TABLE migrate_version")
+            execute(url, UNTIL_ICEHOUSE, "DROP TABLE migrate_version")
         if "migrate_version" in found:
             nova_api.migrated(url, int(str(found["migrate_version"])), repository)
         if "alembic_version" in found:
@@ -86,6 +87,37 @@ def test_api_databases_are_taken_by_nova_api_alone(database: MakeDatabase, versi
     assert mine.diff().exit_code == 0
     other = refusal(Stand(mine.urls, rules.load(["nova-cells-v1"])).diff())
     assert "pack nova-cells-v1 is for" in other or "pack nova-cells-v1 compares equal versions" in other
+
+
+NEWTON = "From Newton (334) on Nova keeps these objects in the database nova_api"
+
+
+@pytest.mark.parametrize(
+    ("versions", "why"),
+    [
+        (
+            {"migrate_version": 334},
+            "the schema version of api is 334, and pack nova-cells-v1 is for 216..319. ",
+        ),
+        (
+            {"migrate_version": 161},
+            "the schema version of api is 161, and pack nova-cells-v1 is for 216..319. ",
+        ),
+        (
+            {"alembic_version": MAIN_ALEMBIC},
+            "migrate_version is not there in api and not there in c1; pack nova-cells-v1 compares equal "
+            "versions only. ",
+        ),
+    ],
+    ids=["Newton", "Grizzly", "Xena"],
+)
+def test_main_databases_of_other_releases_are_refused_with_what_to_do(
+    database: MakeDatabase, versions: Versions, why: str
+) -> None:
+    """Rows pushed there would keep Nova from creating any."""
+    found = stand(database, "nova-cells-v1", "main", versions, versions, repository="nova")
+    assert refusal(found.diff()).startswith(why + NEWTON)
+    assert refusal(found.diff()).endswith("by the pack nova-api")
 
 
 @pytest.mark.parametrize(
