@@ -7,7 +7,8 @@ looking     history, explain, schema
 cells       cells list, create, delete, isolate, restore, check; trace
 watching    watch; serving is what it shows over HTTP
 rules       rules list, show, validate, init, schema
-showing     demo
+showing     demo, completion
+completing  what the shell is told of names
 """
 
 from __future__ import annotations

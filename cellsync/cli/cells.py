@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cellsync.cli import completing
 from cellsync.cli.options import Common, cellsync, command, output_options
 from cellsync.cli.preparing import (
     carry_out,
@@ -126,7 +127,7 @@ def _writes(verb: str) -> Callable[[Plans], click.Command]:
 
 
 @_writes("create")
-@click.argument("name", metavar="NAME")
+@click.argument("name", metavar="NAME", shell_complete=completing.cells)
 @click.option(
     "--cell_type",
     "--cell-type",
@@ -228,7 +229,7 @@ def _hosts(text: str) -> list[tuple[str, int]]:
 
 
 @_writes("delete")
-@click.argument("name", metavar="NAME|ID")
+@click.argument("name", metavar="NAME|ID", shell_complete=completing.cells)
 @_SIDE
 def cells_delete(request: Request, *, name: str, side: str) -> Prepared:
     """Soft-delete a child's row in the parent, by name or id, and its own row for the parent."""
@@ -239,7 +240,7 @@ def cells_delete(request: Request, *, name: str, side: str) -> Prepared:
 
 
 @_writes("isolate")
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=completing.cells)
 @_MOST
 def cells_isolate(request: Request, *, names: tuple[str, ...], max_isolated: str | None) -> Prepared:
     """Take a dead child out of the parent's table at once; `restore` brings the same row back."""
@@ -249,7 +250,7 @@ def cells_isolate(request: Request, *, names: tuple[str, ...], max_isolated: str
 
 
 @_writes("restore")
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=completing.cells)
 @_TIMEOUT
 def cells_restore(request: Request, *, names: tuple[str, ...], timeout: float) -> Prepared:
     """Bring the row of an isolated child back as it was, when its broker takes messages again."""
@@ -259,7 +260,7 @@ def cells_restore(request: Request, *, names: tuple[str, ...], timeout: float) -
 
 
 @command(cells_group, "check")
-@click.argument("names", nargs=-1, metavar="[CELL]...")
+@click.argument("names", nargs=-1, metavar="[CELL]...", shell_complete=completing.cells)
 @_TIMEOUT
 @click.option("--isolate", "isolating", is_flag=True, help="Isolate children whose broker is dead.")
 @click.option(
@@ -339,7 +340,7 @@ def _write_metrics(file: str, request: Request, found: Check) -> None:
 
 
 @command(cellsync)
-@click.argument("child", metavar="CHILD")
+@click.argument("child", metavar="CHILD", shell_complete=completing.cells)
 @_TIMEOUT
 @output_options("text", "json")
 def trace(common: Common, *, child: str, timeout: float, format_: str, output: str | None) -> ExitCode:

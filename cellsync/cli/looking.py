@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cellsync.cli import completing
 from cellsync.cli.options import Common, cellsync, command, output_options, scope_options
 from cellsync.cli.preparing import (
     check_place,
@@ -185,8 +186,8 @@ def _age(text: str, option: str) -> timedelta:
 
 
 @command(cellsync)
-@click.argument("feature", metavar="FEATURE")
-@click.argument("cells", nargs=-1, metavar="[CELL]...")
+@click.argument("feature", metavar="FEATURE", shell_complete=completing.features)
+@click.argument("cells", nargs=-1, metavar="[CELL]...", shell_complete=completing.cells)
 @output_options("text", "json")
 def explain(
     common: Common, *, feature: str, cells: tuple[str, ...], format_: str, output: str | None
@@ -221,7 +222,7 @@ def explain(
     help="How long each broker may take.",
 )
 @click.option("--since", metavar="WHEN", help="With the course of drift since then: 7d, 12h, 2026-11-23.")
-@click.option("-o", "--output", metavar="FILE", help="Write to a file.")
+@click.option("-o", "--output", metavar="FILE", shell_complete=completing.files, help="Write to a file.")
 @click.option(
     "--format", "format_", type=click.Choice(["html", "text", "json"]), default="html", show_default=True
 )

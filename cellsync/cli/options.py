@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from cellsync import __version__
+from cellsync.cli import completing
 
 if TYPE_CHECKING:
     from cellsync.model import Endpoint
@@ -74,14 +75,38 @@ def common_options(function: F) -> F:
     """Add the options that stand before or after a command's name."""
     for option in reversed(
         (
-            click.option("-c", "--config", metavar="FILE", help="The cells. [default: cellsync.yaml]"),
-            click.option("-r", "--rules", "rules_", multiple=True, metavar="PACK|FILE", help="Rules to use."),
+            click.option(
+                "-c",
+                "--config",
+                metavar="FILE",
+                shell_complete=completing.files,
+                help="The cells. [default: cellsync.yaml]",
+            ),
+            click.option(
+                "-r",
+                "--rules",
+                "rules_",
+                multiple=True,
+                metavar="PACK|FILE",
+                shell_complete=completing.packs,
+                help="Rules to use.",
+            ),
             click.option("-v", "--verbose", count=True, help="Say more; -vvv shows the SQL."),
             click.option("-j", "--jobs", type=click.IntRange(1, 256), metavar="N", help="Cells at once. [8]"),
             click.option("--quiet", is_flag=True, help="Print nothing when all is in step."),
             click.option("--changes-only", is_flag=True, help="Print what is new; needs a drift log."),
-            click.option("--metrics-file", metavar="FILE", help="Write metrics for Prometheus to it."),
-            click.option("--drift-log", metavar="FILE", help="Add what a run saw to it."),
+            click.option(
+                "--metrics-file",
+                metavar="FILE",
+                shell_complete=completing.files,
+                help="Write metrics for Prometheus to it.",
+            ),
+            click.option(
+                "--drift-log",
+                metavar="FILE",
+                shell_complete=completing.files,
+                help="Add what a run saw to it.",
+            ),
         )
     ):
         function = option(function)
@@ -110,11 +135,23 @@ def scope_options(function: F) -> F:
     """Add the cells, rules and features that a command is about."""
     for option in reversed(
         (
-            click.argument("cells", nargs=-1, metavar="[CELL]..."),
+            click.argument("cells", nargs=-1, metavar="[CELL]...", shell_complete=completing.cells),
             click.option(
-                "--rule", "chosen", multiple=True, metavar="ID", help="Only it, and what it refers to."
+                "--rule",
+                "chosen",
+                multiple=True,
+                metavar="ID",
+                shell_complete=completing.rules,
+                help="Only it, and what it refers to.",
             ),
-            click.option("--feature", "features", multiple=True, metavar="NAME", help="Only its rules."),
+            click.option(
+                "--feature",
+                "features",
+                multiple=True,
+                metavar="NAME",
+                shell_complete=completing.features,
+                help="Only its rules.",
+            ),
         )
     ):
         function = option(function)
@@ -125,7 +162,9 @@ def output_options(*formats: str) -> Callable[[F], F]:
     """Add --format and -o."""
 
     def add(function: F) -> F:
-        function = click.option("-o", "--output", metavar="FILE", help="Write to a file.")(function)
+        function = click.option(
+            "-o", "--output", metavar="FILE", shell_complete=completing.files, help="Write to a file."
+        )(function)
         return click.option(
             "--format", "format_", type=click.Choice(formats), default="text", show_default=True
         )(function)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cellsync.cli import completing
 from cellsync.cli.options import Common, cellsync, command
 from cellsync.cli.preparing import check_place, progress, put, request_for, topology_of
 from cellsync.errors import ExitCode, UsageError
@@ -46,7 +47,7 @@ def rules_list(common: Common) -> ExitCode:
 
 
 @command(rules_group, "show")
-@click.argument("name", metavar="PACK|RULE|DETECTOR")
+@click.argument("name", metavar="PACK|RULE|DETECTOR", shell_complete=completing.shown)
 def rules_show(common: Common, name: str) -> ExitCode:
     """Show a pack's file, or everything that one rule or detector says with its defaults.
 
@@ -71,7 +72,7 @@ def rules_show(common: Common, name: str) -> ExitCode:
 
 
 @command(rules_group, "validate")
-@click.argument("files", nargs=-1, metavar="[PACK|FILE]...")
+@click.argument("files", nargs=-1, metavar="[PACK|FILE]...", shell_complete=completing.packs)
 def rules_validate(common: Common, files: tuple[str, ...]) -> ExitCode:
     """Check rule files; every problem is named with its line and column."""
     packs = [pack for ruleset in _rulesets(common, files) for pack in ruleset.packs]
