@@ -150,6 +150,7 @@ def of_run(request: Request, past: JournaledRun) -> Report:
         run=past.run,
         finished=past.finished or request.clock(),
         cells=tuple(cells),
+        secrets=request.topology.secrets,
         exit_code=exit_code(cells, remaining=False, refusals=False),
     )
 
