@@ -192,6 +192,19 @@ _table(
     _unique("services", "host", "binary", "deleted"),
 )
 _table(
+    "block_device_mapping",
+    *_texts("instance_uuid", "volume_id", "device_name", "source_type", "destination_type"),
+    *_booleans("delete_on_termination"),
+    *_integers("boot_index", "volume_size"),
+)
+_table("instance_faults", *_texts("instance_uuid", "message", "host"), *_integers("code"))
+_table(
+    "reservations",
+    *_texts("uuid", "project_id", "resource"),
+    *_integers("usage_id", "delta"),
+    sa.Column("expire", sa.DateTime),
+)
+_table(
     "cells",
     *_texts("name", "api_url"),
     *(sa.Column(name, sa.Float) for name in ("weight_offset", "weight_scale")),

@@ -165,6 +165,39 @@ TABLES: Mapping[str, Sequence[str]] = {
         "disabled tinyint(1)",
         "UNIQUE KEY (host, `binary`, deleted)",
     ),
+    # What detectors ask besides.
+    "block_device_mapping": (
+        *_COMMON,
+        _ID,
+        *(f"{name} varchar(36)" for name in ("instance_uuid", "volume_id")),
+        *(f"{name} {_TEXT}" for name in ("device_name", "source_type", "destination_type")),
+        "delete_on_termination tinyint(1)",
+        *(f"{name} int(11)" for name in ("boot_index", "volume_size")),
+        "connection_info mediumtext",
+    ),
+    "instance_faults": (
+        *_COMMON,
+        _ID,
+        "instance_uuid varchar(36)",
+        "code int(11) NOT NULL",
+        *(f"{name} {_TEXT}" for name in ("message", "host")),
+    ),
+    "quota_usages": (
+        *_COMMON,
+        _ID,
+        *(f"{name} {_TEXT}" for name in ("project_id", "user_id", "resource")),
+        *(f"{name} int(11) NOT NULL" for name in ("in_use", "reserved")),
+    ),
+    "reservations": (
+        *_COMMON,
+        _ID,
+        "uuid varchar(36) NOT NULL",
+        "usage_id int(11) NOT NULL",
+        *(f"{name} {_TEXT}" for name in ("project_id", "user_id", "resource")),
+        "delta int(11) NOT NULL",
+        "expire datetime",
+        "FOREIGN KEY (usage_id) REFERENCES quota_usages (id)",
+    ),
 }
 """Table -> columns and keys, as in CREATE TABLE; a table comes after those that it refers to."""
 
