@@ -384,6 +384,8 @@ class Ask:
     """Instead of ``sql``: a rule whose differences in the child are the answer, by kind and key."""
     most: int = MOST_ROWS
     """More rows than this are a failure: an answer is never cut."""
+    excepted: str = ""
+    """Another question of the same columns: rows that its answer has too are not wanted."""
 
 
 class Way(str, Enum):

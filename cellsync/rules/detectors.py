@@ -86,6 +86,7 @@ def _ask(name: str, raw: Raw) -> model.Ask:
         given={name: _column(place) for name, place in raw.get("given", {}).items()},
         differs=raw.get("differs", ""),
         most=raw.get("most", model.MOST_ROWS),
+        excepted=raw.get("except", ""),
     )
 
 
@@ -151,9 +152,23 @@ def _unaskable(detector: Detector) -> Iterator[Complaint]:
                 )
             if ask.sql and name not in grammar.parameters(ask.sql):
                 yield (*place, "given", name), f"the query of {ask.name} has no :{name}"
+        if ask.excepted:
+            yield from _excepted(detector, ask)
         for name in sorted(grammar.parameters(ask.sql) - grammar.CELLS - ask.given.keys()):
             yield (*place, "sql"), f":{name} is not known here: add it to given, or write a colon as \\:"
         earlier.append(ask.name)
+
+
+def _excepted(detector: Detector, ask: model.Ask) -> Iterator[Complaint]:
+    """Yield what is wrong with a question that leaves out what another answer has."""
+    place = ("asks", ask.name, "except")
+    others = {each.name: each for each in detector.asks if each.name != ask.name}
+    other = others.get(ask.excepted)
+    if other is None:
+        known = complaints.suggest(ask.excepted, others)
+        yield place, f"no other question is called {ask.excepted!r}: {known}"
+    elif not (ask.sql and other.sql) or ask.given or other.given:
+        yield place, f"{ask.name} and {ask.excepted} must be queries that go on from no other answer"
 
 
 _OF_THE_TEXT = (

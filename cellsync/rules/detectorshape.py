@@ -64,8 +64,16 @@ _ASK = mapping_of(
             "description": "How many rows the answer of one database may have; more are a failure that "
             f"says how many there are. Default: {MOST_ROWS}.",
         },
+        "except": {
+            "type": "string",
+            "pattern": ANSWER,
+            "title": "the name of another question",
+            "description": "A question with the same columns: rows that its answer has are left out. Both "
+            "are compared by digests, so whole tables may be asked for. Text and integers, on MariaDB. "
+            "Default: none.",
+        },
     },
-    "a mapping of of, database, sql, given, differs and most",
+    "a mapping of of, database, sql, given, differs, most and except",
     "One question.",
     required=("of",),
 )

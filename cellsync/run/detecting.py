@@ -27,6 +27,8 @@ from cellsync.model import (
     Value,
 )
 from cellsync.rules import grammar
+from cellsync.run import narrowing
+from cellsync.run.asking import Question, Told
 from cellsync.run.look import State, unfit
 from cellsync.run.request import each_cell
 
@@ -35,25 +37,6 @@ Found = Mapping[str, TableResult]
 
 Compared = Mapping[str, Found]
 """Child -> what rules found in it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Question:
-    """One SELECT for one database."""
-
-    cell: str
-    database: str
-    """One of ``Cell.databases``; empty for the cell's own."""
-    sql: str
-    child: str
-    """The value of :child; empty where the query has none, so that it is asked once for all children."""
-    given: tuple[tuple[str, tuple[Value, ...]], ...]
-    """Other parameters, each with all of its values."""
-    most: int
-
-
-Told = Union[Answer, str]
-"""What was answered, or why nothing was."""
 
 
 @dataclass(kw_only=True)
@@ -189,9 +172,12 @@ def _hear(state: State, compared: Compared, looks: Iterable[_Look]) -> bool:
     """Ask what can be asked now and remember what was told; False when there was nothing to ask."""
     ready = [(look, ask) for look in looks for ask in look.ready()]
     asked: list[tuple[_Look, Ask, list[Question]]] = []
+    pairs: list[tuple[_Look, Ask, narrowing.Pair]] = []
     for look, ask in ready:
         try:
-            if ask.differs:
+            if ask.excepted:
+                pairs.append((look, ask, _pair(state, look, ask)))
+            elif ask.differs:
                 look.told[ask.name] = _differing(state, compared, ask, look.child)
             else:
                 asked.append((look, ask, list(_questions(state, look, ask))))
@@ -200,7 +186,17 @@ def _hear(state: State, compared: Compared, looks: Iterable[_Look]) -> bool:
     answers = _ask(state, {question for _, _, questions in asked for question in questions})
     for look, ask, questions in asked:
         look.told[ask.name] = _together(ask, {each.cell: answers[each] for each in questions})
+    left = narrowing.without((pair for _, _, pair in pairs), lambda wanted: _ask(state, wanted))
+    for look, ask, pair in pairs:
+        look.told[ask.name] = _together(ask, left[pair])
     return bool(ready)
+
+
+def _pair(state: State, look: _Look, ask: Ask) -> narrowing.Pair:
+    """Return a question with the one whose answer is taken from its own."""
+    other = next(each for each in look.detector.asks if each.name == ask.excepted)
+    wanted, rest = (tuple(_questions(state, look, each)) for each in (ask, other))
+    return narrowing.Pair(wanted, rest, ask.most)
 
 
 def _questions(state: State, look: _Look, ask: Ask) -> Iterator[Question]:
