@@ -143,9 +143,9 @@ class Lab:
     before: Mapping[str, str]
     """Database -> all of its rows, as SQL."""
 
-    def sql(self, name: str, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
+    def sql(self, where: str, statement: str, /, **parameters: Any) -> list[tuple[Any, ...]]:
         """Run one statement in a database."""
-        return sql(self.urls[name], statement, **parameters)
+        return sql(self.urls[where], statement, **parameters)
 
     def manage(self, *arguments: str, codes: Sequence[int] = (0,)) -> str:
         """Run ``nova-manage`` and return what it said."""
@@ -260,7 +260,7 @@ def _make(folder: Path, urls: Mapping[str, str], placement: Placement) -> None:
 
 def _fill_placement(placement: Placement) -> None:
     for name, provider in NODES.items():
-        placement.add_provider(name, provider, VCPU=8, MEMORY_MB=4096)
+        placement.add_provider(name, provider, VCPU=8, MEMORY_MB=4096, DISK_GB=100)
     for aggregate in DEPLOYMENT["aggregates"].values():  # type: ignore[attr-defined]
         for host in aggregate["hosts"]:
             placement.set_aggregates(uuid(host), [aggregate["uuid"]])
@@ -314,7 +314,7 @@ def _rows(url: str) -> str:
     """Return SQL that replaces all rows of a database by those that it has now."""
     find = (
         "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE() "
-        "AND table_name NOT LIKE 'shadow\\_%' AND table_type = 'BASE TABLE'"
+        "AND table_type = 'BASE TABLE'"
     )
     emptied = [f"DELETE FROM `{table}`;" for (table,) in sql(url, find)]
     rows = dump(url, "--no-create-info", "--skip-triggers", "--skip-add-locks", "--skip-disable-keys")
