@@ -334,12 +334,12 @@ def test_every_rule_file_loads(block: Block, tmp_path: Path) -> None:
     """An example of a rule file is one, alone and together with each of the shipped packs."""
     file = tmp_path / "example.yaml"
     file.write_text(block.text, encoding="utf-8")
-    mine = {rule.id for rule in rules.load([str(file)]).rules}
+    mine = {each.id for each in rules.load([str(file)]).named}
     assert mine
     for name in rules.packs():
-        shipped = {rule.id for rule in rules.load([name]).rules}
+        shipped = {each.id for each in rules.load([name]).named}
         assert not mine & shipped, "an example must not take the id of a shipped rule"
-        assert {rule.id for rule in rules.load([name, str(file)]).rules} == mine | shipped
+        assert {each.id for each in rules.load([name, str(file)]).named} == mine | shipped
 
 
 def test_the_mistake_in_the_tutorial_is_reported_as_shown(
