@@ -453,16 +453,36 @@ def test_a_flavor_whose_id_a_deleted_one_has(cells: Deployment) -> None:
             "id",
         ),
         ("parent", "aggregates", {"name": "east"}, "aggregates", "duplicate-key", "east"),
-        ("parent", "aggregates", {"name": "hid", "deleted": None}, "aggregates", "deleted-is-null", "deleted"),
-        ("parent", "aggregate_hosts", {"aggregate_id": 1, "host": "compute-9-9"}, "aggregate-hosts", "orphan", "no child"),
-        ("c2", "services", {"host": "compute-1-4", "binary": "nova-compute", "report_count": 1}, "aggregate-hosts",
-         "ambiguous", "claimed by c1 and c2"),
+        (
+            "parent",
+            "aggregates",
+            {"name": "hid", "deleted": None},
+            "aggregates",
+            "deleted-is-null",
+            "deleted",
+        ),
+        (
+            "parent",
+            "aggregate_hosts",
+            {"aggregate_id": 1, "host": "compute-9-9"},
+            "aggregate-hosts",
+            "orphan",
+            "no child",
+        ),
+        (
+            "c2",
+            "services",
+            {"host": "compute-1-4", "binary": "nova-compute", "report_count": 1},
+            "aggregate-hosts",
+            "ambiguous",
+            "claimed by c1 and c2",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_rules_say_themselves(
-    cells: Deployment, cell: str, table: str, row: Mapping[str, Any], rule: str, code: str, says: str
+    cells: Deployment, *, cell: str, table: str, row: Mapping[str, Any], rule: str, code: str, says: str
 ) -> None:
-    """Skew of flavors, two aggregates of a name, rows out of sight, hosts of no cell or of two: findings of rules."""
+    """Skewed flavors, twin aggregates, rows out of sight, hosts of no cell or of two: findings of rules."""
     plant(cells, {cell: [(table, row)]})
     findings = [each for each in cells.json("diff").findings(rule) if each[1] == code]
     assert findings and all(says in message for _, _, message in findings)
