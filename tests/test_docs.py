@@ -139,6 +139,7 @@ def test_every_option_that_a_page_names_exists(page: Path) -> None:
     others = {
         "comparison.rst": {"--function", "--algorithms", "--limit"},
         "performance.rst": {"--peers", "--print", "--execute"},
+        "cells-v2.rst": {"--enable", "--delete", "--by-service", "--reset"},
         "operations.rst": {"--host", "--init-command", "--max-allowed-packet"},
     }.get(page.name, set())
     known = {option for command in _commands().values() for option in _options(command)} | COMMON
