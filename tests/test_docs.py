@@ -246,6 +246,18 @@ def test_every_finding_is_documented() -> None:
     assert set(_terms(text)) == used
 
 
+def test_every_drift_has_a_name_in_the_pack() -> None:
+    """The table has all detectors of the pack, and no rule or detector that is not there."""
+    text = (ROOT / "docs" / "findings.rst").read_text(encoding="utf-8")
+    table = text.split(".. _drifts:")[1].split("Not looked for")[0]
+    said = "\n".join(re.findall(r"^     - (.*(?:\n {7}.*)*)", table, re.M))
+    ruleset = rules.load(["nova-cells-v1"])
+    codes = {"preserved-id", "duplicate-key", "orphan", "ambiguous", "collation-twin", "deleted-is-null"}
+    named = set(re.findall(r"``([\w-]+)``", said))
+    assert {each.id for each in ruleset.detectors} <= named
+    assert named <= {each.id for each in ruleset.named} | codes
+
+
 def test_every_refusal_is_documented() -> None:
     """Refusals are made with a code, yielded by guards as (code, message), or passed to a helper."""
     text = _section((ROOT / "docs" / "findings.rst").read_text(encoding="utf-8"), "Refusals")

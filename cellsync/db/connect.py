@@ -153,8 +153,9 @@ class _Prepare:
 def _prepare_sqlite(connection: sqlite3.Connection, record: Any) -> None:
     for name, transform in transforms.REGISTRY.items():
         connection.create_function(name, 3, _null_safe(transform.function), deterministic=True)
-    # What SQLite before 3.44 lacks, and detectors of packs for MariaDB say.
+    # Detectors of packs for MariaDB say them; SQLite before 3.44 lacks the one, and every SQLite the other.
     connection.create_function("CONCAT", -1, _concat, deterministic=True)
+    connection.create_function("SUBSTRING_INDEX", 3, _substring_index, deterministic=True)
     path = connection.execute("PRAGMA database_list").fetchone()[2]
     # Beside the data, as the schema "cellsync" is beside the data on a MariaDB server.
     connection.execute("ATTACH DATABASE ? AS cellsync", (f"{path}-cellsync" if path else ":memory:",))
@@ -164,6 +165,14 @@ def _prepare_sqlite(connection: sqlite3.Connection, record: Any) -> None:
 def _concat(*parts: Value) -> str | None:
     """Join values as MariaDB does, to which anything with NULL is NULL."""
     return None if None in parts else "".join(map(str, parts))
+
+
+def _substring_index(text: str | None, delimiter: str, count: int) -> str | None:
+    """Return what stands before so many delimiters, or, counted from the end, behind them."""
+    if text is None:
+        return None
+    parts = text.split(delimiter)
+    return delimiter.join(parts[:count] if count >= 0 else parts[count:])
 
 
 def _null_safe(function: transforms.Function) -> Any:

@@ -23,5 +23,8 @@ class Question:
     most: int
 
 
+NOTHING: tuple[Value, ...] = (None,)
+"""All values of a parameter of which there is none: nothing is IN (NULL), and SQL has no empty list."""
+
 Told = Union[Answer, str]
 """What was answered, or why nothing was."""

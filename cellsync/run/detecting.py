@@ -28,7 +28,7 @@ from cellsync.model import (
 )
 from cellsync.rules import grammar
 from cellsync.run import narrowing
-from cellsync.run.asking import Question, Told
+from cellsync.run.asking import NOTHING, Question, Told
 from cellsync.run.look import State, unfit
 from cellsync.run.request import each_cell
 
@@ -65,8 +65,7 @@ class _Look:
         if column not in answer.columns:
             raise ReadFailed(f"the answer to {question} has no column {column}")
         place = answer.columns.index(column)
-        # Nothing is IN (NULL), and there is no list of nothing.
-        return tuple(dict.fromkeys(row[place] for row in answer.rows if row[place] is not None)) or (None,)
+        return tuple(dict.fromkeys(row[place] for row in answer.rows if row[place] is not None)) or NOTHING
 
 
 def detected(state: State, compared: Compared) -> dict[str, Found]:
@@ -185,7 +184,10 @@ def _hear(state: State, compared: Compared, looks: Iterable[_Look]) -> bool:
             look.told[ask.name] = str(error)
     answers = _ask(state, {question for _, _, questions in asked for question in questions})
     for look, ask, questions in asked:
-        look.told[ask.name] = _together(ask, {each.cell: answers[each] for each in questions})
+        about = any(values == NOTHING for each in questions for _, values in each.given)
+        look.told[ask.name] = _together(
+            ask, {each.cell: answers[each] for each in questions}, about_nothing=about
+        )
     left = narrowing.without((pair for _, _, pair in pairs), lambda wanted: _ask(state, wanted))
     for look, ask, pair in pairs:
         look.told[ask.name] = _together(ask, left[pair])
@@ -232,10 +234,14 @@ def _differing(state: State, compared: Compared, ask: Ask, child: str) -> Answer
     return diff.keys(rule, differences)
 
 
-def _together(ask: Ask, told: Mapping[str, Told]) -> Told:
+def _together(ask: Ask, told: Mapping[str, Told], *, about_nothing: bool = False) -> Told:
+    """Return what all cells told as one answer, or why one of them told nothing.
+
+    Where there was nothing to ask about, a cell that could not be asked had nothing to tell.
+    """
     answers = {cell: answer for cell, answer in told.items() if isinstance(answer, Answer)}
     lost = next((error for error in told.values() if isinstance(error, str)), None)
-    if lost is not None:
+    if lost is not None and not (about_nothing and answers):
         return lost
     if ask.of is not Source.CHILDREN:
         return next(iter(answers.values()))
