@@ -7,8 +7,9 @@
 ``database``          a fresh schema, dropped after the test: its URL as text
 ``rabbit``            a RabbitMQ node for the whole session, which nobody disturbs
 ``other_rabbit``      another one, which a test may kill, stop or block; the next test finds it sound
+``browser``           a headless Chromium for the whole session, with its size and media as at the start
 
-Nothing starts before a test asks for it. Without MariaDB or RabbitMQ they fail; no test is skipped.
+Nothing starts before a test asks for it. Without MariaDB, RabbitMQ or Chromium they fail; no test is skipped.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from browser import Browser, chromium
 from edges import as_if_large
 from hypothesis import settings
 from pytest_mysql.executor import MySQLExecutor
@@ -133,6 +135,19 @@ def other_rabbit(_other_rabbit: RabbitMQ) -> Iterator[RabbitMQ]:
     """Give a broker that a test may disturb."""
     yield _other_rabbit
     _other_rabbit.recover()
+
+
+@pytest.fixture(scope="session")
+def _browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with chromium(tmp_path_factory.mktemp("browser")) as browser:
+        yield browser
+
+
+@pytest.fixture
+def browser(_browser: Browser) -> Browser:
+    """Give a browser with a light screen of 1200 pixels, whose log is empty."""
+    _browser.reset()
+    return _browser
 
 
 _numbers = itertools.count(1)

@@ -238,7 +238,7 @@ def report(
     output: str | None,
 ) -> ExitCode:
     """Put everything into one page for a colleague: drift, findings, brokers, the last runs."""
-    from cellsync.report import FORMATS, html, metrics, past, register
+    from cellsync.report import dossiers, html, metrics
     from cellsync.run import reporting, seeing
 
     check_place(output)
@@ -255,13 +255,9 @@ def report(
     if format_ == "html":
         put(html.dossier(dossier), output)
     elif format_ == "json":
-        put(FORMATS[format_](dossier.report, style), output)
+        put(dossiers.json(dossier), output)
     else:
-        checked = register.checked(dossier.checked, "", code, style)
-        pieces = chain(FORMATS[format_](dossier.report, style), ["\n"], checked)
-        if dossier.triage is not None:
-            pieces = chain(pieces, ["\n"], past.course(dossier.runs, dossier.triage, style))
-        put(pieces, output)
+        put(dossiers.text(dossier, style), output)
     return code
 
 

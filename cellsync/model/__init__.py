@@ -91,8 +91,10 @@ from cellsync.model.registry import (
     HopStatus,
     Listed,
     Registered,
+    Service,
     Side,
     Trace,
+    Vitals,
 )
 from cellsync.model.results import (
     CellFailure,
@@ -272,6 +274,7 @@ __all__ = [
     "SeenRow",
     "SeenRule",
     "ServerTime",
+    "Service",
     "Side",
     "Sighting",
     "Skipped",
@@ -294,6 +297,7 @@ __all__ = [
     "Triage",
     "Value",
     "Verify",
+    "Vitals",
     "Way",
     "dangles",
     "deed_of",

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from cellsync.model.cells import Accepted
 from cellsync.model.drift import Triage
-from cellsync.model.registry import CheckedCell
+from cellsync.model.registry import CheckedCell, Vitals
 from cellsync.model.results import JournaledRun, Report
 
 
@@ -17,6 +18,8 @@ class Dossier:
     report: Report
     checked: tuple[CheckedCell, ...] = ()
     """What a check of the databases and brokers found; the parent first."""
+    vitals: tuple[Vitals, ...] = ()
+    """What the databases that answer say of themselves, in the same order."""
     runs: tuple[JournaledRun, ...] = ()
     """The last runs that wrote, newest first."""
     unread: Mapping[str, str] = field(default_factory=dict)
@@ -27,3 +30,5 @@ class Dossier:
     """What drifted in the time that was asked about; None where none was."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """What was used, for whoever reads the report elsewhere: versions, packs, settings."""
+    accepts: tuple[Accepted, ...] = ()
+    """What people have decided to live with, as cellsync.yaml has it."""

@@ -124,6 +124,42 @@ class CheckedCell:
         return not self.unknown and all(status is HostStatus.OK for status in asked)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """One service of a cell on one host, by its last sign of life in the cell's database."""
+
+    name: str
+    host: str
+    """Empty where no service of that name was ever seen."""
+    age: int | None
+    """Seconds since then, by the server's own clock; None where there never was one."""
+    alive: bool
+    lost: str
+    """What is lost when none of that name is alive."""
+    optional: bool = False
+    """True when requests still find their way without it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vitals:
+    """What the database of one cell says of itself."""
+
+    cell: str
+    version: str
+    """The schema's version: "migrate_version 302"; empty where there is none."""
+    services: tuple[Service, ...] = ()
+    """Those that the packs in use ask for."""
+    error: str = ""
+    """Why some of it could not be read."""
+
+    @property
+    def down(self) -> Mapping[str, str]:
+        """The services of which none is alive, and without which requests are lost: name -> what is lost."""
+        needed = [each for each in self.services if not each.optional]
+        up = {each.name for each in needed if each.alive}
+        return {each.name: each.lost for each in needed if each.name not in up}
+
+
 class HopStatus(str, Enum):
     """How one hop of a request's path stands."""
 

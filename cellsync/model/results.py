@@ -102,6 +102,8 @@ class Report:
     """Feature -> what is lost without it, for the features of the rules that were compared."""
     rule_features: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Rule id -> names of the features that it serves."""
+    rule_whys: Mapping[str, str] = field(default_factory=dict)
+    """Rule id -> why there is such a rule, in its file's words."""
     notes: tuple[str, ...] = ()
     """What people should know about the configuration of this run, though nothing is wrong with a cell."""
     secrets: Secrets = field(default_factory=Secrets)

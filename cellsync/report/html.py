@@ -1,44 +1,50 @@
 """The HTML report: one file that needs nothing else, for whoever was not there.
 
 What the page says is worked out here, as plain values; ``page.html`` beside this file only lays it
-out, and escapes every value. Secrets are masked: see ``SECRET``.
+out, with ``page.css``, and escapes every value. ``page.js`` filters and opens folds; without it the
+page is complete. The page's own policy allows exactly this style and this script, by their hashes.
 """
 
 from __future__ import annotations
 
-import re
+import base64
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cellsync.model import (
+    Accepted,
     CellFailure,
     CellResult,
     CheckedCell,
-    Difference,
+    Direction,
     Dossier,
     HostStatus,
-    KeyPart,
+    JournaledRun,
     Kind,
     Report,
     Status,
     TableDiff,
     TableFailure,
     TableResult,
-    safe,
+    Vitals,
 )
-from cellsync.report import course, facts, words
-from cellsync.report.page import Style, escape
+from cellsync.report import course, facts, standing, words
+from cellsync.report.cards import LONG, Card, Names, Shares, cards, shares
+from cellsync.report.facts import Stage
+from cellsync.report.page import PROSE, Style, escape
+from cellsync.report.standing import Life, State, Works
 from cellsync.report.verdict import drift, verdict
 
-MOST = 10_000
-"""So many differences are in a page; more would keep a browser busy. JSON has them all."""
-LONG = 400
-"""The longest value that a page shows whole, in characters."""
-SECRET = re.compile(r"pass|secret|token|private|key_data|public_key|user_data|credential", re.IGNORECASE)
-"""Columns whose values a page does not show; URLs with passwords lose those alone."""
-HIDDEN = "(not shown)"
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+FOLDED = 50
+"""A table with more differences is folded when the page opens."""
+LINES = 500
+"""So many lines has a list of what was skipped or went wrong, and so many rows the list of findings."""
 
 STATES = {
     Status.IN_STEP: "good",
@@ -48,33 +54,11 @@ STATES = {
     Status.INCOMPLETE: "bad",
     Status.UNREACHABLE: "bad",
 }
+EDGES = {State.IN_STEP: "good", State.REPAIRED: "good", State.FINDINGS: "drift", State.DRIFT: "drift"}
+"""The colour of an edge; of every other state it is that of what is bad."""
+WORKS = {Works.IN_STEP: "good", Works.DRIFT: "drift", Works.FINDINGS: "drift", Works.NONE: "none"}
 
-
-class Part(NamedTuple):
-    """One side of a value that changed: what both sides share, and between it what they do not."""
-
-    head: str
-    changed: str
-    tail: str
-
-
-class Column(NamedTuple):
-    """One column of a difference."""
-
-    name: str
-    existing: Part
-    desired: Part
-
-
-class Shown(NamedTuple):
-    """One difference as the page shows it."""
-
-    kind: str
-    key: str
-    reason: str
-    action: str
-    since: str
-    columns: Sequence[Column]
+LIVES = {Life.DOWN: "bad", Life.PART: "drift", Life.ALIVE: "good"}
 
 
 class Table(NamedTuple):
@@ -83,10 +67,24 @@ class Table(NamedTuple):
     rule: str
     state: str
     summary: str
+    why: str
     breaks: Sequence[str]
     error: str
-    differences: Sequence[Shown]
+    command: str
+    names: Names
+    cards: Sequence[Card]
+    folded: bool
     left_out: int
+
+
+class Schema(NamedTuple):
+    """One schema difference of a cell."""
+
+    table: str
+    path: str
+    existing: str
+    desired: str
+    blocking: bool
 
 
 class Cell(NamedTuple):
@@ -97,13 +95,15 @@ class Cell(NamedTuple):
     status: str
     summary: str
     isolated: str
+    breaks: Sequence[tuple[str, str]]
+    """The features that do not work, and what is lost without them."""
     tables: Sequence[Table]
     in_step: Sequence[str]
-    refusals: Sequence[str]
-    skipped: Sequence[str]
-    problems: Sequence[str]
-    notices: Sequence[str]
-    schema: Sequence[str]
+    nothing_found: Sequence[str]
+    """The detectors that found nothing."""
+    lists: Sequence[tuple[str, Sequence[str]]]
+    """Title and lines: refusals, what was skipped, what went wrong, notices."""
+    schema: Sequence[Schema]
 
 
 def render(report: Report, style: Style | None = None) -> Iterator[str]:
@@ -124,7 +124,8 @@ def dossier(of: Dossier) -> Iterator[str]:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("page.html").generate(_page(of))
+    policy = {name: _hash(environment, f"page.{name}") for name in ("css", "js")}
+    return environment.get_template("page.html").generate(policy=policy, **_page(of))
 
 
 def _disarmed(value: object) -> object:
@@ -132,11 +133,19 @@ def _disarmed(value: object) -> object:
     return escape(value) if isinstance(value, str) else value
 
 
+def _hash(environment: Environment, name: str) -> str:
+    """Return the hash of a part of the page as a Content-Security-Policy has it (CSP level 3, 2.3.1)."""
+    text = environment.get_template(name).render()
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
 def _page(of: Dossier) -> dict[str, Any]:
-    report, budget = of.report, [MOST]
-    cells = [_cell(cell, report, budget) for cell in report.cells]
+    report = of.report
+    dealt = shares(facts.results(report))
+    found = list(_findings(report))
     return {
         "parent": report.run.topology,
+        "sound": standing.parent(of),
         "verdict": verdict(report),
         "state": _state(report),
         "silent": words.listed([cell.cell for cell in of.checked if not cell.sound]),
@@ -145,15 +154,22 @@ def _page(of: Dossier) -> dict[str, Any]:
         "started": words.instant(report.run.started),
         "finished": words.instant(report.finished),
         "exit_code": int(report.exit_code),
-        "cells": cells,
+        "ended": standing.ended(of),
+        "edges": [_edge(edge) for edge in standing.edges(of)],
+        "cells": [_cell(cell, report, dealt) for cell in report.cells],
         "features": [(name, report.features.get(name, "")) for name in of.features],
-        "matrix": _matrix(of),
-        "findings": list(_findings(report)),
-        "checked": [_checked(cell) for cell in of.checked],
+        "matrix": [
+            (cell, [(WORKS.get(works, "bad"), said) for works, said in stands.values()])
+            for cell, stands in standing.features(of)
+        ],
+        "findings": found[:LINES],
+        "more_findings": len(found[LINES:]),
+        "checked": [_checked(cell, of.vitals) for cell in of.checked],
         "course": course.section(of.triage, of.runs) if of.triage else None,
         "runs": [_run(each) for each in of.runs],
         "unread": of.unread,
         "settings": of.settings,
+        "accepts": [_accept(each) for each in of.accepts],
         "notes": [*report.notes, *report.left_out],
     }
 
@@ -163,136 +179,138 @@ def _state(report: Report) -> str:
     return next((state for state in ("bad", "drift") if state in states), "good")
 
 
-def _first(of: Dossier) -> Iterator[str]:
-    """Yield what to do, the most urgent first."""
+def _edge(edge: standing.Edge) -> Mapping[str, Any]:
+    said = [(EDGES.get(state, "bad"), words_) for state, words_ in edge.said]
+    return {"cell": edge.cell, "state": edge.state.value, "colour": said[0][0], "said": said}
+
+
+# -- What to do first ----------------------------------------------------------------------------
+
+
+def _first(of: Dossier) -> Iterator[tuple[str, str]]:
+    """Yield commands, "" where there is none, and why or what else to do; the most urgent first."""
     report = of.report
     for checked in of.checked[1:]:
         if checked.broker_down and not checked.isolated:
             why = "no host of its broker takes messages, and the parent hangs with it"
-            yield f"cellsync cells isolate {checked.cell}: {why}"
+            yield f"cellsync cells isolate {checked.cell}", why
+    for vitals in of.vitals:
+        if down := list(vitals.down):
+            lost = f"without it {vitals.down[down[0]]}" if len(down) == 1 else "what is lost stands below"
+            yield "", f"start {words.listed(down)} in {vitals.cell}: none is alive; {lost}"
     for failure in facts.failures(report):
-        yield f"cellsync cells check {failure.cell}: it could not be compared, so nothing is known of it"
-    if any(
-        facts.acting([table], *facts.WRITES)
-        for cell in facts.results(report)
-        for table in facts.compared(cell)
-    ):
-        yield "cellsync repair --dry-run shows what a repair would write; cellsync repair does it"
-    for cell in facts.results(report):
-        yield from facts.notices(cell) if facts.totals(report).applied else ()
+        look = "cells check" if failure.status is Status.UNREACHABLE else "trace"
+        why = f"it could not be compared, so nothing is known of it: {failure.error}"
+        yield f"cellsync {look} {failure.cell}", why
+    if facts.stage(report) is Stage.WRITTEN:
+        for cell in facts.results(report):
+            yield from (("", notice) for notice in facts.notices(cell) if cell.counts.applied)
+        if facts.totals(report).applied:
+            yield f"cellsync undo {report.run.id}", "takes this run back, should it have been wrong"
+    out = [cell.cell for cell in facts.results(report) if facts.acting(facts.compared(cell), *facts.WRITES)]
+    if out and facts.stage(report) is not Stage.WRITTEN:
+        names = " ".join(out) if len(out) < len(report.cells) else ""
+        yield f"cellsync repair {names}".strip() + " --dry-run", "shows what a repair would write"
+        yield f"cellsync repair {names}".strip(), "writes it, after it has asked"
     if facts.found(report):
-        yield "look at the findings below: no repair mends them by itself"
-
-
-def _matrix(of: Dossier) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Return for each child the state and the words of every feature."""
-    return [
-        (cell.cell, [_feature(cell, name, of.report) for name in of.features]) for cell in of.report.cells
-    ]
-
-
-def _feature(cell: CellResult | CellFailure, name: str, report: Report) -> tuple[str, str]:
-    if isinstance(cell, CellFailure):
-        return "bad", "unknown"
-    tables = [table for table in cell.tables if name in report.rule_features.get(table.rule, ())]
-    if any(isinstance(table, TableFailure) for table in tables):
-        return "bad", "unknown"
-    compared = [table for table in tables if isinstance(table, TableDiff)]
-    found = drift(facts.tally(compared))
-    if found:
-        return "drift", found
-    return ("good", "in step") if compared else ("none", "not for this version")
+        yield "", "look at the findings below: no repair mends them by itself"
 
 
 # -- Cells ---------------------------------------------------------------------------------------
 
 
-def _cell(cell: CellResult | CellFailure, report: Report, budget: list[int]) -> Cell:
+def _cell(cell: CellResult | CellFailure, report: Report, dealt: Shares) -> Cell:
     if isinstance(cell, CellFailure):
         nothing: dict[str, Sequence[Any]] = dict.fromkeys(
-            ("tables", "in_step", "refusals", "skipped", "problems", "notices", "schema"), ()
+            ("breaks", "tables", "in_step", "nothing_found", "lists", "schema"), ()
         )
-        status = "could not be compared"
-        return Cell(cell.cell, "bad", status, cell.error, cell.isolated, **nothing)
-    loud = [table for table in cell.tables if not facts.in_step(table)]
+        return Cell(cell.cell, "bad", "could not be compared", cell.error, cell.isolated, **nothing)
+    quiet = [table for table in facts.compared(cell) if facts.in_step(table)]
+    broken = facts.unique(name for table in facts.compared(cell) for name in _breaks(table, report))
     return Cell(
         name=cell.cell,
         state=STATES[cell.status],
         status=words.STATUS[cell.status],
         summary=drift(facts.tally(facts.compared(cell))),
         isolated=cell.isolated,
-        tables=[_table(table, report, budget) for table in loud],
-        in_step=[
-            f"{t.rule} ({words.counted(t.desired_rows, 'row')})"
-            for t in facts.compared(cell)
-            if facts.in_step(t)
-        ],
-        refusals=[f"{each.rule} {each.code}: {each.message}".strip() for each in facts.refusals(cell)],
-        skipped=[f"{each.rule}: {each.reason}" for each in islice(facts.skipped(cell), MOST)],
-        problems=list(islice(cell.problems, MOST)),
-        notices=list(facts.notices(cell)),
+        breaks=[(name, report.features.get(name, "")) for name in broken],
+        tables=[_table(table, cell, report, dealt) for table in cell.tables if not facts.in_step(table)],
+        in_step=[f"{t.rule} ({words.counted(t.desired_rows, 'row')})" for t in quiet if not t.detector],
+        nothing_found=[table.rule for table in quiet if table.detector],
+        lists=[(title, lines) for title, lines in _lists(cell, report) if lines],
         schema=[
-            f"{table}: {each.path}: {each.existing or 'absent'} -> {each.desired or 'absent'}"
-            for table, each in facts.schema(cell)
+            Schema(table, d.path, d.existing or "absent", d.desired or "absent", d.blocking)
+            for table, d in facts.schema(cell)
         ],
     )
 
 
-def _table(table: TableResult, report: Report, budget: list[int]) -> Table:
-    breaks = [f"{name}: {report.features.get(name, '')}" for name in report.rule_features.get(table.rule, ())]
+def _lists(cell: CellResult, report: Report) -> Iterator[tuple[str, Sequence[str]]]:
+    refused = [each for refusal in facts.refusals(cell) for each in _refusal(refusal)]
+    yield "Refused: these rules, and those that refer to them, write nothing", refused
+    skipped = (f"{each.rule}: {each.reason}" for each in facts.skipped(cell))
+    yield "Skipped", _some(skipped, len(facts.skipped(cell)))
+    yield "Went wrong", _some(iter(cell.problems), len(cell.problems))
+    written = facts.stage(report) is Stage.WRITTEN
+    yield "Do now" if written else "After a repair", list(facts.notices(cell))
+
+
+def _refusal(refusal: Any) -> Iterator[str]:
+    yield f"{refusal.rule} {refusal.code}: {refusal.message}".strip()
+    waiver = words.waiver(refusal)
+    if waiver and waiver not in refusal.message:
+        yield f"to allow it, after a look at the rows: --waive {waiver}"
+
+
+def _some(lines: Iterator[str], count: int) -> list[str]:
+    """Return as many lines as a page has room for, and how many more there are."""
+    shown = [words.shorten(line, PROSE) for line in islice(lines, LINES)]
+    return shown + ([f"and {count - LINES} more, which --format json has"] if count > LINES else [])
+
+
+def _table(table: TableResult, cell: CellResult, report: Report, dealt: Shares) -> Table:
+    up = table.direction is Direction.UP
+    names = Names(report.run.topology, cell.cell) if up else Names(cell.cell, report.run.topology)
+    why = report.rule_whys.get(table.rule, "")
     if isinstance(table, TableFailure):
-        return Table(table.rule, "bad", "could not be compared", (), table.error, (), 0)
-    most = max(0, budget[0])
-    shown = [_difference(each, table) for each in islice(facts.ordered(table), most)]
-    budget[0] -= len(shown)
-    lacking = any(facts.counting(sort) and sort.kind is not Kind.EXTRA for sort in table.tally)
+        command = "" if table.detector else f"cellsync schema {cell.cell} --rule {table.rule}"
+        failed = "could not be compared"
+        return Table(table.rule, "bad", failed, why, (), table.error, command, names, (), False, 0)
+    shown = cards(table, cell, dealt, report.secrets, names)
     return Table(
         rule=table.rule,
         state=STATES[table.status],
-        summary=drift(facts.tally([table])) or "no difference that counts",
-        breaks=breaks if lacking else (),
+        summary=_summary(table),
+        why=why,
+        breaks=_breaks(table, report),
         error="; ".join(table.unknown),
-        differences=shown,
+        command=_command(table, cell, report),
+        names=names,
+        cards=shown,
+        folded=len(shown) > FOLDED,
         left_out=len(table.differences) - len(shown),
     )
 
 
-def _difference(found: Difference, table: TableDiff) -> Shown:
-    row = found.desired or found.existing
-    action = f"accepted: {found.accepted}" if found.accepted else words.ACTION[found.action]
-    return Shown(
-        kind=found.kind.value,
-        key=words.key(facts.named(table.key, found.key), LONG),
-        reason=found.reason,
-        action=action,
-        since=(row.since or "") if row else "",
-        columns=[
-            _column(each.column, each.existing, each.desired, found.kind) for each in table.columns_of(found)
-        ],
-    )
+def _summary(table: TableDiff) -> str:
+    said = [] if table.detector else [drift(facts.tally([table])) or "no difference that counts"]
+    if accepted := facts.accepted([table]):
+        said.append(f"{accepted} accepted")
+    if findings := len(table.findings):
+        said.append(f"{words.counted(findings, 'finding')} (below)")
+    return "; ".join(said)
 
 
-def _column(name: str, existing: KeyPart, desired: KeyPart, kind: Kind) -> Column:
-    old, new = _value(name, existing), _value(name, desired)
-    if kind is Kind.MISSING:
-        return Column(name, Part("", "", ""), Part("", new, ""))
-    if kind is Kind.EXTRA:
-        return Column(name, Part("", old, ""), Part("", "", ""))
-    head = _shared(old, new)
-    tail = _shared(old[head:][::-1], new[head:][::-1])
-    return Column(name, *(Part(t[:head], t[head : len(t) - tail], t[len(t) - tail :]) for t in (old, new)))
+def _breaks(table: TableDiff, report: Report) -> Sequence[str]:
+    """Return the features that the drift breaks: what is only extra breaks nothing that anybody misses."""
+    lacking = any(facts.counting(sort) and sort.kind is not Kind.EXTRA for sort in table.tally)
+    return report.rule_features.get(table.rule, ()) if lacking else ()
 
 
-def _shared(one: str, other: str) -> int:
-    """Return how many characters two texts have in common from their beginning on."""
-    pairs = zip(one, other, strict=False)
-    return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
-
-
-def _value(column: str, part: KeyPart) -> str:
-    if SECRET.search(column) and part is not None:
-        return HIDDEN
-    return words.value(safe(column, part), LONG)
+def _command(table: TableDiff, cell: CellResult, report: Report) -> str:
+    """Return what mends the differences of a table; "" where no repair would."""
+    due = table.does(*facts.WRITES) and table.status not in (Status.REPAIRED, Status.REFUSED)
+    return f"cellsync repair {cell.cell} --rule {table.rule}" if due and facts.compares(report) else ""
 
 
 # -- Around the cells ----------------------------------------------------------------------------
@@ -306,28 +324,35 @@ def _findings(report: Report) -> Iterator[Mapping[str, str]]:
                 "rule": each.rule,
                 "code": each.finding.code,
                 "key": words.key(each.key, LONG),
-                "message": each.finding.message,
+                "message": words.shorten(each.finding.message, PROSE),
                 "do": words.remedy(each.finding.do) if each.finding.do else "",
             }
 
 
-def _checked(cell: CheckedCell) -> Mapping[str, Any]:
+def _checked(cell: CheckedCell, vitals: Sequence[Vitals]) -> Mapping[str, Any]:
     database = cell.database
+    mine = next((each for each in vitals if each.cell == cell.cell), None)
     return {
         "name": cell.cell,
         "isolated": cell.isolated,
-        "state": "good" if cell.sound else "bad",
+        "state": "good" if cell.sound and not (mine and mine.down) else "bad",
         "database": _answer(database.status, database.latency, database.error),
+        "server": database.server,
+        "version": mine.version if mine else "",
         "broker": [(probe.host, _answer(probe.status, probe.latency, probe.error)) for probe in cell.broker],
         "unknown": cell.unknown,
+        "services": [(LIVES[life], said) for life, said in standing.services(mine)] if mine else [],
+        "unread": mine.error if mine else "",
     }
 
 
 def _answer(status: HostStatus, latency: float | None, error: str) -> str:
-    return f"ok, {latency * 1000:.0f} ms" if latency is not None and not error else f"{status.value}: {error}"
+    if latency is not None and not error:
+        return f"ok, {latency * 1000:.0f} ms"
+    return f"{words.ANSWER[status]}: {error}"
 
 
-def _run(journaled: Any) -> Mapping[str, str]:
+def _run(journaled: JournaledRun) -> Mapping[str, str]:
     run = journaled.run
     return {
         "id": run.id,
@@ -340,3 +365,9 @@ def _run(journaled: Any) -> Mapping[str, str]:
         "reason": run.reason,
         "undone": ", ".join(journaled.undone_by),
     }
+
+
+def _accept(entry: Accepted) -> Mapping[str, str]:
+    key = words.key(entry.key.items(), LONG) if entry.key else "every row"
+    until = f"until {entry.until:%Y-%m-%d}" if entry.until else "for good"
+    return {"cell": entry.cell, "rule": entry.rule, "key": key, "why": entry.why, "until": until}

@@ -77,35 +77,38 @@ def schema(report: Report, style: Style | None = None) -> Iterator[str]:
 
 def history(runs: Sequence[JournaledRun]) -> Iterator[str]:
     """Yield the runs in the order given, newest first."""
-    return whole({"version": VERSION, "runs": Lines(map(_journaled, runs))})
+    return whole({"version": VERSION, "runs": Lines(map(journaled, runs))})
 
 
 def course(runs: Sequence[JournaledRun], of: Triage) -> Iterator[str]:
-    """Yield the runs of a time, newest first, those that only looked among them, and what drifted.
+    """Yield the runs of a time, newest first, those that only looked among them, and what drifted."""
+    return whole(course_content(runs, of))
+
+
+def course_content(runs: Sequence[JournaledRun], of: Triage) -> Object:
+    """Return the same as the keys of its document.
 
     A run that only looked stands for those after it that saw the same: ``alike`` of them, until
     ``until``. What the drift log does not know of it is null.
     """
     saw = {look.first.run: look for look in of.looks}
     wrote = {each.run.id for each in runs}
-    listed = [(each.run.started, {**_journaled(each), **_looked(saw.get(each.run.id))}) for each in runs]
+    listed = [(each.run.started, {**journaled(each), **_looked(saw.get(each.run.id))}) for each in runs]
     listed += [
         (each.first.started, {**_log_only(each.first), **_looked(each)})
         for each in of.looks
         if each.first.run not in wrote
     ]
     ordered = [content for _, content in sorted(listed, key=lambda each: each[0], reverse=True)]
-    return whole(
-        {
-            "version": VERSION,
-            "since": words.instant(of.since),
-            "until": words.instant(of.until),
-            "runs": Lines(ordered),
-            "drift": Lines(map(_drifted, of.rules)),
-            "rows": Lines(map(_drifted_row, of.rows)),
-            "log": {"error": of.unread or None, "torn": of.torn},
-        }
-    )
+    return {
+        "version": VERSION,
+        "since": words.instant(of.since),
+        "until": words.instant(of.until),
+        "runs": Lines(ordered),
+        "drift": Lines(map(_drifted, of.rules)),
+        "rows": Lines(map(_drifted_row, of.rows)),
+        "log": {"error": of.unread or None, "torn": of.torn},
+    }
 
 
 def _log_only(seen: Sighting) -> Object:
@@ -445,18 +448,19 @@ def _schema_table(table: TableResult) -> Object:
     return {**_table_head(table), "schema": Lines(map(_schema, table.schema))}
 
 
-def _journaled(journaled: JournaledRun) -> Object:
-    run, finished = journaled.run, journaled.finished
+def journaled(past: JournaledRun) -> Object:
+    """Return one run of a journal."""
+    run, finished = past.run, past.finished
     return {
         "run": run.id,
         "verb": run.verb,
         "started": words.instant(run.started),
         "finished": None if finished is None else words.instant(finished),
-        "status": journaled.status,
-        "cells": list(journaled.cells),
-        "applied": journaled.applied,
-        "undoes": journaled.undoes,
-        "undone_by": list(journaled.undone_by),
+        "status": past.status,
+        "cells": list(past.cells),
+        "applied": past.applied,
+        "undoes": past.undoes,
+        "undone_by": list(past.undone_by),
         "topology": run.topology,
         "operator": run.operator,
         "host": run.host,

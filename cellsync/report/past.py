@@ -26,7 +26,7 @@ from cellsync.report.words import counted
 
 def history(runs: Sequence[JournaledRun], style: Style) -> Iterator[str]:
     """Yield one line for every run, in the order given, newest first."""
-    return compose([_runs(runs)] if runs else [Line("no run has written anything yet")], style)
+    return compose([grid(runs)] if runs else [Line("no run has written anything yet")], style)
 
 
 def repeated(rows: Sequence[Repeated], style: Style) -> Iterator[str]:
@@ -46,10 +46,11 @@ ROWS = 20
 
 def course(runs: Sequence[JournaledRun], of: Triage, style: Style) -> Iterator[str]:
     """Yield the runs of a time, newest first, what drifted in it, and which rows came back."""
-    return compose(_course(runs, of, style), style)
+    return compose(course_blocks(runs, of, style), style)
 
 
-def _course(runs: Sequence[JournaledRun], of: Triage, style: Style) -> Iterator[Block]:
+def course_blocks(runs: Sequence[JournaledRun], of: Triage, style: Style) -> Iterator[Block]:
+    """Yield the blocks of that text."""
     since = clock(of.since)
     found = {look.first.run: saw(look.first) for look in of.looks}
     wrote = {each.run.id for each in runs}
@@ -176,7 +177,8 @@ def _journaled(made: Mapping[str, Sequence[JournaledChange]], style: Style) -> I
             yield from change_lines(title, each.change, style)
 
 
-def _runs(runs: Sequence[JournaledRun]) -> Grid:
+def grid(runs: Sequence[JournaledRun]) -> Grid:
+    """Return the runs as a table, one row each."""
     head = ("run", "verb", "started (UTC)", "status", "cells", "rows", "remarks")
     tones = tuple(Tone.BAD if run.finished is None else Tone.PLAIN for run in runs)
     return Grid((head, *map(_run_row, runs)), tones, whole=3, numbers=len(head))

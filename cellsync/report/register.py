@@ -29,17 +29,6 @@ _TONES = {
     HopStatus.BROKEN: Tone.BAD,
     HopStatus.UNKNOWN: Tone.QUIET,
 }
-_SAID = {
-    HostStatus.OK: "ok",
-    HostStatus.REFUSED: "refused",
-    HostStatus.AUTH: "login refused",
-    HostStatus.VHOST: "no such virtual host for this user",
-    HostStatus.SCHEMA: "no such schema for this user",
-    HostStatus.TIMEOUT: "no answer in time",
-    HostStatus.BLOCKED: "blocked",
-    HostStatus.ERROR: "error",
-}
-
 _CHECK_EXIT = {ExitCode.IN_STEP: "everything answers", ExitCode.INCOMPLETE: "something does not answer"}
 _TRACE_EXIT = {
     ExitCode.IN_STEP: "every hop is sound",
@@ -148,14 +137,19 @@ def _checked(cells: Sequence[CheckedCell], error: str, code: ExitCode, style: St
     verdict = f"{names}: not everything answers" if down else "every database and broker answers"
     yield Line(verdict, tone=Tone.BAD if down else Tone.GOOD)
     yield Line("")
-    for cell in (*down, *(cell for cell in cells if cell.sound)):
-        yield from _checked_cell(cell, style)
+    yield from answers(cells, style)
     said = [cell.said for cell in cells if cell.said]
     if error or said:
         yield from (Line(""), Line("decided:", tone=Tone.TITLE))
         yield from (Line(text, 1, Tone.STRONG) for text in (*said, *filter(None, [error])))
     yield Line("")
     yield Line(f"exit code {int(code)}: {_CHECK_EXIT.get(code, words.EXIT[code])}", tone=Tone.QUIET)
+
+
+def answers(cells: Sequence[CheckedCell], style: Style, *, depth: int = 0) -> Iterator[Line]:
+    """Yield what answered in every cell; those where not everything did come first."""
+    for cell in sorted(cells, key=lambda cell: cell.sound):
+        yield from (Line(line.text, line.depth + depth, line.tone) for line in _checked_cell(cell, style))
 
 
 def _checked_cell(cell: CheckedCell, style: Style) -> Iterator[Line]:
@@ -169,7 +163,7 @@ def _checked_cell(cell: CheckedCell, style: Style) -> Iterator[Line]:
     database = cell.database
     good = database.status is HostStatus.OK
     text = f"{_ms(database.latency)}, {database.server}" if good else database.error
-    yield Line(f"database {_SAID[database.status]}: {text}", 1, Tone.PLAIN if good else Tone.BAD)
+    yield Line(f"database {words.ANSWER[database.status]}: {text}", 1, Tone.PLAIN if good else Tone.BAD)
     for probe in cell.broker:
         bad = probe.status is not HostStatus.OK
         yield Line(f"broker {_probe(probe)}", 1, Tone.BAD if bad else Tone.PLAIN)
@@ -182,7 +176,7 @@ def _checked_cell(cell: CheckedCell, style: Style) -> Iterator[Line]:
 
 def _probe(probe: BrokerProbe) -> str:
     detail = f", {_ms(probe.latency)}, {probe.server}" if not probe.error else f": {probe.error}"
-    return f"{probe.host} {_SAID[probe.status]}{detail}"
+    return f"{probe.host} {words.ANSWER[probe.status]}{detail}"
 
 
 def _silent(cell: CheckedCell) -> Iterator[Line]:
@@ -211,14 +205,15 @@ def checked_json(cells: Sequence[CheckedCell], error: str, code: ExitCode) -> It
     return whole(
         {
             "version": VERSION,
-            "cells": [_checked_json(cell) for cell in cells],
+            "cells": [checked_cell(cell) for cell in cells],
             "error": error or None,
             "exit_code": int(code),
         }
     )
 
 
-def _checked_json(cell: CheckedCell) -> Object:
+def checked_cell(cell: CheckedCell) -> Object:
+    """Return one cell of the JSON of a check."""
     database = cell.database
     return {
         "cell": cell.cell,

@@ -54,7 +54,7 @@ TONES = {
 
 def render(report: Report, style: Style) -> Iterator[str]:
     """Yield the whole report: of a diff, a plan, a repair (dry or not), or an undo."""
-    return compose(_report(report, replace(style, secrets=report.secrets)), style)
+    return compose(_report(report, style), style)
 
 
 def plan(report: Report, style: Style) -> Iterator[str]:
@@ -71,6 +71,15 @@ def schema(report: Report, style: Style) -> Iterator[str]:
 
 
 def _report(report: Report, style: Style) -> Iterator[Block]:
+    yield from body(report, style)
+    yield Line("")
+    yield from advice(report)
+    yield Line(f"exit code {int(report.exit_code)}: {words.EXIT[report.exit_code]}", tone=Tone.QUIET)
+
+
+def body(report: Report, style: Style) -> Iterator[Block]:
+    """Yield the report but for what to do next and the exit code."""
+    style = replace(style, secrets=report.secrets)
     yield Line(verdict(report), tone=_tone_of(report))
     if len(report.cells) > 1:
         yield _overview(report)
@@ -78,8 +87,6 @@ def _report(report: Report, style: Style) -> Iterator[Block]:
     for title, lines in _sections(report, style):
         if lines:
             yield from (Line(""), Line(title, tone=Tone.TITLE), *lines)
-    yield Line("")
-    yield from _next(report)
 
 
 def _cells(report: Report, style: Style) -> Iterator[Line]:
@@ -494,7 +501,8 @@ def _notices(report: Report) -> Iterator[Line]:
     yield from (Line(notice, 1, Tone.STRONG) for notice in every)
 
 
-def _next(report: Report) -> Iterator[Line]:
+def advice(report: Report) -> Iterator[Line]:
+    """Yield what to do next, and what people should know."""
     run, stage = report.run, facts.stage(report)
     if any(isinstance(cell, CellFailure) or facts.broken(cell) for cell in report.cells):
         yield Line("what could not be compared is unknown, not in step")
@@ -506,7 +514,6 @@ def _next(report: Report) -> Iterator[Line]:
     if stage is Stage.WRITTEN and facts.totals(report).applied:
         yield Line(f"cellsync undo {run.id} takes this run back")
     yield from (Line(note) for note in (*report.notes, *report.left_out))
-    yield Line(f"exit code {int(report.exit_code)}: {words.EXIT[report.exit_code]}", tone=Tone.QUIET)
 
 
 # -- What a repair shows before it asks ----------------------------------------------------------

@@ -17,6 +17,7 @@ from cellsync.model import (
     HIDDEN,
     Action,
     Dangling,
+    HostStatus,
     KeyPart,
     Reference,
     Refusal,
@@ -55,6 +56,18 @@ DONE = {
     Action.SOFT_DELETE: "soft deleted",
 }
 
+ANSWER = {
+    HostStatus.OK: "ok",
+    HostStatus.REFUSED: "refused",
+    HostStatus.AUTH: "login refused",
+    HostStatus.VHOST: "no such virtual host for this user",
+    HostStatus.SCHEMA: "no such schema for this user",
+    HostStatus.TIMEOUT: "no answer in time",
+    HostStatus.BLOCKED: "blocked",
+    HostStatus.ERROR: "error",
+}
+"""What a login to a database or a broker came to."""
+
 EXIT = {
     ExitCode.IN_STEP: "in step, or all done",
     ExitCode.DIFFERENCES: "differences or findings remain",
@@ -87,6 +100,17 @@ def remedy(do: Remedy) -> str:
     """Return what is to be done about a finding: "run: nova-manage ...", "SQL in c1: UPDATE ..."."""
     how = {Way.WORDS: "do", Way.SHELL: "run", Way.SQL: f"SQL in {do.cell}"}
     return f"{how[do.way]}: {do.text}"
+
+
+def ago(seconds: int | None) -> str:
+    """Return how long ago something was: "40 s ago", "3 h ago"; "never" for None."""
+    if seconds is None:
+        return "never"
+    if seconds < 120:
+        return f"{seconds} s ago"
+    if seconds < 7200:
+        return f"{seconds // 60} min ago"
+    return f"{seconds // 3600} h ago" if seconds < 172800 else f"{seconds // 86400} days ago"
 
 
 def waiver(refusal: Refusal) -> str | None:

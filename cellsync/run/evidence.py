@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from cellsync import broker as brokers
-from cellsync import db, diff
-from cellsync.db.heartbeats import Beat, heartbeats
+from cellsync import diff
 from cellsync.errors import CellsyncError
 from cellsync.model import (
     Broker,
@@ -18,16 +17,13 @@ from cellsync.model import (
     Cell,
     CellRow,
     DatabaseProbe,
-    Heartbeats,
     HostStatus,
     Report,
 )
 from cellsync.run.compare import compare
 from cellsync.run.probing import ask_brokers, ask_databases, at_once
 from cellsync.run.request import Request
-
-Beats = tuple[tuple[Heartbeats, "tuple[Beat, ...] | str"], ...]
-"""Each table of heartbeats with what it says, or why it could not be read."""
+from cellsync.run.vitals import Beats, beats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +70,7 @@ def gather(request: Request, child: Cell, *, timeout: float) -> Evidence:
     urls = {**_urls(tables, parent, child), **{str(broker): broker for broker in known.values()}}
     request.progress("asking brokers and services")
     used = ask_brokers(urls, timeout=timeout, queues=brokers.NOVA_CELLS)
-    beats = _beats(request, up, timeout)
+    alive = beats(request, up, timeout=timeout)
     services = at_once(
         {
             f"{name} at {url}": _http(url, timeout)
@@ -91,7 +87,7 @@ def gather(request: Request, child: Cell, *, timeout: float) -> Evidence:
             cell=cell,
             database=answers[cell.name][0],
             rows=tables[cell.name],
-            beats=beats.get(cell.name, ()),
+            beats=alive.get(cell.name, ()),
             broker=broker,
             probes=used[str(broker)] if broker else (),
         )
@@ -123,35 +119,6 @@ def _urls(tables: diff.Tables, parent: Cell, child: Cell) -> dict[str, Broker]:
                     continue  # the judgement of the row says so
                 found[str(broker)] = broker
     return found
-
-
-def _beats(request: Request, cells: Sequence[Cell], timeout: float) -> dict[str, Beats]:
-    sources = [source for pack in request.ruleset.packs for source in pack.services]
-    tasks = {
-        (cell.name, place): _beats_of(request, cell, source)
-        for cell in cells
-        for place, source in enumerate(sources)
-        if source.needed.get(cell.role) and (source.database == "nova" or source.database in cell.databases)
-    }
-    late = f"no answer within {timeout:g} s"
-    read: dict[str, Beats] = {}
-    for (name, place), beats in at_once(tasks, timeout=timeout).items():
-        read[name] = (*read.get(name, ()), (sources[place], late if beats is None else beats))
-    return read
-
-
-def _beats_of(request: Request, cell: Cell, source: Heartbeats) -> Callable[[], tuple[Beat, ...] | str]:
-    own = source.database == "nova"
-    where = cell if own else replace(cell, database=cell.databases[source.database])
-
-    def ask() -> tuple[Beat, ...] | str:
-        try:
-            with db.connect(where, request.timeouts) as database:
-                return heartbeats(database, source)
-        except CellsyncError as error:
-            return str(error)
-
-    return ask
 
 
 def _http(url: str, timeout: float) -> Callable[[], str]:

@@ -259,6 +259,7 @@ def report(request: Request, cells: Sequence[CellResult | CellFailure], *, remai
         cells=tuple(cells),
         features={name: feature.lost if feature else "" for name, feature in described.items()},
         rule_features={each.id: each.features for each in named},
+        rule_whys={each.id: each.why for each in named if each.why},
         secrets=request.topology.secrets,
         left_out=request.topology.left_out,
         exit_code=exit_code(cells, remaining=remaining, refusals=request.run.verb != "diff"),

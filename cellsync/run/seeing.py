@@ -20,6 +20,7 @@ from cellsync.model import (
     Counts,
     Kind,
     Report,
+    Secrets,
     SeenCell,
     SeenRow,
     SeenRule,
@@ -29,7 +30,6 @@ from cellsync.model import (
     Told,
 )
 from cellsync.report import facts
-from cellsync.report.html import SECRET
 
 ROWS_OF_A_RULE = 100
 """So many rows of one rule in one cell are in a line of the drift log, ..."""
@@ -86,28 +86,28 @@ def _cell(cell: CellResult | CellFailure, report: Report, budget: list[int]) -> 
     return SeenCell(
         cell=cell.cell,
         status=cell.status,
-        rules=tuple(seen for table in compared if (seen := _rule(table, budget)) is not None),
+        rules=tuple(seen for table in compared if (seen := _rule(table, budget, report.secrets)) is not None),
         unknown=tuple(sorted(unsure | absent)),
         counts=cell.counts if made != Counts() else Counts(),
     )
 
 
-def _rule(table: TableDiff, budget: list[int]) -> SeenRule | None:
+def _rule(table: TableDiff, budget: list[int], secrets: Secrets) -> SeenRule | None:
     counts: Counter[Kind] = Counter()
     for sort, number in table.tally.items():
         counts[sort.kind] += number if facts.counting(sort) else 0
     findings = sum(not finding.accepted for finding in table.findings)
     if not (any(counts.values()) or findings):
         return None
-    rows = tuple(islice(_rows(table), min(ROWS_OF_A_RULE, budget[0])))
+    rows = tuple(islice(_rows(table, secrets), min(ROWS_OF_A_RULE, budget[0])))
     budget[0] -= len(rows)
     by_kind = {kind: counts[kind] for kind in Kind}
     return SeenRule(rule=table.rule, key=table.key, counts=by_kind, findings=findings, rows=rows)
 
 
-def _rows(table: TableDiff) -> Iterator[SeenRow]:
+def _rows(table: TableDiff, secrets: Secrets) -> Iterator[SeenRow]:
     """Yield the rows that differ and count, where the key may be written down."""
-    if any(SECRET.search(column) for column in table.key):
+    if any(secrets.hides(column, table=table.table) for column in table.key):
         return
     for found in facts.ordered(table):
         if facts.counting(found) and len(codec.tuple_to_text(found.key)) <= LONG:

@@ -33,6 +33,7 @@ from cellsync.model import (
 from cellsync.run.evidence import Evidence, Side, gather
 from cellsync.run.registering import interval
 from cellsync.run.request import Request
+from cellsync.run.vitals import alive
 
 OWN = "cells"
 """The queue of a cell's own services; the others are those of other cells."""
@@ -133,13 +134,13 @@ def _services(side: Side, role: Role) -> Judgement:
         return _unknown("; ".join(unread))
     broken: list[tuple[str, str]] = []
     warned: list[tuple[str, str]] = []
-    alive: list[str] = []
+    lively: list[str] = []
     for source, beats in side.beats:
         for service, lost in source.needed[role].items():
             assert not isinstance(beats, str)
             wrong, sound = _life(service, beats, source)
             if wrong is None:
-                alive.append(sound)
+                lively.append(sound)
                 continue
             place = warned if service in source.optional or sound else broken
             place.append((wrong, "" if sound else lost))
@@ -149,22 +150,22 @@ def _services(side: Side, role: Role) -> Judgement:
         said = "; ".join(wrong for wrong, _ in warned)
         lost = next((lost for _, lost in warned if lost), "")
         return HopStatus.WARN, said, f"without it {lost}" if lost else "its host is down, or was taken away"
-    return _ok("alive: " + "; ".join(alive))
+    return _ok("alive: " + "; ".join(lively))
 
 
 def _life(service: str, beats: Sequence[Beat], source: Heartbeats) -> tuple[str | None, str]:
     """Return what is wrong with a service, or None; and what of it is alive, "" for nothing."""
     of = [beat for beat in beats if fnmatchcase(beat.name, service)]
     most = source.stale.total_seconds()
-    alive = [beat for beat in of if beat.age is not None and beat.age <= most]
-    stale = [beat for beat in of if beat not in alive]
-    sound = f"{service} on {_hosts(alive)}" if alive else ""
+    up = [beat for beat in of if alive(beat, source)]
+    stale = [beat for beat in of if beat not in up]
+    sound = f"{service} on {_hosts(up)}" if up else ""
     if not of:
         return f"no {service} has ever been seen in {source.table}", sound
     if stale:
         last = f"{_named(stale[0])} last seen {_age(stale[0].age)} (more than {most:g} s)"
         more = f" and {len(stale) - 1} more" if len(stale) > 1 else ""
-        rest = f"; alive: {len(alive)} of {len(of)}" if alive else ""
+        rest = f"; alive: {len(up)} of {len(of)}" if up else ""
         return f"{last}{more}{rest}", sound
     return None, sound
 

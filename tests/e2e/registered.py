@@ -41,6 +41,12 @@ def registered(deployment: Deployment, brokers: Mapping[str, str]) -> Deployment
     for child in (cell for cell in deployment.urls if cell in CHILDREN):
         deployment.sql(parent, ROW, name=child, is_parent=0, broker=brokers[child])
         deployment.sql(child, ROW, name=parent, is_parent=1, broker=brokers[parent])
+    return with_services(deployment)
+
+
+def with_services(deployment: Deployment) -> Deployment:
+    """Let all services live that the pack asks for, in every cell."""
+    parent = next(iter(deployment.urls))
     for cell in deployment.urls:
         for name in SERVICES["parent" if cell == parent else "child"]:
             deployment.sql(

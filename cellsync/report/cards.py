@@ -1,0 +1,199 @@
+"""Differences as a page shows them: one card each, with what both sides share told from what they do not.
+
+A page has room for so many and no more. Every table gets its share, so that a large one hides no small one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from html import escape as html_escape
+from itertools import islice
+from typing import NamedTuple
+
+from cellsync.model import (
+    Action,
+    CellResult,
+    Difference,
+    Key,
+    KeyPart,
+    Kind,
+    Secrets,
+    Status,
+    TableDiff,
+)
+from cellsync.report import facts, words
+from cellsync.report.page import PROSE, escape
+
+MOST = 10_000
+"""So many differences are in a page; more would keep a browser busy. JSON has them all."""
+BYTES = 8_000_000
+"""So large may all cards of a page be, as HTML; what surrounds them is small."""
+LONG = 400
+"""The longest value that a page shows whole, in characters."""
+CARD, COLUMNS, COLUMN, PAIR = 180, 230, 130, 30
+"""The bytes of markup of a card, its table of columns, one of these, and one value of a row; rounded up."""
+
+
+class Part(NamedTuple):
+    """One side of a value that changed: what both sides share, and between it what they do not."""
+
+    head: str
+    changed: str
+    tail: str
+
+
+class Column(NamedTuple):
+    """A column that changed."""
+
+    name: str
+    existing: Part
+    desired: Part
+
+
+class Card(NamedTuple):
+    """One difference."""
+
+    kind: str
+    key: str
+    reason: str
+    deed: str
+    """What a repair does about it, or did, and why."""
+    since: str
+    columns: Sequence[Column]
+    """What changed, side by side."""
+    row: Sequence[tuple[str, str]]
+    """The columns and values of a row that one side alone has."""
+
+
+Shares = Mapping[tuple[str, str], int]
+"""Child and rule -> how many of its differences are in the page."""
+
+
+def shares(cells: Sequence[CellResult], most: int = MOST) -> Shares:
+    """Deal ``most`` places out to all tables: the small ones are whole, the large ones get the same."""
+    lengths = {(c.cell, t.rule): len(t.differences) for c in cells for t in facts.compared(c)}
+    dealt: dict[tuple[str, str], int] = {}
+    for place, (table, length) in enumerate(sorted(lengths.items(), key=lambda each: each[1])):
+        dealt[table] = min(length, most // (len(lengths) - place))
+        most -= dealt[table]
+    return dealt
+
+
+def cards(table: TableDiff, cell: CellResult, dealt: Shares, secrets: Secrets, names: Names) -> list[Card]:
+    """Return the cards of a table, as many as its share of places and of bytes allows."""
+    share = dealt[cell.cell, table.rule]
+    room = BYTES * share // max(1, sum(dealt.values()))
+    skipped = {(s.rule, s.key): s.reason for s in islice(facts.skipped(cell), MOST)}
+    reasons = {key: reason for (rule, key), reason in skipped.items() if rule == table.rule}
+    made: list[Card] = []
+    for difference in islice(facts.ordered(table), share):
+        card = _card(difference, table, secrets, _Telling(names, table.status, reasons))
+        room -= size(card, names)
+        if room < 0:
+            break
+        made.append(card)
+    return made
+
+
+class Names(NamedTuple):
+    """The cells of the two sides of a table."""
+
+    existing: str
+    desired: str
+
+
+class _Telling(NamedTuple):
+    names: Names
+    status: Status
+    skipped: Mapping[Key, str]
+
+
+def _card(found: Difference, table: TableDiff, secrets: Secrets, told: _Telling) -> Card:
+    value = partial(_value, secrets, table.table)
+    changed = found.kind is Kind.CHANGED
+    columns = [
+        column(each.column, value(each.column, each.existing), value(each.column, each.desired))
+        for each in (found.columns if changed else ())
+    ]
+    row = () if changed else tuple(_row(table, found, secrets))
+    return Card(
+        kind=found.kind.value,
+        key=words.key(facts.named(table.key, found.key), LONG),
+        reason=words.shorten(found.reason, PROSE),
+        deed=_deed(found, told),
+        since=facts.since(found) or "",
+        columns=columns,
+        row=row,
+    )
+
+
+def _row(table: TableDiff, found: Difference, secrets: Secrets) -> Iterator[tuple[str, str]]:
+    for each in table.columns_of(found):
+        part = each.desired if found.kind is Kind.MISSING else each.existing
+        yield each.column, _value(secrets, table.table, each.column, part)
+
+
+def _value(secrets: Secrets, table: str, name: str, part: KeyPart) -> str:
+    return words.value(secrets.safe(name, part, table=table), LONG)
+
+
+def column(name: str, existing: str, desired: str) -> Column:
+    """Return a changed column with what its two values share at the beginning and at the end."""
+    head = _shared(existing, desired)
+    tail = _shared(existing[head:][::-1], desired[head:][::-1])
+    parts = [Part(t[:head], t[head : len(t) - tail], t[len(t) - tail :]) for t in (existing, desired)]
+    return Column(name, *parts)
+
+
+def _shared(one: str, other: str) -> int:
+    """Return how many characters two texts have in common from their beginning on."""
+    pairs = zip(one, other, strict=False)
+    return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+
+
+# -- What is done about it -----------------------------------------------------------------------
+
+_WHY = {
+    Action.INSERT: "insert it, as {desired} has it",
+    Action.UPDATE: "update it, as {desired} is right",
+    Action.DELETE: "delete it, as {desired} does not have it",
+    Action.SOFT_DELETE: "soft delete it, as {desired} deleted it",
+    Action.REPORT: "leave it: it is only reported",
+    Action.IGNORE: "leave it: the rule ignores rows that are {kind}",
+}
+
+
+def _deed(found: Difference, told: _Telling) -> str:
+    """Return what a repair would do, or did, and why, in one sentence."""
+    if found.accepted:
+        return f"A repair leaves it: it is accepted, {found.accepted}"
+    if found.key in told.skipped:
+        return f"A repair leaves it: {words.shorten(told.skipped[found.key], PROSE)}"
+    writes = found.action in facts.WRITES
+    if writes and told.status is Status.REPAIRED:
+        return f"The repair has {words.DONE[found.action]} it"
+    why = _WHY[found.action].format(desired=told.names.desired, kind=found.kind.value)
+    wrote = ", and cellsync wrote it" if found.pushed and found.action in _REMOVING else ""
+    refused = ", but is refused" if writes and told.status is Status.REFUSED else ""
+    return f"A repair would {why}{wrote}{refused}"
+
+
+_REMOVING = (Action.DELETE, Action.SOFT_DELETE)
+
+
+# -- Room ----------------------------------------------------------------------------------------
+
+
+def size(card: Card, names: Names) -> int:
+    """Return how many bytes a card takes in the page, or a little more."""
+    texts = [card.key, card.reason, card.deed, card.since]
+    texts += [text for name, old, new in card.columns for text in (name, *old, *new)]
+    texts += [text for pair in card.row for text in pair]
+    texts += names if card.columns else ()
+    markup = CARD + COLUMNS * bool(card.columns) + COLUMN * len(card.columns) + PAIR * len(card.row)
+    return markup + sum(map(_bytes, texts))
+
+
+def _bytes(text: str) -> int:
+    return len(html_escape(escape(text)).encode())

@@ -1,0 +1,211 @@
+"""How each child stands towards its parent, and each feature in it: the picture and the matrix of a report.
+
+Pure. A child that could not be compared, and a feature whose rows could not, is never "in step".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
+from typing import NamedTuple
+
+from cellsync.model import (
+    CellFailure,
+    CellResult,
+    CheckedCell,
+    Dossier,
+    HostStatus,
+    Report,
+    Service,
+    Status,
+    TableFailure,
+    Vitals,
+)
+from cellsync.report import facts, words
+from cellsync.report.verdict import drift
+
+
+class State(str, Enum):
+    """How an edge stands, from good to bad: the worst one that holds is its state."""
+
+    IN_STEP = "in_step"
+    REPAIRED = "repaired"
+    FINDINGS = "findings"
+    DRIFT = "drift"
+    REFUSED = "refused"
+    INCOMPLETE = "incomplete"
+    ISOLATED = "isolated"
+    SERVICES_DOWN = "services_down"
+    BROKER_DOWN = "broker_down"
+    UNREACHABLE = "unreachable"
+
+
+class Edge(NamedTuple):
+    """One child and its parent: every state that holds, the worst first, with what it says."""
+
+    cell: str
+    said: Sequence[tuple[State, str]]
+
+    @property
+    def state(self) -> State:
+        """The worst of the states."""
+        return self.said[0][0]
+
+
+class Works(str, Enum):
+    """How one feature stands in one cell."""
+
+    IN_STEP = "in_step"
+    DRIFT = "drift"
+    FINDINGS = "findings"
+    UNKNOWN = "unknown"
+    """Some of its rows could not be compared, or judged."""
+    NONE = "not_for_this_version"
+
+
+Standing = Mapping[str, tuple[Works, str]]
+"""Feature -> how it stands, and that in words."""
+
+
+def edges(of: Dossier) -> Sequence[Edge]:
+    """Return how every child in scope stands towards the parent, in configured order."""
+    checked = {cell.cell: cell for cell in of.checked}
+    vitals = {cell.cell: cell for cell in of.vitals}
+    return [_edge(cell, checked.get(cell.cell), vitals.get(cell.cell)) for cell in of.report.cells]
+
+
+def _edge(cell: CellResult | CellFailure, checked: CheckedCell | None, vitals: Vitals | None) -> Edge:
+    said = dict(_rows(cell))
+    if cell.isolated:
+        said[State.ISOLATED] = f"isolated since {cell.isolated} UTC"
+    if vitals is not None and vitals.down:
+        said[State.SERVICES_DOWN] = f"services down: {', '.join(vitals.down)}"
+    if checked is not None and checked.broker_down:
+        said[State.BROKER_DOWN] = f"broker down: {words.ANSWER[checked.broker[0].status]}"
+    ranked = sorted(said.items(), key=lambda each: [*State].index(each[0]), reverse=True)
+    return Edge(cell.cell, ranked)
+
+
+def _rows(cell: CellResult | CellFailure) -> Iterator[tuple[State, str]]:
+    """Yield what the comparison of its rows says of a child; something in any case."""
+    if isinstance(cell, CellFailure):
+        gone = cell.status is Status.UNREACHABLE
+        yield (State.UNREACHABLE, "unreachable") if gone else (State.INCOMPLETE, "could not be compared")
+        return
+    said = list(_compared(cell))
+    whole = (State.REPAIRED if cell.status is Status.REPAIRED else State.IN_STEP, words.STATUS[cell.status])
+    yield from said or [whole]
+
+
+def _compared(cell: CellResult) -> Iterator[tuple[State, str]]:
+    found = drift(facts.tally(facts.compared(cell)))
+    if found and cell.status is not Status.REPAIRED:
+        yield State.DRIFT, f"drift: {found}"
+    if cell.status is Status.REFUSED or facts.refusals(cell):
+        yield State.REFUSED, words.counted(len(facts.refusals(cell)), "refusal")
+    if broken := len(facts.broken(cell)):
+        yield State.INCOMPLETE, f"{words.counted(broken, 'rule')} could not be compared"
+    elif facts.unknown(cell) or cell.status is Status.INCOMPLETE:
+        yield State.INCOMPLETE, "not all of it is known"
+    if findings := _findings(cell):
+        yield State.FINDINGS, words.counted(findings, "finding")
+
+
+def _findings(cell: CellResult) -> int:
+    every = (finding for table in facts.compared(cell) for finding in table.findings)
+    return len(facts.unique(each for each in every if not each.accepted))
+
+
+def parent(of: Dossier) -> tuple[bool, str]:
+    """Return whether the parent is sound, and what answers there, "" where nobody has asked."""
+    checked = next((cell for cell in of.checked if cell.cell == of.report.run.topology), None)
+    vitals = next((cell for cell in of.vitals if cell.cell == of.report.run.topology), None)
+    if checked is None:
+        return True, ""
+    said = [f"database {_answer(checked.database.status)}"]
+    if checked.broker:
+        lost = [probe.status for probe in checked.broker if probe.status is not HostStatus.OK]
+        answer = _answer(lost[0] if lost else HostStatus.OK)
+        said.append(f"broker {'down: ' if checked.broker_down else ''}{answer}")
+    down = vitals.down if vitals else {}
+    said += [f"services down: {', '.join(down)}"] if down else []
+    return checked.sound and not down, ", ".join(said)
+
+
+def _answer(status: HostStatus) -> str:
+    return "answers" if status is HostStatus.OK else words.ANSWER[status]
+
+
+def ended(of: Dossier) -> str:
+    """Return what the exit code says, in words: what does not answer may be all that is incomplete."""
+    silent = any(not cell.sound for cell in of.checked) or of.unread
+    incomplete = any(state in _UNKNOWN for edge in edges(of) for state, _ in edge.said)
+    if silent and not incomplete:
+        return "something does not answer"
+    return words.EXIT[of.report.exit_code]
+
+
+_UNKNOWN = (State.INCOMPLETE, State.UNREACHABLE)
+
+
+class Life(str, Enum):
+    """How the services of one name stand in one cell."""
+
+    DOWN = "down"
+    """None is alive, and requests are lost without one."""
+    PART = "part"
+    ALIVE = "alive"
+
+
+def services(vitals: Vitals) -> Iterator[tuple[Life, str]]:
+    """Yield how a cell's services stand, by name: what is down, then what is not alive, then the rest."""
+    said: dict[str, tuple[Life, str]] = {}
+    for name in facts.unique(service.name for service in vitals.services):
+        mine = [service for service in vitals.services if service.name == name]
+        dead = [service for service in mine if not service.alive]
+        lost = f": without it {mine[0].lost}" if name in vitals.down else ""
+        if dead:
+            said[name] = (Life.DOWN if lost else Life.PART, f"{name} {_dead(dead)}{lost}")
+        if len(dead) < len(mine):
+            rest = f", alive on {_hosts(len(mine) - len(dead), mine)}"
+            said[name] = (Life.PART, said[name][1] + rest) if dead else (Life.ALIVE, name + rest[1:])
+    yield from sorted(said.values(), key=lambda each: [*Life].index(each[0]))
+
+
+def _dead(services: Sequence[Service]) -> str:
+    hosts = [f"{each.host} ({words.ago(each.age)})" for each in services if each.host]
+    more = f" and {len(hosts) - HOSTS} more" if len(hosts) > HOSTS else ""
+    return f"not alive on {', '.join(hosts[:HOSTS])}{more}" if hosts else "never seen"
+
+
+def _hosts(number: int, services: Sequence[Service]) -> str:
+    first = next(each.host for each in services if each.alive)
+    return first if number == 1 else f"{number} hosts"
+
+
+HOSTS = 10
+"""So many hosts are named on which a service is not alive."""
+
+
+def features(of: Dossier) -> Sequence[tuple[str, Standing]]:
+    """Return for every child how each feature stands in it."""
+    return [
+        (cell.cell, {name: _feature(cell, name, of.report) for name in of.features})
+        for cell in of.report.cells
+    ]
+
+
+def _feature(cell: CellResult | CellFailure, name: str, report: Report) -> tuple[Works, str]:
+    if isinstance(cell, CellFailure):
+        return Works.UNKNOWN, "unknown"
+    serving = [table for table in cell.tables if name in report.rule_features.get(table.rule, ())]
+    tables = [table for table in serving if not isinstance(table, TableFailure)]
+    found = drift(facts.tally(tables))
+    if len(tables) < len(serving) or any(table.unknown for table in tables):
+        return Works.UNKNOWN, f"unknown; {found} at least" if found else "unknown"
+    if found:
+        return Works.DRIFT, found
+    every = facts.unique(each for table in tables for each in table.findings if not each.accepted)
+    if every:
+        return Works.FINDINGS, words.counted(len(every), "finding")
+    return (Works.IN_STEP, "in step") if tables else (Works.NONE, "not for this version")
