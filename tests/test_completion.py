@@ -113,8 +113,8 @@ def test_rules_and_features_are_those_in_use() -> None:
 @pytest.mark.usefixtures("folder")
 def test_packs_files_commands_and_options_are_completed() -> None:
     """Where a pack or a file may stand, both; paths are the shell's own business."""
-    assert completed("-r", word="nova-cells") == ["nova-cells-v1"]
-    assert completed("rules", "validate", word="nova-cells") == ["nova-cells-v1"]
+    assert completed("-r", word="nova-cells") == ["nova-cells-v1", "nova-cells-v2"]
+    assert completed("rules", "validate", word="nova-cells") == ["nova-cells-v1", "nova-cells-v2"]
     assert completed("rules", "show", word="aggregate-h") == ["aggregate-hosts"]
     shell = ShellComplete(cli.cellsync, {}, "cellsync", "_CELLSYNC_COMPLETE")
     for option in (["-c"], ["-r"], ["diff", "-o"], ["repair", "--plan"], ["--metrics-file"], ["--drift-log"]):

@@ -484,7 +484,7 @@ def test_an_extra_row_learns_when_the_parent_deleted_it() -> None:
     """The newest tombstone of that very key."""
     first = compare([], [row("a", 1), row("b", 1)])
     tombstones = [row("a", since="2026-01-01"), row("a", since="2026-02-01"), row("A", since="2027-01-01")]
-    found = confirm(first, [], [row("a", 1), row("b", 1)], tombstones=tombstones)
+    found = confirm(first, [], [row("a", 1), row("b", 1)], tombstones={Kind.EXTRA: tombstones})
     assert {d.key: d.tombstone for d in found.differences} == {("a",): "2026-02-01", ("b",): None}
 
 

@@ -1,7 +1,7 @@
 """Nova's main database as Mitaka (319) had it, written and read by the Nova of today.
 
-Nova 34 still makes these tables, column for column, for it never dropped them; but it has no models of
-them any more, for since Newton its code looks into nova_api. So
+Nova 34 still makes these tables, column for column, for it never dropped them (but for those of quotas); it
+has no models of them any more, for since Newton its code looks into nova_api. So
 
 - the table of the version says 319, where today's says the name of a revision;
 - rows are written through models like Mitaka's on Nova's own base classes, which fill in ``deleted = 0``
@@ -24,6 +24,14 @@ _FLAVOR = (
     "is_public, NULL AS description"
 )
 
+_RESERVATIONS = (
+    "created_at datetime, updated_at datetime, deleted_at datetime, deleted int, "
+    "id int PRIMARY KEY AUTO_INCREMENT, "
+    "uuid varchar(36) NOT NULL, usage_id int NOT NULL, project_id varchar(255), user_id varchar(255), "
+    "resource varchar(255), delta int NOT NULL, expire datetime"
+)
+"""Nova dropped it with the quotas."""
+
 VIEWS = {
     "aggregates": ("aggregates", "uuid, name"),
     "aggregate_hosts": ("aggregate_hosts", "host, aggregate_id"),
@@ -45,6 +53,7 @@ def tables(made_by_nova: Sequence[str]) -> list[str]:
     return [
         *(table for table in made_by_nova if "`alembic_version`" not in table),
         f"CREATE TABLE migrate_version ({version}) ENGINE=InnoDB",
+        f"CREATE TABLE reservations ({_RESERVATIONS}) ENGINE=InnoDB",
         f"INSERT INTO migrate_version VALUES ('nova', 'nova/db/sqlalchemy/migrate_repo', {VERSION})",
     ]
 
