@@ -4,6 +4,7 @@ inputs      what a plan is made of
 deciding    row by row: the action, and the meaning in words
 guarding    rule by rule: may it write?
 changing    the changes of one rule, each with its guard
+joining     new rows with the rows that come with them
 ordering    their order: references to oneself, circles of unique values
 building    the plan of one edge
 registering what to write into Nova's register of cells

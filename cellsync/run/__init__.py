@@ -7,6 +7,8 @@ look          connect, and see what each database is
 reading       read from all cells at once, the parent once for all children
 digesting     of large tables, which keys may differ
 confirming    the rows that differ, read again: only what still differs counts
+coming        the rows that come with those that are to be inserted
+detecting     what detectors find, by questions (asking) of which some are answered in part (narrowing)
 accepting     what people live with: it is neither counted nor repaired
 planning      a plan for each edge, and the report
 planfile    plans as a file
