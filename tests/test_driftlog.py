@@ -203,7 +203,8 @@ def test_writers_do_not_disturb_each_other(file: Path) -> None:
     reading = driftlog.read(file)
     assert reading.torn == 0
     runs = [each.run for each in reading.sightings]
-    assert len(runs) == len(set(runs)) > 50
+    # How many are left depends on when the last rotation was: one file full, at the least.
+    assert len(runs) == len(set(runs)) > 20
     in_files = [
         json.loads(line)["run"]
         for path in (file.with_name("drift.jsonl.1"), file)
