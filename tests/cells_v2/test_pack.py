@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from deployment import Deployment, Done
 from faults import AGO, CELL_ID, FAULTS, Fault
-from lab import Lab, uuid
+from lab import CELLS, Lab, uuid
 from servers import load
 
 from cellsync import rules
@@ -192,3 +192,29 @@ def test_more_instances_than_an_answer_may_have_are_compared(lab: Lab, cloud: De
     lab.sql("api", f"INSERT INTO instance_mappings ({mapped}) {values}, 0, {cell}, {name} {few}")
     done = cloud.json("diff")
     assert [(code, cell) for code, cell, _ in found(done)] == [("instance-unmapped", "c1")] * 2, done.said
+
+
+@pytest.mark.parametrize(
+    ("above", "code", "said"),
+    [
+        (("nova_api", 62), 0, "all 4 cells are in step with api"),
+        (("nova", 319), 4, "the schema version of api is 319, and pack nova-cells-v2 is for 61..87 or"),
+        (("nova_api", 44), 4, "the schema version of api is 44, and pack nova-cells-v2 is for 61..87 or"),
+    ],
+)
+def test_versions_before_alembic_are_told_apart(
+    lab: Lab, cloud: Deployment, above: tuple[str, int], code: int, said: str
+) -> None:
+    """Stein's nova_api and its cells are accepted, each of its own repository; Mitaka and Pike are not."""
+    versions = {"api": above, **dict.fromkeys(CELLS, ("nova", 391))}
+    try:
+        for name, (kind, number) in versions.items():
+            lab.sql(name, "DELETE FROM alembic_version")
+            lab.sql(name, "CREATE TABLE migrate_version (repository_id VARCHAR(250), version INT)")
+            lab.sql(name, "INSERT INTO migrate_version VALUES (:kind, :number)", kind=kind, number=number)
+        done = cloud.run("diff")
+    finally:
+        for name in versions:
+            lab.sql(name, "DROP TABLE IF EXISTS migrate_version")
+    assert done.code == code, done.said
+    assert said in done.out
