@@ -11,6 +11,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -279,20 +280,17 @@ def _by_ranges(
     found: Large, mine: Mapping[Edge, frozenset[int]], sides: Mapping[Edge, _Sides]
 ) -> Iterator[tuple[Edge, _Search]]:
     """Yield the searches of a rule of which all keys are read, by wide ranges of them."""
-    narrow = found.dealt[next(iter(mine))[1]]
-    bucketing, factor = digests.wider(_sizes(sides[edge] for edge in mine), narrow)
+    sizes = _sizes(sides[edge] for edge in mine)
+    bucketing, factor = digests.wider(sizes, found.dealt[next(iter(mine))[1]])
+    numbers = frozenset(digests.cut(bucket, factor) for bucket in sizes)
+    some = tuple(sorted(numbers))
+
+    def want(place: Place) -> tuple[str, Bundles]:
+        return place[0], Bundles(projection=place[1], bucketing=bucketing, buckets=some, apart=True)
+
     for edge in mine:
-        numbers = {digests.cut(bucket, factor) for each in mine for bucket in _sizes([sides[each]])}
-        wants = [
-            (
-                cell,
-                Bundles(
-                    projection=projection, bucketing=bucketing, buckets=tuple(sorted(numbers)), apart=True
-                ),
-            )
-            for cell, projection in _both(found.edges[edge])
-        ]
-        yield edge, _Search(found.edges[edge], frozenset(numbers), (wants[0], wants[1]), known=False)
+        desired, existing = (want(place) for place in _both(found.edges[edge]))
+        yield edge, _Search(found.edges[edge], numbers, (desired, existing), known=False)
 
 
 def _by_buckets(
@@ -345,11 +343,15 @@ class _Known:
     _second: float
     """When the keys were read."""
 
-    def since(self, edge: Edge, desired: Digest, existing: Digest) -> float:
-        """Return since when one bucket of an edge is as its keys say."""
+    def since(self, edge: Edge, add_up: Callable[[], tuple[Digest, Digest]]) -> float:
+        """Return since when one bucket of an edge is as its keys say; ``add_up`` adds these up.
+
+        They are not where no digests were read of the same buckets.
+        """
         sides = self._digests.get(edge)
         if sides is None:
             return self._second
+        desired, existing = add_up()
         pairs = ((sides.desired, desired), (sides.existing, existing))
         same = all(_checksum(side.get(now.bucket)) == now.checksum for side, now in pairs)
         return self._first if same else self._second
@@ -386,8 +388,8 @@ def _blocks(
                 if (differences := searchers[edge].suspects(*each))
             }
             if found:
-                digests_now = {edge: searchers[edge].digests(at[0], *both[edge]) for edge in found}
-                yield Block(found, max(known.since(edge, *now) for edge, now in digests_now.items()))
+                add_up = {edge: partial(searchers[edge].digests, at[0], *both[edge]) for edge in found}
+                yield Block(found, max(known.since(edge, add_up[edge]) for edge in found))
 
 
 def _numbered(number: int, bundles: Iterable[Bundle]) -> Iterator[tuple[tuple[int, int], int, Bundle]]:
