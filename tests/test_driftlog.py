@@ -180,15 +180,18 @@ def test_what_is_no_line_is_counted_and_left_out(file: Path, line: bytes) -> Non
     assert ([each.run for each in reading.sightings], reading.torn) == (["run-0", "run-1"], 1)
 
 
+LIMIT = 30_000
+"""The size at which the writers rotate, in bytes."""
+
 WRITER = """
 import sys
 sys.path[:0] = sys.argv[3:]
 from pathlib import Path
 from cellsync import driftlog
-from test_driftlog import drifted, seen
+from test_driftlog import LIMIT, drifted, seen
 for number in range(100):
     mine = seen(1000 * int(sys.argv[2]) + number, drifted("x" * 500, number))
-    driftlog.append(Path(sys.argv[1]), mine, limit=30000)
+    driftlog.append(Path(sys.argv[1]), mine, limit=LIMIT)
 """
 
 
@@ -203,13 +206,12 @@ def test_writers_do_not_disturb_each_other(file: Path) -> None:
     reading = driftlog.read(file)
     assert reading.torn == 0
     runs = [each.run for each in reading.sightings]
-    # How many are left depends on when the last rotation was: one file full, at the least.
-    assert len(runs) == len(set(runs)) > 20
-    in_files = [
-        json.loads(line)["run"]
-        for path in (file.with_name("drift.jsonl.1"), file)
-        for line in path.read_text().splitlines()
-    ]
+    older = file.with_name("drift.jsonl.1")
+    lines = [line for path in (older, file) for line in path.read_bytes().splitlines(keepends=True)]
+    assert len(runs) == len(set(runs)) == len(lines)
+    # What was rotated is full: a file goes only when the next line does not fit.
+    assert LIMIT - max(map(len, lines)) < older.stat().st_size <= LIMIT
+    in_files = [json.loads(line)["run"] for line in lines]
     for number in range(4):
         mine = [int(run[4:]) for run in in_files if int(run[4:]) // 1000 == number]
         assert mine == sorted(mine)

@@ -98,7 +98,8 @@ def problems(*sources: str) -> list[str]:
 def test_a_source_that_is_not_there_is_named_with_what_is() -> None:
     """A mistyped pack is answered with the right one."""
     assert problems("nova-cell-v1") == [
-        "nova-cell-v1:0:0: no pack and no file has this name: did you mean 'nova-cells-v1'?"
+        "nova-cell-v1:0:0: no pack and no file has this name: did you mean 'nova-cells-v1'? "
+        "The packs are nova-api, nova-cells-v1, nova-cells-v2"
     ]
 
 

@@ -66,8 +66,12 @@ def _read(file: Path) -> Sheet:
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
-        advice = complaints.suggest(str(file), packs())
-        raise ConfigurationError([_whole(file, f"no pack and no file has this name: {advice}")]) from None
+        known = sorted(packs())
+        near = complaints.nearest(str(file), known)
+        # Packs are named alike, so the nearest may not be the one that is meant.
+        advice = f"did you mean {near!r}? The packs are" if near else "the packs are"
+        message = f"no pack and no file has this name: {advice} {', '.join(known)}"
+        raise ConfigurationError([_whole(file, message)]) from None
     except (OSError, ValueError) as error:
         # ValueError: bytes that are not UTF-8, or a path that no file can have.
         reason = error.strerror if isinstance(error, OSError) else error

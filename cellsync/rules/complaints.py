@@ -51,13 +51,14 @@ def _without_huge(value: Any, path: Path, huge: list[Path]) -> Any:
 def suggest(word: str, known: Iterable[str]) -> str:
     """Return "did you mean 'x'?", or the list of what is known where nothing is near."""
     names = sorted(known)
-    near = _near(word, names)
+    near = nearest(word, names)
     if near:
         return f"did you mean {near!r}?"
     return f"known: {', '.join(names)}" if names else "there are none"
 
 
-def _near(word: str, known: Sequence[str]) -> str | None:
+def nearest(word: str, known: Sequence[str]) -> str | None:
+    """Return the known name that a word is most like, or None where none is."""
     folded = {name.lower(): name for name in reversed(known)}
     matches = difflib.get_close_matches(word.lower(), folded, n=1)
     return folded[matches[0]] if matches else None
@@ -79,7 +80,7 @@ def _unexpected(path: Path, found: Any, schema: Mapping[str, Any]) -> Iterator[C
 
 
 def _choice(path: Path, found: Any, schema: Mapping[str, Any]) -> Iterator[Complaint]:
-    near = _near(found, schema["enum"]) if isinstance(found, str) else None
+    near = nearest(found, schema["enum"]) if isinstance(found, str) else None
     advice = f": did you mean {near!r}?" if near else ""
     yield (), f"{_name(path)}: expected {schema['title']}, found {_shown(found)}{advice}"
 
@@ -100,7 +101,7 @@ def _missing_keys(path: Path, found: Mapping[str, Any], schema: Mapping[str, Any
     unknown = [key for key in found if key not in schema["properties"]]
     for key in schema["required"]:
         # A mistyped key has been reported under its own name; once is enough.
-        mistyped = any(_near(other, sorted(schema["properties"])) == key for other in unknown)
+        mistyped = any(nearest(other, sorted(schema["properties"])) == key for other in unknown)
         if key not in found and not mistyped:
             meaning = schema["properties"][key]["description"].split(". ")[0].rstrip(".")
             yield (), f"{_name(path)} needs {key!r}: {meaning}"

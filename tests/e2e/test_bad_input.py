@@ -102,10 +102,10 @@ def test_every_problem_of_a_rule_file_is_told_at_once(cells: Deployment) -> None
 
 @pytest.mark.usefixtures("untouched")
 def test_a_pack_that_is_not_there_is_named(cells: Deployment) -> None:
-    """So is a rule file; the message says which pack may be meant."""
+    """So is a rule file; the message says which packs there are."""
     done = cells.run("diff", "-r", "nova-cells-v9")
     assert done.code == 2
-    assert "nova-cells-v9" in done.err and "did you mean 'nova-cells-v" in done.err
+    assert "nova-cells-v9" in done.err and "nova-cells-v1" in done.err
     done = cells.run("diff", "-r", "./gone.yaml")
     assert done.code == 2
     assert "gone.yaml" in done.err
