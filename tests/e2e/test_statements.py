@@ -173,6 +173,58 @@ def test_a_circle_that_cannot_be_made_whole_is_not_made(twins: Callable[..., Twi
     assert made.there("SELECT name FROM people WHERE age = 4") == [{"name": "w"}]
 
 
+ORDERS = """
+pack: orders
+rules:
+  - {id: orders, table: orders, key: [number], columns: {include: [state]}, carries: {exclude: [id]}}
+  - id: order-lines
+    table: order_line
+    key: [order_number, position]
+    comes_with: {rule: orders, by: {order_number: number}}
+"""
+ORDER_TABLES = (
+    "CREATE TABLE orders (id int PRIMARY KEY AUTO_INCREMENT, number varchar(9) UNIQUE, state varchar(9), "
+    "who text)",
+    "CREATE TABLE order_line (id int PRIMARY KEY AUTO_INCREMENT, order_number varchar(9), position int, "
+    "good varchar(9), FOREIGN KEY (order_number) REFERENCES orders (number))",
+)
+ORDERED = (
+    "INSERT INTO orders (number, state, who) VALUES ('a', 'new', 'Ann'), ('b', 'new', 'Bob')",
+    "INSERT INTO order_line (order_number, position, good) "
+    "VALUES ('a', 1, 'tea'), ('a', 2, 'rum'), ('b', 1, 'ale')",
+)
+
+
+def test_rows_come_with_others_through_the_client_too(twins: Callable[..., Twins]) -> None:
+    """An order with its lines, there and back."""
+    made = twins(ORDERS, list(ORDER_TABLES), list(ORDERED), [])
+    before, text = checksums(made.twin), made.planned()
+    done = replay(made.twin, text, COPY)
+    assert done == Replayed(code=0, planned=5, made=5)
+    made.cells.repair()
+    for table in ("orders", "order_line"):
+        assert made.there(f"SELECT * FROM {table} ORDER BY id") == made.child(
+            f"SELECT * FROM {table} ORDER BY id"
+        )
+    assert replay(made.twin, way_back(text), COPY) == done
+    assert checksums(made.twin) == before
+
+
+def test_half_an_order_is_not_made_by_the_client(twins: Callable[..., Twins]) -> None:
+    """A line that is there already keeps its order back, and no other one."""
+    made = twins(ORDERS, list(ORDER_TABLES), list(ORDERED), [])
+    text = made.planned()
+    execute(
+        made.twin,
+        "SET foreign_key_checks = 0",
+        "INSERT INTO order_line (order_number, position, good) VALUES ('a', 2, 'old')",
+    )
+    done = replay(made.twin, text, COPY)
+    assert (done.code, done.planned, done.made, len(done.left)) == (0, 5, 2, 3), done.said
+    assert [row["number"] for row in made.there("SELECT number FROM orders")] == ["b"]
+    assert [row["good"] for row in made.there("SELECT good FROM order_line ORDER BY good")] == ["ale", "old"]
+
+
 def test_a_key_is_handed_on_from_row_to_row(twins: Callable[..., Twins]) -> None:
     """cellsync follows rows that it pushed under their new keys; the client does the same renames."""
     tables = [PEOPLE.replace("UNIQUE", "")]
