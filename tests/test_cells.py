@@ -6,6 +6,7 @@ import json
 import pickle
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from sqlalchemy.engine import URL, make_url
 
 from cellsync import cells
 from cellsync.errors import ConfigurationError, UsageError
-from cellsync.model import Accepted, Cell, Role, Secrets, Topology
+from cellsync.model import Accepted, Budget, Cell, Role, Secrets, Topology
 
 MISTAKES = sorted((Path(__file__).parent / "mistakes" / "cells").glob("*.yaml"))
 
@@ -153,6 +154,49 @@ def test_settle_refuses_what_is_no_bounded_time(tmp_path: Path, text: str) -> No
     """An endless wait would hold snapshots open."""
     message = problems(tmp_path, f'parent: {{name: a, database: "mysql://h/n"}}\n{CHILD}settle: {text}\n')
     assert "cellsync.yaml:3:1: settle must be" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "budget"),
+    [
+        ("{}", Budget(time=timedelta(hours=1), failures=1000)),
+        ("{time: 30s}", Budget(time=timedelta(seconds=30), failures=1000)),
+        ("{time: 2h, failures: 5}", Budget(time=timedelta(hours=2), failures=5)),
+        ("{time: none, failures: none}", Budget(time=None, failures=None)),
+        ("{time: null}", Budget(time=None)),
+        ("{time: 0.5}", Budget(time=timedelta(seconds=0.5))),
+    ],
+)
+def test_a_budget_bounds_time_and_failures(tmp_path: Path, text: str, budget: Budget) -> None:
+    """For every cell; each may have another one, of which it says only what is other."""
+    head = f'budget: {text}\nparent: {{name: a, database: "mysql://h/n"}}\n{CHILD}'
+    usual = read(tmp_path, head)
+    assert usual.budget == budget
+    assert {cell.budget for cell in (usual.parent, *usual.children)} == {budget}
+    other = CHILD.replace("]", ', {name: c9, database: "mysql://h9/n", budget: {failures: 7}}]')
+    first, own = read(tmp_path, head.replace(CHILD, other)).children
+    assert (first.budget, own.budget) == (budget, replace(budget, failures=7))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{time: 0}", "time must be up to 1 day"),
+        ("{time: 2d}", "time must be up to 1 day"),
+        ("{time: 25h}", "time must be up to 1 day"),
+        ("{time: []}", "time must be a number or text or null"),
+        ("{failures: 0}", "failures must be a whole number from 1"),
+        ("{failures: 1.5}", "failures must be a whole number from 1"),
+        ("{failures: true}", "failures must be"),
+        ("{times: 3}", "the key 'times' is unknown: did you mean time?"),
+        ("3s", "budget must be a mapping"),
+    ],
+)
+def test_a_budget_that_is_none_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    """Of all cells, and of one."""
+    api = '{name: a, database: "mysql://h/n"'
+    assert message in problems(tmp_path, f"budget: {text}\nparent: {api}}}\n{CHILD}")
+    assert message in problems(tmp_path, f"parent: {api}, budget: {text}}}\n{CHILD}")
 
 
 def test_secrets_name_columns_to_hide_and_to_show(tmp_path: Path) -> None:

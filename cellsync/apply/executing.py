@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 
@@ -77,6 +78,7 @@ def execute(
     recorder: Recorder,
     targets: Mapping[str, Projection],
     sparing: Collection[str] = (),
+    failures: int | None = None,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Iterator[Outcome]:
     """Make the changes in their order and yield what became of each, in the same order.
@@ -86,11 +88,13 @@ def execute(
     one (in an undo) is guarded by the raw values of its key columns. Rules in ``sparing`` leave a row
     alone to which others refer through a foreign key that would delete or change them. A failure that
     is not one row's own stops its rule and those that refer to it, and everything where the server is
-    gone: they come back as FAILED, with the cause. Where ``stopping`` says so, nothing more is made
+    gone: they come back as FAILED, with the cause. So does what is left of a rule of which ``failures``
+    changes were not made, whatever the reason of each. Where ``stopping`` says so, nothing more is made
     after a batch: the rest has no outcome.
     """
     stopped: dict[str, str] = {}
     gone = ""
+    lost: Counter[str] = Counter()
     for batch in _batches(changes):
         if stopping():
             return
@@ -108,6 +112,10 @@ def execute(
             else:
                 gone = str(error)
         yield from made
+        lost.update(outcome.change.rule for outcome in made if outcome.fate is not Fate.APPLIED)
+        for rule in {change.rule for change in batch} - stopped.keys():
+            if failures is not None and lost[rule] >= failures:
+                stopped[rule] = f"{lost[rule]} changes of {rule} were not made before (budget: failures)"
 
 
 def _failed(changes: Sequence[Change], message: str) -> list[Outcome]:

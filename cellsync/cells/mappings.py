@@ -16,7 +16,7 @@ from urllib.parse import SplitResult, urlsplit
 from cellsync.cells import endpoints
 from cellsync.cells.names import fault_of_name
 from cellsync.errors import UsageError
-from cellsync.model import Cell, CellMapping, Endpoint, Mapped, Role, Secret, Topology
+from cellsync.model import Budget, Cell, CellMapping, Endpoint, Mapped, Role, Secret, Topology
 
 CELL0 = "00000000-0000-0000-0000-000000000000"
 """The uuid of the cell of instances that were never scheduled; it has no broker and no hosts."""
@@ -40,7 +40,7 @@ def children(topology: Topology, rows: Sequence[CellMapping]) -> Topology:
             "nova-manage cell_v2 map_cell0 and create_cell make them"
         )
     names = _names(topology.parent.name, rows)
-    made = [_child(row, names[row.uuid], mapped) for row in enabled]
+    made = [_child(row, names[row.uuid], mapped, topology.budget) for row in enabled]
     notes = [
         f"{names[row.uuid]} ({row.uuid}) is disabled in cell_mappings of {topology.parent.name}: not compared"
         for row in rows
@@ -56,8 +56,9 @@ def _names(parent: str, rows: Sequence[CellMapping]) -> dict[str, str]:
     return {row.uuid: row.name if row.uuid in good else row.uuid for row in rows}
 
 
-def _child(row: CellMapping, name: str, mapped: Mapped) -> Cell:
-    return Cell(name=name, role=Role.CHILD, database=_database(row, mapped), broker=_broker(row, mapped))
+def _child(row: CellMapping, name: str, mapped: Mapped, budget: Budget) -> Cell:
+    database, broker = _database(row, mapped), _broker(row, mapped)
+    return Cell(name=name, role=Role.CHILD, database=database, broker=broker, budget=budget)
 
 
 def _told_apart(parent: Cell, made: Sequence[Cell]) -> tuple[Cell, ...]:

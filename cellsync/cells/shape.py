@@ -27,6 +27,8 @@ _TEXT = {"type": "string", "minLength": 1}
 # "wanted" is no word of JSON Schema: it says what a value must be, where kinds alone do not.
 _DATE = {"type": "string", "wanted": DATE}
 _KEY = {"type": ["object", "string"], "minProperties": 1, "wanted": KEY}
+_BOUND = {"type": ["number", "string", "null"]}
+_BUDGET = _mapping([], time=_BOUND, failures=_BOUND)
 _URLS = {"type": "object", "additionalProperties": _TEXT}
 _CELL = _mapping(
     ["name"],
@@ -37,6 +39,7 @@ _CELL = _mapping(
     defaults_file=_TEXT,
     databases=_URLS,
     endpoints=_URLS,
+    budget=_BUDGET,
 )
 _PATTERNS = {"type": "array", "items": _TEXT}
 _ACCEPTED = _mapping(["cell", "rule", "key", "why"], cell=_TEXT, rule=_TEXT, key=_KEY, why=_TEXT, until=_DATE)
@@ -62,6 +65,7 @@ def _schema(children: dict[str, Any]) -> dict[str, Any]:
         children=children,
         rules={"type": ["array", "string"], "items": _STRING},
         settle={"type": ["number", "string"]},
+        budget=_BUDGET,
         accept={"type": "array", "items": _ACCEPTED},
         secrets=_mapping([], hide=_PATTERNS, show=_PATTERNS),
         drift_log=_TEXT,

@@ -19,7 +19,7 @@ from cellsync.cells.optionfiles import client_options, nova_cells, nova_conf
 from cellsync.cells.references import References
 from cellsync.cells.shape import misshapen
 from cellsync.errors import ConfigurationError, Problem, UsageError
-from cellsync.model import Cell, Endpoint, Mapped, NovaConf, Role, Secret, Secrets, Topology
+from cellsync.model import Budget, Cell, Endpoint, Mapped, NovaConf, Role, Secret, Secrets, Topology
 
 T = TypeVar("T")
 _Places = dict[yamlfile.Path, T]
@@ -64,6 +64,10 @@ children:
 rules: [nova-cells-v1]
 
 # settle: 0.5s        # how long to wait before differences are read again; 0 does not wait
+
+# What one cell may cost a run, here for all cells, or in a cell of its own: how long it may be read, and
+# then written, and how many changes of a rule may fail before the rest of them is left.
+# budget: {time: 1h, failures: 1000}
 
 # What runs saw is kept in a file on this machine, a line for each: for `cellsync history --since 7d`,
 # and for --changes-only. It holds keys, and no other values.
@@ -144,7 +148,8 @@ class _Reader:
             return None
         given = _cells(data)
         names = {path: self.name((*path, "name"), cell.get("name")) for path, cell in given.items()}
-        cells = {path: self.cell(path, cell, names[path]) for path, cell in given.items()}
+        budget = self.budget(("budget",), data.get("budget"), Budget())
+        cells = {path: self.cell(path, cell, names[path], budget) for path, cell in given.items()}
         self.check_twins(names, cells)
         known = [name for name in names.values() if name]
         listed = isinstance(data.get("children"), list)
@@ -162,6 +167,7 @@ class _Reader:
             children=tuple(children),
             rules=rules,
             settle=settle,
+            budget=budget,
             accepted=entries,
             secrets=secrets,
             drift_log=drift_log,
@@ -218,7 +224,9 @@ class _Reader:
             self.reject(path, f"the name of a cell {fault}: choose another")
         return name if isinstance(name, str) and not fault else None
 
-    def cell(self, path: yamlfile.Path, given: Mapping[str, Any], name: str | None) -> Cell | None:
+    def cell(
+        self, path: yamlfile.Path, given: Mapping[str, Any], name: str | None, budget: Budget
+    ) -> Cell | None:
         sources = self.sources(path, given)
         if path == ("parent",) and self.lists_by_mapping and "database" not in given:
             # Of the nova.conf of an API host: the cells stand in the API database.
@@ -234,6 +242,7 @@ class _Reader:
         databases = self.databases((*path, "databases"), given.get("databases"))
         services = self.services((*path, "endpoints"), given.get("endpoints"))
         nova = self.nova((*path, "nova_conf"), given.get("nova_conf"))
+        budget = self.budget((*path, "budget"), given.get("budget"), budget)
         if name is None or database is None:
             return None
         role = Role.PARENT if path == ("parent",) else Role.CHILD
@@ -245,6 +254,7 @@ class _Reader:
             nova=nova,
             databases=databases,
             endpoints=services,
+            budget=budget,
         )
 
     def nova(self, path: yamlfile.Path, text: Any) -> NovaConf | None:
@@ -339,8 +349,33 @@ class _Reader:
             self.reject(("drift_log",), "drift_log is a URL: name a file on this machine")
         return str(self.references.file(given)) if isinstance(given, str) and given else None
 
+    def budget(self, path: yamlfile.Path, given: Any, usual: Budget) -> Budget:
+        """Return what a cell may cost; what is not given is as usual."""
+        said = given if isinstance(given, dict) else {}
+        return Budget(
+            time=self.bound((*path, "time"), said, usual.time, _time, "up to 1 day (30s, 10m, 2h)"),
+            failures=self.bound((*path, "failures"), said, usual.failures, _count, "a whole number from 1"),
+        )
+
+    def bound(
+        self,
+        path: yamlfile.Path,
+        said: Mapping[str, Any],
+        usual: T | None,
+        read: Callable[[Any], T | None],
+        wanted: str,
+    ) -> T | None:
+        """Return one bound of a budget, None where there is to be none."""
+        given = said.get(str(path[-1]), usual)
+        if given is usual or given is None or given == "none":
+            return usual if given is usual else None
+        found = read(given)
+        if found is None and isinstance(given, (int, float, str)):
+            self.reject(path, f"{path[-1]} must be {wanted}, or none for no bound")
+        return found
+
     def settle(self, given: Any) -> timedelta:
-        duration = _duration(given)
+        duration = _duration(given, most=3600)
         if duration is None and isinstance(given, (int, float, str)):
             self.reject(("settle",), "settle must be 0 to 1 hour: 500ms, 0.5s, 1m, or seconds as a number")
         return duration or timedelta()
@@ -371,13 +406,24 @@ def _twins(identities: _Places[Any]) -> Iterator[tuple[yamlfile.Path, yamlfile.P
             yield place, path
 
 
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, None: 1.0}
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
+_DAY = 86_400
 
 
-def _duration(given: Any) -> timedelta | None:
-    """Return "500ms", "0.5s", "1m" or a number of seconds as a time, None if it is not one."""
+def _count(given: Any) -> int | None:
+    """Return a whole number from 1, None if it is not one."""
+    return given if isinstance(given, int) and not isinstance(given, bool) and given > 0 else None
+
+
+def _time(given: Any) -> timedelta | None:
+    """Return a time of which something can be done, up to a day; None if it is not one."""
+    return _duration(given, most=_DAY) or None
+
+
+def _duration(given: Any, *, most: float) -> timedelta | None:
+    """Return "500ms", "0.5s", "1m" or a number of seconds as a time, None if it is not one, or longer."""
     if isinstance(given, str):
-        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m)?\s*", given)
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h)?\s*", given)
         given = float(match[1]) * _UNITS[match[2]] if match else None
     is_number = isinstance(given, (int, float)) and not isinstance(given, bool)
-    return timedelta(seconds=given) if is_number and 0 <= given <= 3600 else None
+    return timedelta(seconds=given) if is_number and 0 <= given <= most else None

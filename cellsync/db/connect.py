@@ -11,9 +11,12 @@ import re
 import sqlite3
 import ssl
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from math import inf
 from typing import Any
 
 import pymysql
@@ -54,9 +57,40 @@ class Timeouts:
     fetch: after that it keeps nobody from altering a table."""
     idle_writer: int = 20
     """The same for one that has written: its locks must go before our own tries to do it again end."""
+    whole: timedelta | None = None
+    """How long all that is done through one connection may take, from when it is opened; None for as long
+    as it takes. SQLite, which reads a file, knows none of these limits."""
+
+    def within(self, whole: timedelta | None) -> Timeouts:
+        """Return the limits of a connection that may be used for so long."""
+        return replace(self, whole=whole)
 
 
-def engine(cell: Cell, timeouts: Timeouts) -> sqlalchemy.Engine:
+@dataclass(frozen=True)
+class Deadline:
+    """The moment from which a connection is of no use any more."""
+
+    whole: timedelta | None
+    moment: float
+
+    @classmethod
+    def of(cls, timeouts: Timeouts) -> Deadline:
+        """Return the deadline of a connection that is opened now."""
+        left = inf if timeouts.whole is None else timeouts.whole.total_seconds()
+        return cls(timeouts.whole, time.monotonic() + left)
+
+    @property
+    def over(self) -> bool:
+        """True when it has passed."""
+        return time.monotonic() >= self.moment
+
+    @property
+    def positive(self) -> float:
+        """The seconds that are left, and never 0, which a socket takes for something else."""
+        return max(self.moment - time.monotonic(), 0.001)
+
+
+def engine(cell: Cell, timeouts: Timeouts, deadline: Deadline) -> sqlalchemy.Engine:
     """Return an engine that connects to a cell's database; it connects when first used."""
     url = sqlalchemy.make_url(cell.database.url.reveal())
     if url.get_backend_name() == "sqlite":
@@ -76,8 +110,8 @@ def engine(cell: Cell, timeouts: Timeouts) -> sqlalchemy.Engine:
             isolation_level="AUTOCOMMIT",
             hide_parameters=True,
             connect_args={
-                "connect_timeout": timeouts.connect,
-                "read_timeout": timeouts.login,
+                "connect_timeout": min(timeouts.connect, deadline.positive),
+                "read_timeout": min(timeouts.login, deadline.positive),
                 "write_timeout": timeouts.answer,
                 # PyMySQL would switch it off, for SQLAlchemy to switch it on: two round trips.
                 "autocommit": True,
@@ -88,13 +122,23 @@ def engine(cell: Cell, timeouts: Timeouts) -> sqlalchemy.Engine:
         event.listen(made, "do_connect", _connect)
         # First of all: SQLAlchemy looks at the session's sql_mode and quotes names by what it finds,
         # so it must not see the ANSI_QUOTES of a server whose sessions we then set otherwise.
-        event.listen(made, "connect", _Prepare(timeouts), insert=True)
+        event.listen(made, "connect", _Prepare(timeouts, deadline), insert=True)
+        event.listen(made, "before_cursor_execute", _hurry)
     exc_filters.register_engine(made)
     return made
 
 
 class _Connection(pymysql.connections.Connection):  # type: ignore[misc]
-    """A connection that shares its TLS context with others, where nothing is said about it."""
+    """A connection with a deadline; it shares its TLS context, where nothing is said about it."""
+
+    deadline: Deadline | None = None
+    patience: float = 0
+    """How long one answer may keep us waiting, in seconds."""
+
+    def hurry(self) -> None:
+        """Wait for the next answer until the deadline at most; PyMySQL has no other way to say so."""
+        if self.deadline is not None:
+            self._read_timeout = min(self.patience, self.deadline.positive)
 
     def _create_ssl_ctx(self, sslp: Any) -> ssl.SSLContext:
         return super()._create_ssl_ctx(sslp) if sslp else tls.unverified()
@@ -102,6 +146,10 @@ class _Connection(pymysql.connections.Connection):  # type: ignore[misc]
 
 def _connect(dialect: object, record: object, arguments: list[Any], named: dict[str, Any]) -> _Connection:
     return _Connection(*arguments, **named)
+
+
+def _hurry(connection: object, cursor: Any, *statement: object) -> None:
+    cursor.connection.hurry()
 
 
 _FOR_THE_DRIVER = {"unix_socket", "bind_address"}
@@ -126,28 +174,31 @@ def _password(password: str | None) -> dict[str, bytes]:
 class _Prepare:
     """Set the session variables of one new MariaDB connection."""
 
-    def __init__(self, timeouts: Timeouts) -> None:
+    def __init__(self, timeouts: Timeouts, deadline: Deadline) -> None:
+        self._deadline = deadline
         self._patience = timeouts.statement + timeouts.answer
+        # No statement may outlive its client by more than that: the server does not see that we have gone.
+        longest = timeouts.statement if timeouts.whole is None else timeouts.whole.total_seconds() + 1
         self._settings = {
             "time_zone": "'+00:00'",
             "sql_mode": f"'{SQL_MODE}'",
             "group_concat_max_len": 16 * 1024 * 1024,
             "lock_wait_timeout": timeouts.lock,
             "innodb_lock_wait_timeout": timeouts.lock,
-            "max_statement_time": timeouts.statement,
+            "max_statement_time": min(timeouts.statement, longest),
             "idle_transaction_timeout": timeouts.idle_transaction,
             "idle_write_transaction_timeout": timeouts.idle_writer,
             "net_write_timeout": timeouts.idle_transaction,
         }
 
-    def __call__(self, connection: Any, record: Any) -> None:
+    def __call__(self, connection: _Connection, record: Any) -> None:
         assigned = ", ".join(f"SESSION {name} = {value}" for name, value in self._settings.items())
         with connection.cursor() as cursor:
             cursor.execute(f"SET {assigned}")
             cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         # PyMySQL has one time limit for the login, in which a server that is stuck says nothing, and
         # for all later reading, which waits for statements; it offers no way to change it.
-        connection._read_timeout = self._patience
+        connection.deadline, connection.patience = self._deadline, self._patience
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, record: Any) -> None:

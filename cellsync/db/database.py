@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy
 from oslo_db import exception as oslo_errors
 
-from cellsync.db.connect import NOT_A_SERVER, Timeouts, engine, unreachable
+from cellsync.db.connect import NOT_A_SERVER, Deadline, Timeouts, engine, unreachable
 from cellsync.db.reading import Reading
 from cellsync.db.writing import Writing
 from cellsync.errors import Unreachable
@@ -20,10 +20,11 @@ def connect(cell: Cell, timeouts: Timeouts) -> Database:
     Raises Unreachable when the server does not answer, refuses the login, or has no such schema,
     and where what should be its URL is none.
     """
+    deadline = Deadline.of(timeouts)
     if cell.database.fault:
         raise Unreachable(f"cannot connect to {cell.name}: {cell.database.fault}")
     try:
-        made = engine(cell, timeouts)
+        made = engine(cell, timeouts, deadline)
     except ValueError as error:
         raise Unreachable(f"cannot connect to {cell.name} at {cell.database.shown}: {error}") from None
     try:
@@ -31,7 +32,7 @@ def connect(cell: Cell, timeouts: Timeouts) -> Database:
     except (oslo_errors.DBError, sqlalchemy.exc.SQLAlchemyError, OSError, *NOT_A_SERVER) as error:
         made.dispose()
         raise unreachable(cell, error) from None
-    return Database(cell, made, connection)
+    return Database(cell, made, connection, deadline)
 
 
 class Database(Reading, Writing):

@@ -13,7 +13,6 @@ import sqlalchemy
 from oslo_db import exception as oslo_errors
 
 from cellsync.db import bundling
-from cellsync.db.connect import translated
 from cellsync.db.dialects import escaped
 from cellsync.db.select import Statement
 from cellsync.db.session import LOG, Session, at_once, batches, version
@@ -137,7 +136,7 @@ class Reading(Session):
         is never cut.
         """
         LOG.debug("%s: %s", self.cell.name, sql)
-        with translated(self.cell.name):
+        with self._in_time():
             # A table of its own, so that it is one SELECT and nothing else, and has each name once.
             result = self._run(f"SELECT * FROM (\n{sql}\n) AS answer LIMIT {most + 1}", parameters)
             columns, records = tuple(result.keys()), result.all()
@@ -148,14 +147,16 @@ class Reading(Session):
 
     def _stream(self, statement: Statement) -> Iterator[Sequence[Value]]:
         LOG.debug("%s: %s", self.cell.name, statement.sql)
-        with translated(self.cell.name):
+        with self._in_time():
             result = self._run(
                 statement.sql, statement.parameters, stream_results=True, max_row_buffer=ROWS_PER_FETCH
             )
             try:
                 for partition in result.partitions(ROWS_PER_FETCH):
                     yield from partition
-            except (oslo_errors.DBError, sqlalchemy.exc.SQLAlchemyError):
+                    if self.deadline.over:
+                        raise ReadFailed("too late")
+            except (oslo_errors.DBError, sqlalchemy.exc.SQLAlchemyError, ReadFailed):
                 _abandon(result)
                 raise
             finally:

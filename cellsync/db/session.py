@@ -15,9 +15,10 @@ import sqlalchemy
 from oslo_db import exception as oslo_errors
 
 from cellsync.db import schema
-from cellsync.db.connect import translated, unreachable
+from cellsync.db.connect import Deadline, translated, unreachable
 from cellsync.db.dialects import Dialect, MariaDB, SQLite
 from cellsync.db.select import Select
+from cellsync.errors import ReadFailed
 from cellsync.model import (
     Cell,
     DatabaseIdentity,
@@ -47,8 +48,11 @@ S = TypeVar("S", bound="Session")
 class Session:
     """One connection to a cell's database. Not for several threads at once."""
 
-    def __init__(self, cell: Cell, made: sqlalchemy.Engine, connection: sqlalchemy.Connection) -> None:
+    def __init__(
+        self, cell: Cell, made: sqlalchemy.Engine, connection: sqlalchemy.Connection, deadline: Deadline
+    ) -> None:
         self.cell = cell
+        self.deadline = deadline
         self.connection = connection
         self.makes_schemas = connection.dialect.name != "sqlite"
         self.has_locks = self.makes_schemas
@@ -156,7 +160,7 @@ class Session:
     def query(self, sql: str, **parameters: Any) -> list[Sequence[Any]]:
         """Return all rows of a query with named parameters."""
         LOG.debug("%s: %s", self.cell.name, sql)
-        with translated(self.cell.name):
+        with self._in_time():
             return list(self._run(sql, parameters).all())
 
     def _run(self, sql: str, parameters: Mapping[str, Any], **options: Any) -> sqlalchemy.CursorResult[Any]:
@@ -170,12 +174,26 @@ class Session:
             return self.connection.execute(text, given, execution_options=options)
         return self.connection.exec_driver_sql(for_driver(sql), given or None, execution_options=options)
 
+    @contextmanager
+    def _in_time(self) -> Iterator[None]:
+        """Translate errors of reading; those of a connection whose time is over have that reason."""
+        try:
+            if self.deadline.over:
+                raise ReadFailed
+            with translated(self.cell.name):
+                yield
+        except ReadFailed:
+            if not self.deadline.over or self.deadline.whole is None:
+                raise
+            took = f"{self.deadline.whole.total_seconds():g} s"
+            raise ReadFailed(f"{self.cell.name} was not read within {took} (budget: time)") from None
+
     # -- Transactions ----------------------------------------------------------------------
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """Read everything inside as of one instant."""
-        with translated(self.cell.name):
+        with self._in_time():
             self.connection.exec_driver_sql(self._dialect.begin_read)
         try:
             yield
@@ -221,7 +239,7 @@ class Session:
     def has_table(self, name: str, *, schema: str) -> bool:
         """Say whether there is such a table, as far as this login may see."""
         if self._dialect.name == "sqlite":
-            with translated(self.cell.name):
+            with self._in_time():
                 return sqlalchemy.inspect(self.connection).has_table(name, schema=schema)
         # Not SQLAlchemy's way, DESCRIBE: that is an error where this login may not see the table.
         sql = "SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA = :schema AND TABLE_NAME = :name"

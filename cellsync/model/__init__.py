@@ -32,6 +32,7 @@ from cellsync.model.brokers import (
 )
 from cellsync.model.cells import (
     Accepted,
+    Budget,
     Cell,
     CellMapping,
     Endpoint,
@@ -181,6 +182,7 @@ __all__ = [
     "BrokerHost",
     "BrokerProbe",
     "Bucketing",
+    "Budget",
     "Bundle",
     "Cascade",
     "Cell",

@@ -79,6 +79,16 @@ class NovaConf:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What one cell may cost a run, so that the others do not wait for it for ever."""
+
+    time: timedelta | None = timedelta(hours=1)
+    """How long it may be read, and then how long it may be written; None for as long as it takes."""
+    failures: int | None = 1000
+    """How many changes of one rule may fail or conflict before the rest of them is left; None for all."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cell:
     """A parent or a child, with a database and (optionally) a broker."""
 
@@ -91,6 +101,7 @@ class Cell:
     """Databases of other services, by name: cinder, neutron."""
     endpoints: Mapping[str, str] = field(default_factory=dict)
     """Services that answer HTTP, by name: keystone, glance, ..."""
+    budget: Budget = field(default_factory=Budget)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +154,8 @@ class Topology:
     """The packs and rule files that the configuration names, in its order."""
     settle: timedelta = timedelta(seconds=0.5)
     """How long a run waits before differences are read again, where a rule does not say."""
+    budget: Budget = field(default_factory=Budget)
+    """That of the children that only the parent's database lists; the others have their own."""
     accepted: tuple[Accepted, ...] = ()
     """In the order of the configuration: the first one that applies says why."""
     secrets: Secrets = field(default_factory=Secrets)

@@ -294,7 +294,7 @@ def _answers(state: State, cell: Cell, questions: Sequence[Question]) -> dict[Qu
 
 def _elsewhere(state: State, cell: Cell, questions: Sequence[Question]) -> dict[Question, Told]:
     try:
-        with db.connect(cell, state.request.timeouts) as database:
+        with db.connect(cell, state.request.timeouts.within(cell.budget.time)) as database:
             return _told(state, database, questions)
     except CellsyncError as error:
         return dict.fromkeys(questions, str(error))

@@ -115,7 +115,8 @@ def _ask(request: Request, needs: Sequence[Need]) -> Asked:
     }
 
     def task(cell: Cell) -> dict[tuple[str, Need], Rows | str]:
-        with db.connect(cell, request.timeouts) as database, database.snapshot():
+        within = request.timeouts.within(cell.budget.time)
+        with db.connect(cell, within) as database, database.snapshot():
             return {
                 (child, need): _rows(database, need, parent.name, child) for child, need in about[cell.name]
             }

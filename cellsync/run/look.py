@@ -111,7 +111,8 @@ def needed(request: Request) -> list[Cell]:
 
 
 def _look(state: State, cell: Cell) -> Look:
-    database = state.databases[cell.name] = db.connect(cell, state.request.timeouts)
+    within = state.request.timeouts.within(cell.budget.time)
+    database = state.databases[cell.name] = db.connect(cell, within)
     rules = state.request.ruleset.rules
     parent = cell.role is Role.PARENT
     names = {rule.table if parent else rule.child_table for rule in rules}

@@ -18,6 +18,7 @@ from cellsync.errors import JournalUnavailable, Locked, ReadFailed, TransactionL
 from cellsync.journal import Journal, prepare, runs
 from cellsync.model import (
     Action,
+    Cell,
     CellFailure,
     CellResult,
     Change,
@@ -103,7 +104,9 @@ def _write(request: Request, edges: Sequence[Edge]) -> list[Written]:
         except WriteFailed as error:
             return [_refused(edge, "journal", str(error)) for edge in edges]
         notes = tuple(map(_note, cut_off))
-        written = [replace(_carry_out(edge, database, journal, request), notes=notes) for edge in edges]
+        until = _Until(request, cell, undoing=any(edge.undoes for edge in edges))
+        done = [_carry_out(edge, database, journal, request, until) for edge in edges]
+        written = [replace(each, notes=notes) for each in done]
         unsaid = _finish(database, journal, written, at=request.clock())
         return [replace(each, problems=kept(chain(each.problems, unsaid))) for each in written]
 
@@ -145,13 +148,37 @@ def _refused(edge: Edge, code: str, message: str) -> Written:
     return Written(edge=edge, refusals=(Refusal(code=code, rule="", message=message),))
 
 
-def _carry_out(edge: Edge, database: db.Database, journal: Journal, request: Request) -> Written:
+class _Until:
+    """Says when the writing of one cell is to end, and why."""
+
+    def __init__(self, request: Request, cell: Cell, *, undoing: bool) -> None:
+        self._request = request
+        self._cell = cell
+        # A run that is half taken back is worse than one that still stands.
+        self._time = None if undoing else cell.budget.time
+        self._begun = request.elapsed()
+        self.why = ""
+
+    def __call__(self) -> bool:
+        """Say whether nothing more is to be begun; ``why`` is set then."""
+        if self._request.stopping():
+            self.why = "told to stop"
+        elif self._time is not None:
+            seconds = self._time.total_seconds()
+            if self._request.elapsed() - self._begun >= seconds:
+                self.why = f"{self._cell.name} was written for {seconds:g} s (budget: time)"
+        return bool(self.why)
+
+
+def _carry_out(
+    edge: Edge, database: db.Database, journal: Journal, request: Request, until: _Until
+) -> Written:
     try:
         denied = apply.denied(edge.plan.deeds, writer=database)
     except (ReadFailed, TransactionLost) as error:
         return _all_failed(edge, str(error))
     if denied and edge.undoes:
-        # A run that is half taken back is worse than one that still stands.
+        # As above: all of it, or nothing.
         return _refused(edge, "privilege", "; ".join(denied.values()))
     refusals = tuple(_without_rights(edge, denied))
     stopped = {refusal.rule for refusal in refusals}
@@ -172,14 +199,15 @@ def _carry_out(edge: Edge, database: db.Database, journal: Journal, request: Req
         recorder=journal,
         targets=edge.targets,
         sparing=sparing,
-        stopping=request.stopping,
+        failures=None if edge.undoes else edge.cell.budget.failures,
+        stopping=until,
     ):
         fates[outcome.change.rule, outcome.fate] += 1
         applied.append(outcome.fate is Fate.APPLIED)
         if outcome.fate is not Fate.APPLIED:
             problems.append(f"{_named(outcome)}: {outcome.fate.value}: {outcome.message}")
     if len(applied) < len(changes):
-        problems.append(f"told to stop: {len(changes) - len(applied)} changes were not begun")
+        problems.append(f"{until.why}: {len(changes) - len(applied)} changes were not begun")
     if any(applied):
         problems.extend(_unlike(edge, database, compress(changes, applied)))
     return Written(edge=edge, fates=fates, problems=problems.kept(), refusals=refusals)
