@@ -199,6 +199,7 @@ class _Prepare:
         # PyMySQL has one time limit for the login, in which a server that is stuck says nothing, and
         # for all later reading, which waits for statements; it offers no way to change it.
         connection.deadline, connection.patience = self._deadline, self._patience
+        connection.hurry()
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, record: Any) -> None:
