@@ -57,12 +57,15 @@ def explain(request: Request, feature: str) -> Explanation:
 
     Raises UsageError for a feature that no rule serves.
     """
-    ruleset = rules.select(request.ruleset, rules=(), features=[feature])
+    every = _needs(request, feature)
+    # A step may name a rule of another feature.
+    named = [name for need in every for name in need.rules]
+    ruleset = rules.select(request.ruleset, rules=named, features=[feature])
     described = request.ruleset.feature(feature)
     report = compare(replace(request, ruleset=ruleset)).report
     results = {cell.cell: cell for cell in report.cells}
     version = _version(request)
-    needs = [need for need in _needs(request, feature) if _admits(need, version) is not False]
+    needs = [need for need in every if _admits(need, version) is not False]
     seen = _Seen(request.topology.parent.name, version, results, _ask(request, needs))
     cells = []
     for child in request.children:
@@ -77,17 +80,20 @@ def _admits(need: Need, version: Value) -> bool | None:
 
 
 def _needs(request: Request, feature: str) -> Sequence[Need]:
-    """Return what the packs say of a feature; where they say nothing, the rules that serve it.
-
-    In either case what detectors find is not there, of those that no step has named.
-    """
+    """Return what the packs say of a feature, then the rules and detectors of it that no step has named."""
     said = [need for pack in request.ruleset.packs for need in pack.explains.get(feature, ())]
-    serving = [rule for rule in request.ruleset.rules if feature in rule.features]
-    said = said or [Need(says=rule.why or f"{rule.table} is in step", rules=(rule.id,)) for rule in serving]
     named = {name for need in said for name in need.rules}
-    looking = [each for each in request.ruleset.detectors if feature in each.features]
-    unnamed = [each for each in looking if each.id not in named]
-    return said + [Need(says=each.why or f"{each.id} finds nothing", rules=(each.id,)) for each in unnamed]
+    serving = [
+        Need(says=rule.why or f"{rule.table} is in step", rules=(rule.id,), when=rule.when)
+        for rule in request.ruleset.rules
+        if feature in rule.features and rule.id not in named
+    ]
+    looking = [
+        Need(says=each.why or f"{each.id} finds nothing", rules=(each.id,))
+        for each in request.ruleset.detectors
+        if feature in each.features and each.id not in named
+    ]
+    return [*said, *serving, *looking]
 
 
 def _version(request: Request) -> Value:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from deployment import Deployment, Done
+from nova_main import UNTIL_ICEHOUSE
 from rabbitmq import free_port
 from registered import configured
 
@@ -122,6 +123,29 @@ def test_a_feature_without_steps_is_explained_by_its_rules(cells: Deployment) ->
         f"cellsync diff {cell['cell']} --rule instances" for cell in missing
     ]
     assert missing
+
+
+def test_a_step_by_a_rule_of_another_feature_is_looked_at(cells: Deployment) -> None:
+    """A resize needs extra specs, which are of the feature flavors: they are compared all the same."""
+    assert cells.repair("c1").code == 0
+    cells.sql("c1", "DELETE FROM instance_type_extra_specs")
+    done = cells.json("explain", "resize", "c1")
+    assert done.code == 1
+    assert first(done, "c1")["needs"] == "its extra specs are in c1"
+    assert first(done, "c1")["do"] == "cellsync repair c1 --rule flavor-extra-specs"
+
+
+def test_a_rule_that_no_step_names_is_a_step(cells: Deployment) -> None:
+    """Until Juno a deleted flavor that is in use is needed; later it is not asked for."""
+    assert cells.repair("c1").code == 0
+    cells.sql("parent", "UPDATE instance_types SET deleted = id WHERE id = 2")
+    cells.sql("c1", "DELETE FROM instance_types WHERE id = 2")
+    assert "flavors-in-use" not in str(cells.json("explain", "flavors", "c1").report)
+    for cell in cells.urls:
+        cells.sql(cell, "UPDATE migrate_version SET version = 233")
+        cells.sql(cell, UNTIL_ICEHOUSE)
+    done = cells.json("explain", "flavors", "c1")
+    assert first(done, "c1")["do"] == "cellsync repair c1 --rule flavors-in-use"
 
 
 def test_every_feature_of_the_pack_is_explained(cells: Deployment) -> None:
