@@ -169,7 +169,11 @@ def test_every_key_reaches_the_rule(write: Write) -> None:
     text = """
         pack: all
         why: Because.
-        requires: {equal_versions: migrate_version, parent_version: "version == 'abc'", repository: nova}
+        requires:
+          equal_versions: migrate_version
+          parent_version: "version == 'abc'"
+          repository: nova
+          child_repository: other
         features: {f: Something is lost.}
         services:
           - database: cinder
@@ -255,6 +259,7 @@ def test_every_key_reaches_the_rule(write: Write) -> None:
     pack = ruleset.packs[0]
     assert (pack.name, pack.why) == ("all", "Because.")
     assert (pack.requires.equal_versions, pack.requires.repository) == (("migrate_version",), "nova")
+    assert pack.requires.child_repository == "other"
     assert pack.explains == {
         "f": (
             Need(

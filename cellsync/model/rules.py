@@ -310,6 +310,8 @@ class Requirement:
     parent_version: Gate | None = None
     repository: str | None = None
     """What ``repository_id`` of ``migrate_version`` must say where it says anything."""
+    child_repository: str | None = None
+    """The same in a child."""
     otherwise: str = ""
     """What to do about databases that the pack is not for."""
 

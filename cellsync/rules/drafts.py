@@ -116,6 +116,7 @@ class Sheet:
                 equal_versions=_listed(requires.get("equal_versions", ())),
                 parent_version=grammar.version_range(version) if version else None,
                 repository=requires.get("repository"),
+                child_repository=requires.get("child_repository", requires.get("repository")),
                 otherwise=requires.get("otherwise", ""),
             ),
             rules=tuple(draft.rule for draft in self.drafts),

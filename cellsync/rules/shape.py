@@ -360,13 +360,17 @@ _REQUIRES = _object(
             "databases of another kind are refused; where there is no such table, nothing is said. Default: "
             "any.",
         ),
+        "child_repository": _name(
+            "the name of a repository of migrations",
+            "The same for children alone, where they have another kind of database. Default: as repository.",
+        ),
         "otherwise": _text(
             "text",
             "What to do about databases that the pack is not for; said where it refuses them. Default: "
             "empty.",
         ),
     },
-    "a mapping of equal_versions, parent_version, repository and otherwise",
+    "a mapping of equal_versions, parent_version, repository, child_repository and otherwise",
     "What the databases must be before any rule of the pack is compared. Default: nothing.",
 )
 

@@ -193,14 +193,14 @@ def _fail_unfit(state: State) -> None:
 def unfit(state: State, pack: Pack, child: str) -> str | None:
     """Return why a pack must not be used between the parent and a child, or None."""
     looks = {name: state.looks[name] for name in (state.parent, child)}
-    foreign = (_foreign(pack, name, look) for name, look in looks.items())
+    kinds = {state.parent: pack.requires.repository, child: pack.requires.child_repository}
+    foreign = (_foreign(pack, name, look, kinds[name]) for name, look in looks.items())
     reason = next(filter(None, foreign), None) or _unequal(pack, looks) or _unknown(pack, state)
     return f"{reason}. {pack.requires.otherwise}" if reason and pack.requires.otherwise else reason
 
 
-def _foreign(pack: Pack, cell: str, look: Look) -> str | None:
-    """Return that a database is of another kind, where its version table says of which."""
-    wanted = pack.requires.repository
+def _foreign(pack: Pack, cell: str, look: Look, wanted: str | None) -> str | None:
+    """Return that a database is of another kind than wanted, where its version table says of which."""
     for version in look.versions.values():
         if wanted is not None and version.repository not in (None, wanted):
             return (
