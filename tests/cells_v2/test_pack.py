@@ -198,7 +198,11 @@ def test_more_instances_than_an_answer_may_have_are_compared(lab: Lab, cloud: De
     ("above", "code", "said"),
     [
         (("nova_api", 62), 0, "all 4 cells are in step with api"),
-        (("nova", 319), 4, "the database of api is one of nova (migrate_version says so), and pack nova-cells-"),
+        (
+            ("nova", 319),
+            4,
+            "the database of api is one of nova (migrate_version says so), and pack nova-cells-",
+        ),
         (("nova_api", 44), 4, "the schema version of api is 44, and pack nova-cells-v2 is for 61..87 or"),
     ],
 )

@@ -72,8 +72,8 @@ def test_main_databases_are_taken_by_nova_cells_v1_alone(database: MakeDatabase,
     assert mine.diff().exit_code == 0
     for other in ("nova-api", "nova-cells-v2"):
         assert refusal(Stand(mine.urls, rules.load([other])).diff()) == (
-            f"the database of api is one of nova (migrate_version says so), and pack {other} is for nova_api: "
-            "use another pack, or give api its database of nova_api"
+            f"the database of api is one of nova (migrate_version says so), and pack {other} is for "
+            "nova_api: use another pack, or give api its database of nova_api"
         )
 
 
