@@ -1,4 +1,4 @@
-"""The known drifts of Nova cells v1, as they are planted, what says each of them, and what mends it.
+"""The known drifts of Nova cells v1 and of nova_api: how each is planted, what says it, what mends it.
 
 They do not disturb each other: all are planted together in a deployment that is in step. Nova's facts
 behind them: heal and retries of nova-cells, upstream bugs in brackets.
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import nova
+
+from cellsync.model import Remedy, Way
 
 OLD = "2016-03-02 10:00:00"
 LIVE = "deleted = 0"
@@ -34,6 +36,12 @@ class Drift:
     """What is printed to be done, whole; empty where the rule pushes, or says it in words."""
     way: str = ""
     """``shell``, ``words``, ``sql CELL``, or empty."""
+
+    @property
+    def remedy(self) -> Remedy | None:
+        """What is to be done, as a finding has it."""
+        way, _, where = self.way.partition(" ")
+        return Remedy(text=self.do, way=Way(way), cell=where) if way else None
 
     @property
     def difference(self) -> bool:
@@ -451,3 +459,72 @@ ZONES = [
 
 DRIFTS = [*INSTANCES, *FLAVORS, *ZONES]
 """A rule or a detector says each; docs/findings.rst lists them by ``rule`` and ``code``."""
+
+API_DRIFTS = [
+    Drift(
+        rule="host-in-two-zones",
+        code="host-in-two-zones",
+        plant={"c1": ["INSERT INTO aggregate_hosts (id, aggregate_id, host) VALUES (91, 2, 'h1')"]},
+        cell="c1",
+        says="host h1 is in the availability zones az-1 and az-2 in c1, last by aggregate a2",
+        do="openstack aggregate remove host a2 h1",
+        way="shell",
+    ),
+    Drift(
+        rule="host-differs-by-case",
+        code="host-differs-by-case",
+        plant={
+            "c1": [
+                "INSERT INTO host_mappings (cell_id, host) VALUES (1, 'h3')",
+                "INSERT INTO aggregate_hosts (id, aggregate_id, host) VALUES (92, 3, 'H3')",
+            ]
+        },
+        cell="c1",
+        says="host H3 of aggregate a3 in c1 is mapped as h3: the scheduler does not find it",
+        do="UPDATE aggregate_hosts SET host = 'h3' WHERE id = 92",
+        way="sql c1",
+    ),
+    Drift(
+        rule="aggregate-hosts",
+        code="orphan",
+        plant={"api": ["INSERT INTO aggregate_hosts (id, aggregate_id, host) VALUES (93, 3, 'H2')"]},
+        cell="api",
+        says="aggregate_hosts.host 'H2' in api belongs to no child: no child has it in host_mappings.host; "
+        "correct or remove the row (aggregate_id=a3, host=H2)",
+    ),
+    Drift(
+        rule="prefixed-host",
+        code="prefixed-host",
+        plant={"c1": ["INSERT INTO aggregate_hosts (id, aggregate_id, host) VALUES (94, 3, 'api!c1@h2')"]},
+        cell="c1",
+        says="host api!c1@h2 of aggregate a3 in c1 has the path of a cell: the scheduler knows it as h2",
+        do="UPDATE IGNORE aggregate_hosts SET host = 'h2' WHERE id = 94; "
+        "DELETE FROM aggregate_hosts WHERE id = 94 AND host = 'api!c1@h2'",
+        way="sql c1",
+    ),
+    Drift(
+        rule="aggregate-uuid-twice",
+        code="aggregate-uuid-twice",
+        plant={"c1": ["INSERT INTO aggregates (id, name, uuid) VALUES (8, 'a8', 'u8'), (9, 'a9', 'u8')"]},
+        cell="c1",
+        says="aggregates a8 and a9 of c1 have one uuid, u8: placement takes them for one",
+        do="take the hosts out of a9 in c1 and delete it there, then run nova-manage placement "
+        "sync_aggregates",
+        way="words",
+    ),
+    Drift(
+        rule="server-group-policies",
+        code="duplicate-key",
+        plant={
+            "api": [
+                "INSERT INTO instance_groups (id, uuid) VALUES (7, 'g7')",
+                "INSERT INTO instance_group_policy (id, group_id, policy) VALUES (7, 7, 'affinity'), "
+                "(8, 7, 'anti-affinity')",
+            ]
+        },
+        cell="api",
+        says="2 rows of instance_group_policy in api have the key group_id=g7: id 7 and id 8; keep one of "
+        "them",
+    ),
+]
+"""Those of the pack nova-api, in the parent and child of test_api_findings."""

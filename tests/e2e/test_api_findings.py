@@ -5,6 +5,7 @@ from __future__ import annotations
 import nova_api
 import pytest
 import sqlalchemy as sa
+from drifts import API_DRIFTS
 from edges import MakeDatabase, Stand, add, execute, result, table
 from servers import load
 
@@ -53,21 +54,29 @@ def test_two_regions_in_step_have_no_findings(regions: Stand) -> None:
     assert len(result(report, "c1").tables) == len(rules.load(["nova-api"]).rules) + 4
 
 
-def test_a_host_in_two_zones_of_the_child(regions: Stand) -> None:
-    """The API takes it out, for it takes it out of placement too; an aggregate without a zone is no zone."""
-    add(
-        regions.urls["c1"],
-        "aggregate_hosts",
-        {"aggregate_id": 2, "host": "h1"},
-        {"aggregate_id": 3, "host": "h1"},
-    )
-    assert found(regions, "host-in-two-zones") == [
-        (
-            "c1",
-            "host h1 is in the availability zones az-1 and az-2 in c1, last by aggregate a2",
-            "openstack aggregate remove host a2 h1",
-        )
+def test_every_drift_is_told_once_and_in_these_words(regions: Stand) -> None:
+    """All together; an aggregate without a zone is no zone. What is SQL is run, and the finding is gone."""
+    for drift in API_DRIFTS:
+        for cell, statements in drift.plant.items():
+            execute(regions.urls[cell], *statements)
+    tables = result(regions.diff(), "c1").tables
+    said = [
+        (each.rule, finding.code, finding.cell, finding.message, finding.do)
+        for each in tables
+        for finding in each.findings
     ]
+    expected = [(drift.rule, drift.code, drift.cell, drift.says, drift.remedy) for drift in API_DRIFTS]
+    assert sorted(said, key=str) == sorted(expected, key=str)
+    for drift in API_DRIFTS:
+        if drift.way.startswith("sql"):
+            mend(regions, drift.rule)
+
+
+def test_every_detector_has_a_drift() -> None:
+    """And no drift is left of one that is gone, or of a rule that is."""
+    ruleset = rules.load(["nova-api"])
+    planted = {drift.rule for drift in API_DRIFTS}
+    assert {each.id for each in ruleset.detectors} <= planted <= {each.id for each in ruleset.named}
 
 
 def test_a_host_in_two_zones_of_the_parent_is_said_once(regions: Stand) -> None:
@@ -88,19 +97,6 @@ def test_a_host_in_two_zones_of_the_parent_is_said_once(regions: Stand) -> None:
             "openstack aggregate remove host a1 'api!c1@h2'",
         ),
     ]
-
-
-def test_a_host_that_is_spelled_otherwise_than_it_is_mapped(regions: Stand) -> None:
-    """To MariaDB it is the host, to the scheduler it is none."""
-    execute(regions.urls["c1"], "UPDATE aggregate_hosts SET host = 'H2' WHERE host = 'h2'")
-    assert found(regions, "host-differs-by-case") == [
-        (
-            "c1",
-            "host H2 of aggregate a2 in c1 is mapped as h2: the scheduler does not find it",
-            "UPDATE aggregate_hosts SET host = 'h2' WHERE id = 2",
-        )
-    ]
-    mend(regions, "host-differs-by-case")
 
 
 @pytest.mark.parametrize("number", [1, 2], ids=["beside the plain name", "instead of the plain name"])
