@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
@@ -26,15 +27,21 @@ class Replayed:
     """The numbers of the changes that were not made."""
 
 
+def client(url: str) -> tuple[list[str], Mapping[str, str]]:
+    """Return the command that runs the mariadb client in a schema, and its environment."""
+    made = sa.make_url(url)
+    program = (executable("mariadb", "mysql"), "--no-defaults", "--batch", "--skip-column-names")
+    place = (f"--host={made.host}", f"--port={made.port}", f"--user={made.username}", str(made.database))
+    return [*program, *place], {**os.environ, "MYSQL_PWD": str(made.password)}
+
+
 def replay(url: str, text: str, init: str = "DO 0") -> Replayed:
     """Run SQL in a schema; ``init`` comes before it, in the same session."""
-    made = sa.make_url(url)
-    client = (executable("mariadb", "mysql"), "--no-defaults", "--batch", "--skip-column-names")
-    place = (f"--host={made.host}", f"--port={made.port}", f"--user={made.username}", str(made.database))
+    command, environment = client(url)
     done = subprocess.run(
-        [*client, f"--init-command={init}", *place],
+        [*command, f"--init-command={init}"],
         input=text.encode(),
-        env={**os.environ, "MYSQL_PWD": str(made.password)},
+        env=environment,
         capture_output=True,
         check=False,
     )

@@ -330,7 +330,8 @@ def test_a_card_is_never_larger_than_it_is_taken_for() -> None:
         text = "".join(html.render(shown))
         [found] = re.findall(r'<li class="row.*?</li>', text, re.S)
         names, dealt = cards.Names("c1", "api"), {("c1", "aggregates"): 1}
-        [card] = cards.cards(table([one]), differs(table([one])), dealt, Secrets(), names)
+        room = cards.Room(dealt, {})
+        [card] = cards.cards(table([one]), differs(table([one])), room, Secrets(), names).cards
         assert 0.7 * cards.size(card, names) < len(found.encode()) <= cards.size(card, names)
 
 

@@ -238,12 +238,14 @@ def finish(common: Common, report: Report, format_: str, output: str | None = No
 
 def told(common: Common, request: Request, prepared: Prepared, format_: str) -> Report:
     """Return the report of what was prepared, with whole rows where the output shows the way back."""
+    from cellsync.report.sql import excerpt
     from cellsync.run import telling
 
-    if format_ != "sql":
+    if format_ not in ("sql", "html"):
         return prepared.report
+    chosen = excerpt.chosen(prepared.report) if format_ == "html" else None
     with progress(common, request) as shown:
-        return telling.with_whole_rows(shown, prepared)
+        return telling.with_whole_rows(shown, prepared, chosen)
 
 
 CELL = "{cell}"
@@ -301,6 +303,8 @@ def carry_out(
         if not click.confirm("Write this?", err=True):
             click.echo("nothing was written", err=True)
             return prepared.report.exit_code
+    if format_ == "html":
+        prepared = replace(prepared, report=told(common, request, prepared, format_))
     with progress(common, request) as shown:
         report = run.write(shown, prepared)
         if format_ == "sql":

@@ -24,15 +24,20 @@ from cellsync.model import (
 )
 from cellsync.report import facts, words
 from cellsync.report.page import PROSE, escape
+from cellsync.report.sql.excerpt import Place, Told
 
 MOST = 10_000
 """So many differences are in a page; more would keep a browser busy. JSON has them all."""
-BYTES = 8_000_000
-"""So large may all cards of a page be, as HTML; what surrounds them is small."""
+BYTES = 7_500_000
+"""So large may all cards of a page be, as HTML and without their SQL; what surrounds them is small."""
+SQL_BYTES = 1_200_000
+"""So large may the SQL of all cards be."""
 LONG = 400
 """The longest value that a page shows whole, in characters."""
-CARD, COLUMNS, COLUMN, PAIR = 180, 230, 130, 30
+CARD, COLUMNS, COLUMN, PAIR = 190, 230, 130, 30
 """The bytes of markup of a card, its table of columns, one of these, and one value of a row; rounded up."""
+TOLD, NOTED = 330, 60
+"""The same of one change as SQL, and of a note to it."""
 
 
 class Part(NamedTuple):
@@ -64,6 +69,8 @@ class Card(NamedTuple):
     """What changed, side by side."""
     row: Sequence[tuple[str, str]]
     """The columns and values of a row that one side alone has."""
+    told: Sequence[Told] = ()
+    """What a repair would run, and what takes it back."""
 
 
 Shares = Mapping[tuple[str, str], int]
@@ -73,27 +80,50 @@ Shares = Mapping[tuple[str, str], int]
 def shares(cells: Sequence[CellResult], most: int = MOST) -> Shares:
     """Deal ``most`` places out to all tables: the small ones are whole, the large ones get the same."""
     lengths = {(c.cell, t.rule): len(t.differences) for c in cells for t in facts.compared(c)}
-    dealt: dict[tuple[str, str], int] = {}
-    for place, (table, length) in enumerate(sorted(lengths.items(), key=lambda each: each[1])):
-        dealt[table] = min(length, most // (len(lengths) - place))
-        most -= dealt[table]
-    return dealt
+    return facts.dealt(lengths, most)
 
 
-def cards(table: TableDiff, cell: CellResult, dealt: Shares, secrets: Secrets, names: Names) -> list[Card]:
+class Room(NamedTuple):
+    """What of the differences has its place on a page."""
+
+    dealt: Shares
+    told: Mapping[Place, Sequence[Told]]
+    """The statements of those that come with them."""
+
+
+class Dealt(NamedTuple):
+    """The cards of a table."""
+
+    cards: Sequence[Card]
+    untold: int
+    """So many of the rows that a repair would write come without their SQL, for want of room."""
+
+
+def cards(table: TableDiff, cell: CellResult, room: Room, secrets: Secrets, names: Names) -> Dealt:
     """Return the cards of a table, as many as its share of places and of bytes allows."""
-    share = dealt[cell.cell, table.rule]
-    room = BYTES * share // max(1, sum(dealt.values()))
+    share = room.dealt[cell.cell, table.rule]
+    left = BYTES * share // max(1, sum(room.dealt.values()))
+    mine = sum((cell.cell, table.rule) == (child, rule) for child, rule, _ in room.told)
+    left_for_sql = SQL_BYTES * mine // max(1, len(room.told))
     skipped = {(s.rule, s.key): s.reason for s in islice(facts.skipped(cell), MOST)}
     reasons = {key: reason for (rule, key), reason in skipped.items() if rule == table.rule}
+    refused = ", ".join(each.code for each in facts.refusals(cell) if each.rule == table.rule)
     made: list[Card] = []
+    untold = 0
     for difference in islice(facts.ordered(table), share):
-        card = _card(difference, table, secrets, _Telling(names, table.status, reasons))
-        room -= size(card, names)
-        if room < 0:
+        statements = room.told.get((cell.cell, table.rule, difference.key))
+        telling = _Telling(names, table.status, refused, reasons, unplanned=statements == [])
+        card = _card(difference, table, secrets, telling)
+        left -= size(card, names)
+        if left < 0:
             break
-        made.append(card)
-    return made
+        if _why_not(difference, telling):
+            statements = []
+        elif statements is None or sum(map(_size_of_sql, statements)) > left_for_sql:
+            untold, statements = untold + 1, []
+        left_for_sql -= sum(map(_size_of_sql, statements))
+        made.append(card._replace(told=statements))
+    return Dealt(made, untold)
 
 
 class Names(NamedTuple):
@@ -106,7 +136,11 @@ class Names(NamedTuple):
 class _Telling(NamedTuple):
     names: Names
     status: Status
+    refused: str
+    """The codes of the guards that stop the rule."""
     skipped: Mapping[Key, str]
+    unplanned: bool
+    """Whether no plan has a change for it."""
 
 
 def _card(found: Difference, table: TableDiff, secrets: Secrets, told: _Telling) -> Card:
@@ -165,18 +199,34 @@ _WHY = {
 
 
 def _deed(found: Difference, told: _Telling) -> str:
-    """Return what a repair would do, or did, and why, in one sentence."""
+    """Return what a repair would do, or did, and why, and why there is no SQL for it."""
+    why_not = _why_not(found, told)
+    if why_not:
+        return f"{why_not}; so it has no SQL"
+    if told.status is Status.REPAIRED:
+        return f"The repair has {words.DONE[found.action]} it"
+    return _would(found, told)
+
+
+def _why_not(found: Difference, told: _Telling) -> str:
+    """Return why a repair does not write it; "" where it would, or has."""
     if found.accepted:
         return f"A repair leaves it: it is accepted, {found.accepted}"
     if found.key in told.skipped:
         return f"A repair leaves it: {words.shorten(told.skipped[found.key], PROSE)}"
-    writes = found.action in facts.WRITES
-    if writes and told.status is Status.REPAIRED:
-        return f"The repair has {words.DONE[found.action]} it"
+    if found.action not in facts.WRITES:
+        return _would(found, told)
+    if told.refused or told.status is Status.REFUSED:
+        return f"{_would(found, told)}, but is refused{told.refused and f' ({told.refused})'}"
+    if told.unplanned and told.status is not Status.REPAIRED:
+        return f"{_would(found, told)}, but no plan has a change for it"
+    return ""
+
+
+def _would(found: Difference, told: _Telling) -> str:
     why = _WHY[found.action].format(desired=told.names.desired, kind=found.kind.value)
     wrote = ", and cellsync wrote it" if found.pushed and found.action in _REMOVING else ""
-    refused = ", but is refused" if writes and told.status is Status.REFUSED else ""
-    return f"A repair would {why}{wrote}{refused}"
+    return f"A repair would {why}{wrote}"
 
 
 _REMOVING = (Action.DELETE, Action.SOFT_DELETE)
@@ -186,13 +236,19 @@ _REMOVING = (Action.DELETE, Action.SOFT_DELETE)
 
 
 def size(card: Card, names: Names) -> int:
-    """Return how many bytes a card takes in the page, or a little more."""
+    """Return how many bytes a card takes in the page without its SQL, or a little more."""
     texts = [card.key, card.reason, card.deed, card.since]
     texts += [text for name, old, new in card.columns for text in (name, *old, *new)]
     texts += [text for pair in card.row for text in pair]
     texts += names if card.columns else ()
     markup = CARD + COLUMNS * bool(card.columns) + COLUMN * len(card.columns) + PAIR * len(card.row)
     return markup + sum(map(_bytes, texts))
+
+
+def _size_of_sql(told: Told) -> int:
+    ways = (told.forward, told.backward)
+    texts = [told.written, *(way.statement for way in ways), *(way.note for way in ways)]
+    return TOLD + NOTED * sum(bool(way.note) for way in ways) + sum(map(_bytes, texts))
 
 
 def _bytes(text: str) -> int:

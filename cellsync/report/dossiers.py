@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
-from cellsync.model import Accepted, Dossier, Vitals
+from cellsync.codec import Lines
+from cellsync.model import Accepted, Dossier, Report, Vitals
+from cellsync.report import facts, register, standing
 from cellsync.report import json as documents
-from cellsync.report import register, standing
 from cellsync.report import text as texts
 from cellsync.report.json import Object
 from cellsync.report.page import Block, Grid, Line, Style, Tone, compose
 from cellsync.report.past import course_blocks, grid
+from cellsync.report.sql import excerpt
 from cellsync.report.standing import Life
 
 RUNS = 5
@@ -92,6 +94,7 @@ def json(of: Dossier) -> Iterator[str]:
     return documents.whole(
         {
             **documents.content(of.report),
+            "statements": Lines(_statements(of.report)),
             "edges": [
                 {"cell": edge.cell, "state": edge.state.value, "states": dict(_states(edge))}
                 for edge in standing.edges(of)
@@ -109,6 +112,25 @@ def json(of: Dossier) -> Iterator[str]:
             "accept": [_accepted(entry) for entry in of.accepts],
         }
     )
+
+
+def _statements(report: Report) -> Iterator[Object]:
+    """Yield the changes of the differences that come with their SQL, as on the page, but for long values."""
+    names = {(c.cell, t.rule): t.key for c in facts.results(report) for t in facts.compared(c)}
+    for (cell, rule, key), changes in excerpt.told(report, longest=None).items():
+        named = documents.key(facts.named(names[cell, rule], key))
+        for each in changes:
+            yield {
+                "cell": cell,
+                "rule": rule,
+                "key": named,
+                "written": each.written,
+                "together": each.together,
+                "sql": each.forward.statement or None,
+                "sql_note": each.forward.note or None,
+                "undo": each.backward.statement or None,
+                "undo_note": each.backward.note or None,
+            }
 
 
 def _states(edge: standing.Edge) -> Iterator[tuple[str, str]]:

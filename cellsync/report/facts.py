@@ -34,6 +34,7 @@ from cellsync.model import (
 )
 
 T = TypeVar("T")
+K = TypeVar("K")
 
 Named = tuple[tuple[str, KeyPart], ...]
 """A key with the names of its columns."""
@@ -161,6 +162,15 @@ def totals(report: Report) -> Counts:
         conflicts=sum(c.conflicts for c in counts),
         failed=sum(c.failed for c in counts),
     )
+
+
+def dealt(lengths: Mapping[K, int], most: int) -> Mapping[K, int]:
+    """Deal ``most`` places out: what is short is whole, what is long gets the same share."""
+    shares: dict[K, int] = {}
+    for place, (each, length) in enumerate(sorted(lengths.items(), key=lambda pair: pair[1])):
+        shares[each] = min(length, most // (len(lengths) - place))
+        most -= shares[each]
+    return shares
 
 
 def unique(items: Iterable[T]) -> tuple[T, ...]:

@@ -32,9 +32,10 @@ from cellsync.model import (
     Vitals,
 )
 from cellsync.report import course, facts, standing, words
-from cellsync.report.cards import LONG, Card, Names, Shares, cards, shares
+from cellsync.report.cards import LONG, Card, Names, Room, cards, shares
 from cellsync.report.facts import Stage
 from cellsync.report.page import PROSE, Style, escape
+from cellsync.report.sql import excerpt
 from cellsync.report.standing import Life, State, Works
 from cellsync.report.verdict import drift, verdict
 
@@ -75,6 +76,10 @@ class Table(NamedTuple):
     cards: Sequence[Card]
     folded: bool
     left_out: int
+    untold: int
+    """So many cards of rows that a repair would write have no SQL, for want of room."""
+    statements: str
+    """The command that shows the SQL of all of them."""
 
 
 class Schema(NamedTuple):
@@ -141,7 +146,7 @@ def _hash(environment: Environment, name: str) -> str:
 
 def _page(of: Dossier) -> dict[str, Any]:
     report = of.report
-    dealt = shares(facts.results(report))
+    room = Room(shares(facts.results(report)), excerpt.told(report, longest=excerpt.LONG))
     found = list(_findings(report))
     return {
         "parent": report.run.topology,
@@ -156,7 +161,7 @@ def _page(of: Dossier) -> dict[str, Any]:
         "exit_code": int(report.exit_code),
         "ended": standing.ended(of),
         "edges": [_edge(edge) for edge in standing.edges(of)],
-        "cells": [_cell(cell, report, dealt) for cell in report.cells],
+        "cells": [_cell(cell, report, room) for cell in report.cells],
         "features": [(name, report.features.get(name, "")) for name in of.features],
         "matrix": [
             (cell, [(WORKS.get(works, "bad"), said) for works, said in stands.values()])
@@ -219,7 +224,7 @@ def _first(of: Dossier) -> Iterator[tuple[str, str]]:
 # -- Cells ---------------------------------------------------------------------------------------
 
 
-def _cell(cell: CellResult | CellFailure, report: Report, dealt: Shares) -> Cell:
+def _cell(cell: CellResult | CellFailure, report: Report, room: Room) -> Cell:
     if isinstance(cell, CellFailure):
         nothing: dict[str, Sequence[Any]] = dict.fromkeys(
             ("breaks", "tables", "in_step", "nothing_found", "lists", "schema"), ()
@@ -234,7 +239,7 @@ def _cell(cell: CellResult | CellFailure, report: Report, dealt: Shares) -> Cell
         summary=drift(facts.tally(facts.compared(cell))),
         isolated=cell.isolated,
         breaks=[(name, report.features.get(name, "")) for name in broken],
-        tables=[_table(table, cell, report, dealt) for table in cell.tables if not facts.in_step(table)],
+        tables=[_table(table, cell, report, room) for table in cell.tables if not facts.in_step(table)],
         in_step=[f"{t.rule} ({words.counted(t.desired_rows, 'row')})" for t in quiet if not t.detector],
         nothing_found=[table.rule for table in quiet if table.detector],
         lists=[(title, lines) for title, lines in _lists(cell, report) if lines],
@@ -248,7 +253,11 @@ def _cell(cell: CellResult | CellFailure, report: Report, dealt: Shares) -> Cell
 def _lists(cell: CellResult, report: Report) -> Iterator[tuple[str, Sequence[str]]]:
     refused = [each for refusal in facts.refusals(cell) for each in _refusal(refusal)]
     yield "Refused: these rules, and those that refer to them, write nothing", refused
-    skipped = (f"{each.rule}: {each.reason}" for each in facts.skipped(cell))
+    names = facts.key_names(cell)
+    skipped = (
+        f"{each.rule} {words.key(facts.named(names.get(each.rule, ()), each.key), LONG)}: {each.reason}"
+        for each in facts.skipped(cell)
+    )
     yield "Skipped", _some(skipped, len(facts.skipped(cell)))
     yield "Went wrong", _some(iter(cell.problems), len(cell.problems))
     written = facts.stage(report) is Stage.WRITTEN
@@ -268,15 +277,15 @@ def _some(lines: Iterator[str], count: int) -> list[str]:
     return shown + ([f"and {count - LINES} more, which --format json has"] if count > LINES else [])
 
 
-def _table(table: TableResult, cell: CellResult, report: Report, dealt: Shares) -> Table:
+def _table(table: TableResult, cell: CellResult, report: Report, room: Room) -> Table:
     up = table.direction is Direction.UP
     names = Names(report.run.topology, cell.cell) if up else Names(cell.cell, report.run.topology)
     why = report.rule_whys.get(table.rule, "")
     if isinstance(table, TableFailure):
         command = "" if table.detector else f"cellsync schema {cell.cell} --rule {table.rule}"
         failed = "could not be compared"
-        return Table(table.rule, "bad", failed, why, (), table.error, command, names, (), False, 0)
-    shown = cards(table, cell, dealt, report.secrets, names)
+        return Table(table.rule, "bad", failed, why, (), table.error, command, names, (), False, 0, 0, "")
+    shown, untold = cards(table, cell, room, report.secrets, names)
     return Table(
         rule=table.rule,
         state=STATES[table.status],
@@ -289,6 +298,8 @@ def _table(table: TableResult, cell: CellResult, report: Report, dealt: Shares) 
         cards=shown,
         folded=len(shown) > FOLDED,
         left_out=len(table.differences) - len(shown),
+        untold=untold,
+        statements=_statements(table, cell, report) if untold else "",
     )
 
 
@@ -309,8 +320,16 @@ def _breaks(table: TableDiff, report: Report) -> Sequence[str]:
 
 def _command(table: TableDiff, cell: CellResult, report: Report) -> str:
     """Return what mends the differences of a table; "" where no repair would."""
-    due = table.does(*facts.WRITES) and table.status not in (Status.REPAIRED, Status.REFUSED)
+    refused = any(each.rule == table.rule for each in facts.refusals(cell))
+    due = table.does(*facts.WRITES) and table.status not in (Status.REPAIRED, Status.REFUSED) and not refused
     return f"cellsync repair {cell.cell} --rule {table.rule}" if due and facts.compares(report) else ""
+
+
+def _statements(table: TableDiff, cell: CellResult, report: Report) -> str:
+    """Return what shows the SQL of all that a repair would write by a rule, or of all that it wrote."""
+    if facts.stage(report) is Stage.WRITTEN:
+        return f"cellsync history {report.run.id} --format sql"
+    return f"cellsync plan {cell.cell} --rule {table.rule} --format sql"
 
 
 # -- Around the cells ----------------------------------------------------------------------------

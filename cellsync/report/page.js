@@ -2,7 +2,7 @@
   "use strict";
   var box = document.getElementById("filter");
   var said = document.getElementById("filtered");
-  var folds = Array.from(document.querySelectorAll("details"));
+  var folds = Array.from(document.querySelectorAll("details:not(.sql)"));
   var rows = Array.from(document.querySelectorAll(".row"));
   var texts, open, waiting;
 

@@ -11,11 +11,13 @@ from cellsync import __version__
 from cellsync.errors import ExitCode
 from cellsync.model import Dossier, HostStatus, Limit, Limits, Pack, Rule
 from cellsync.model.secrets import USUAL
+from cellsync.report.sql import excerpt
 from cellsync.run.checking import Check, check
 from cellsync.run.compare import compare
 from cellsync.run.past import course, history
 from cellsync.run.request import Request
 from cellsync.run.seeing import sighting
+from cellsync.run.telling import with_whole_rows
 from cellsync.run.vitals import ask
 
 RUNS = 20
@@ -27,7 +29,8 @@ def report(request: Request, *, timeout: float, since: datetime | None = None) -
 
     With ``since`` also the drift log, for what drifted from then on.
     """
-    compared = compare(replace(request, run=replace(request.run, verb="diff"))).report
+    prepared = compare(replace(request, run=replace(request.run, verb="diff")))
+    compared = with_whole_rows(request, prepared, excerpt.chosen(prepared.report))
     checked = check(request, timeout=timeout)
     up = {cell.cell for cell in checked.cells if cell.database.status is HostStatus.OK}
     cells = [cell for cell in (request.topology.parent, *request.children) if cell.name in up]

@@ -6,7 +6,7 @@ row must be known too, so it is read here, for the outputs that show the way bac
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 
@@ -19,6 +19,7 @@ from cellsync.model import (
     Change,
     Identity,
     JournaledRun,
+    Key,
     Plan,
     Reference,
     Report,
@@ -39,20 +40,24 @@ Rows = Mapping[tuple[str, Identity], Mapping[str, Value]]
 """(table, primary key) -> the row as the server has it, whole."""
 
 
-def with_whole_rows(request: Request, prepared: Prepared) -> Report:
+Chosen = Collection[tuple[str, str, Key]]
+"""Child, rule and key of differences."""
+
+
+def with_whole_rows(request: Request, prepared: Prepared, chosen: Chosen | None = None) -> Report:
     """Return the report of what was prepared, with all in its plans that taking them back needs.
 
-    Reads only, by primary key. A row that is no longer as planned, or whose database does not answer
-    any more, stays as it was.
+    Reads only, by primary key: the rows of all changes, or of ``chosen`` differences alone. A row that is
+    no longer as planned, or whose database does not answer any more, stays as it was.
     """
     due: dict[str, list[Edge]] = {}
     for edge in prepared.edges:
-        if edge.plan.changes:
+        if _asks_for_rows(edge.plan, chosen):
             due.setdefault(edge.cell.name, []).append(edge)
     with executor(request.jobs) as pool:
         request.progress("reading the rows that would change")
         cells = [edges[0].cell for edges in due.values()]
-        read = each_cell(pool, lambda cell: _completed(request, cell, due[cell.name]), cells)
+        read = each_cell(pool, lambda cell: _completed(request, cell, due[cell.name], chosen), cells)
     plans = {
         (plan.child, plan.written): plan
         for each in read.values()
@@ -69,19 +74,25 @@ def with_whole_rows(request: Request, prepared: Prepared) -> Report:
     )
 
 
-def _completed(request: Request, cell: Cell, edges: Sequence[Edge]) -> list[Plan]:
+def _asks_for_rows(plan: Plan, chosen: Chosen | None) -> bool:
+    asked = chosen is None or any(child == plan.child for child, _, _ in chosen)
+    return asked and any(deed.action is not Action.INSERT for deed in plan.deeds)
+
+
+def _completed(request: Request, cell: Cell, edges: Sequence[Edge], chosen: Chosen | None) -> list[Plan]:
     with db.connect(cell, request.timeouts) as database, database.snapshot():
         database.tables({deed.table for edge in edges for deed in edge.plan.deeds})  # all at once
-        return [replace(edge.plan, changes=_changes(edge.plan, database)) for edge in edges]
+        return [replace(edge.plan, changes=_changes(edge.plan, database, chosen)) for edge in edges]
 
 
-def _changes(plan: Plan, database: db.Database) -> Sequence[Change]:
+def _changes(plan: Plan, database: db.Database, chosen: Chosen | None) -> Sequence[Change]:
     collected: Collector[Change] = Collector()
     waiting = iter(plan.changes)
     # A row that is parked is changed twice: what the first change leaves is what the second finds.
     left: dict[tuple[str, Identity], Mapping[str, Value]] = {}
     while part := list(islice(waiting, AT_ONCE)):
-        rows = {**_rows(part, database), **left}
+        asking = (c for c in part if chosen is None or (plan.child, c.rule, c.key) in chosen)
+        rows = {**_rows(asking, database), **left}
         for change in part:
             at = (change.table, change.identity)
             collected.append(_with(change, plan.tables.get(change.table), rows.get(at)))
@@ -96,7 +107,7 @@ def _plain(row: Mapping[str, Stored] | None) -> dict[str, Value]:
     }
 
 
-def _rows(changes: Sequence[Change], database: db.Database) -> Rows:
+def _rows(changes: Iterable[Change], database: db.Database) -> Rows:
     wanted: dict[tuple[str, tuple[str, ...]], list[Identity]] = {}
     for change in changes:
         if change.action is not Action.INSERT and change.identity:

@@ -6,6 +6,7 @@ the same for the way back, the last change first. What is to be known beside it 
 
 spelling    values, names and comparisons
 statements  one change as one guarded statement
+excerpt     the statements of single differences, for the page and the JSON of a report
 """
 
 from __future__ import annotations

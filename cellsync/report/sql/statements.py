@@ -6,7 +6,7 @@ MariaDB 10.3, whose UPDATE and DELETE may read the table that they write.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from cellsync.model import (
@@ -32,12 +32,19 @@ from cellsync.report.sql.spelling import Untold, alike, literal, name, same
 Leaving = Mapping[tuple[str, tuple[object, ...]], Sequence[Identity]]
 """(table, key as a collation folds it) -> the rows that give up that key in the same plan."""
 
+Instead = Callable[[str, str, Value], str]
+"""(table, column, value) -> what stands in the place of that value, "" for the value itself."""
+
 
 class Statements:
-    """The statements of one plan's changes."""
+    """The statements of one plan's changes.
 
-    def __init__(self, plan: Plan) -> None:
+    With ``instead`` they are for readers: one with something else in the place of a value cannot be run.
+    """
+
+    def __init__(self, plan: Plan, instead: Instead | None = None) -> None:
         self._plan = plan
+        self._instead = instead
         self._leaving = _leaving(plan.changes) if any(d.action is Action.UPDATE for d in plan.deeds) else {}
         self._returning: Leaving | None = None
 
@@ -122,13 +129,13 @@ class Statements:
         after = change.after or {}
         sources: list[str] = []
         values: list[str] = []
-        for stored in after.values():
+        for column, stored in after.items():
             if isinstance(stored, Reference):
                 alias = f"r{len(sources)}"
                 values.append(f"{alias}.id")
                 sources.append(f"({self._looked_up(change.rule, stored)}) AS {alias}")
             else:
-                values.append(literal(stored))
+                values.append(self._literal(change.table, column, stored))
         names = ", ".join(map(name, after))
         return (
             f"INSERT INTO {name(change.table)} ({names})\n"
@@ -144,7 +151,7 @@ class Statements:
                 assigned.append(f"{name(column)} = {looked_up}")
                 referring.append(f"{looked_up} IS NOT NULL")
             else:
-                assigned.append(f"{name(column)} = {literal(stored)}")
+                assigned.append(f"{name(column)} = {self._literal(change.table, column, stored)}")
         where = _where([*terms, *referring])
         return f"UPDATE {name(change.table)}\nSET {', '.join(assigned)}{where}\nLIMIT 1"
 
@@ -169,12 +176,12 @@ class Statements:
             elif not located and column in change.key_columns:
                 yield from self._indexed(change.table, column, stored)
             else:
-                yield same(name(column), stored, self._column(change.table, column))
+                yield self._same(change.table, column, name(column), stored)
 
     def _indexed(self, table: str, column: str, value: Value) -> Iterator[str]:
         """Yield that a column is a value to the byte, and before it what an index can serve."""
-        known = self._column(table, column)
-        quick, exact = alike(name(column), value, known), same(name(column), value, known)
+        quick = self._alike(table, column, name(column), value)
+        exact = self._same(table, column, name(column), value)
         yield quick
         if exact != quick:
             yield exact
@@ -217,7 +224,7 @@ class Statements:
         return " AND ".join(
             f"t.{name(column)} = ({self._looked_up(change.rule, stored)})"
             if isinstance(stored, Reference)
-            else alike(f"t.{name(column)}", stored, self._column(change.table, column))
+            else self._alike(change.table, column, f"t.{name(column)}", stored)
             for column, stored in values
         )
 
@@ -265,11 +272,28 @@ class Statements:
                 continue
             value = part.raw if isinstance(part, Dangling) else part
             assert not isinstance(value, tuple)
-            known = self._column(table, projected.column)
-            terms.append(alike(column, value, known))
+            terms.append(self._alike(table, projected.column, column, value))
             if binary and isinstance(value, (str, bytes)):
-                terms.append(same(column, value, known))
+                terms.append(self._same(table, projected.column, column, value))
         return joins, terms
+
+    # -- Values ------------------------------------------------------------------------------
+
+    def _literal(self, table: str, column: str, value: Value | ServerTime) -> str:
+        return self._told(table, column, value) or literal(value)
+
+    def _same(self, table: str, column: str, expression: str, value: Value) -> str:
+        told = self._told(table, column, value)
+        return f"{expression} = {told}" if told else same(expression, value, self._column(table, column))
+
+    def _alike(self, table: str, column: str, expression: str, value: Value | ServerTime) -> str:
+        told = self._told(table, column, value)
+        return f"{expression} = {told}" if told else alike(expression, value, self._column(table, column))
+
+    def _told(self, table: str, column: str, value: Value | ServerTime) -> str:
+        if self._instead is None or isinstance(value, ServerTime):
+            return ""
+        return self._instead(table, column, value)
 
     def _column(self, table: str, column: str) -> Column | None:
         known = self._plan.tables.get(table)
