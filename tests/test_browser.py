@@ -9,7 +9,10 @@ import pytest
 from browser import Browser
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
-from test_html import EVIL, NOW, RUN, difference, differs, many, report, table
+from test_course import journaled
+from test_driftlog import drifted
+from test_html import EVIL, NOW, RUN, difference, differs, many, planned, report, table
+from test_triaging import DOWN, IN_STEP, repaired, triage
 
 from cellsync.errors import ExitCode
 from cellsync.model import (
@@ -36,6 +39,7 @@ from cellsync.model import (
     Vitals,
 )
 from cellsync.report import cards, html
+from cellsync.report.sql import excerpt
 
 RTL = "\u05e9\u05dc\u05d5\u05dd \u0645\u0631\u062d\u0628\u0627"
 VALUES = [*EVIL, RTL, "y" * 10_000, "z\n" * 500]
@@ -114,14 +118,25 @@ def calm() -> Dossier:
     return Dossier(report=report(*cells, code=ExitCode.IN_STEP), features=("zones",))
 
 
+def drifting() -> Dossier:
+    """Return a dossier with the course of drift, its chart, a repair, and the SQL of what is out of step."""
+    repairs = tuple(repaired(minute + 0.1) for minute in (1, 2))
+    found = triage(IN_STEP, drifted("x", more=3), DOWN, drifted("x", "y"), drifted("x"), repairs=repairs)
+    made = planned(table([difference("k", "a", "b")]), value="new", password="s")
+    return Dossier(report=report(made), triage=found, runs=(journaled(1), journaled(2)), features=("zones",))
+
+
 @pytest.mark.parametrize("shown", SHOWN)
-@pytest.mark.parametrize("of", [everything("a value"), calm()], ids=["everything", "calm"])
+@pytest.mark.parametrize(
+    "of", [everything("a value"), calm(), drifting()], ids=["everything", "calm", "course"]
+)
 def test_axe_finds_no_serious_problem(browser: Browser, shown: str, of: Dossier) -> None:
     """Headings, contrast, names, languages, roles: in light, dark, on a phone and in print."""
     media, dark, width = SHOWN[shown]
     browser.resize(width, phone=width < 400)
     browser.media(media, dark=dark)
     browser.open(page(of))
+    browser.ask("document.querySelectorAll('details').forEach(function (fold) { fold.open = true; })")
     assert browser.problems() == []
     assert browser.overflow() == 0
 
@@ -217,6 +232,25 @@ def test_print_opens_the_folds(browser: Browser) -> None:
         wait_until(browser, ".row:last-child", seen=is_open)
 
 
+def test_sql_is_copied_whole_and_stays_off_paper_unless_it_is_open(browser: Browser) -> None:
+    """One click takes a whole statement, also without the script; the fold opens by the keyboard."""
+    browser.scripts(allowed=False)
+    browser.open(page(Dossier(report=report(planned(table([difference("k", "a", "b")]), value="it's")))))
+    browser.media("print")
+    wait_until(browser, ".sql", seen=False)
+    browser.media("screen")
+    wait_until(browser, ".sql", seen=True)
+    browser.all(".sql summary")[0].send_keys(Keys.ENTER)
+    [forward, backward] = browser.all(".sql pre")
+    assert backward.is_displayed()
+    forward.click()
+    copied = browser.ask("window.getSelection().toString()").rstrip("\n")
+    assert copied.startswith("UPDATE `aggregates`\nSET `value` = 'it''s'\n")
+    assert copied.endswith("LIMIT 1;") and copied.count("UPDATE") == 1
+    browser.media("print")
+    wait_until(browser, ".sql pre", seen=True)
+
+
 def wait_until(browser: Browser, selector: str, *, seen: bool) -> None:
     """Wait until an element is seen, or is not: Chromium takes up a medium at its next frame."""
     WebDriverWait(browser.driver, 30, 0.02).until(lambda _: browser.sees(selector) is seen)
@@ -237,10 +271,12 @@ def test_the_picture_is_read_by_a_screen_reader(browser: Browser) -> None:
 def test_ten_thousand_differences_open(browser: Browser, tmp_path: Path) -> None:
     """Below 10 MB, and shown: the bound on time is one against hanging."""
     file = tmp_path / "many.html"
-    file.write_text(page(Dossier(report=report(differs(table(list(many(cards.MOST))))))), encoding="utf-8")
+    made = planned(table(list(many(cards.MOST))), value="new value")
+    file.write_text(page(Dossier(report=report(made))), encoding="utf-8")
     assert file.stat().st_size < 10_000_000
     browser.open(file)
     assert len(browser.all(".row")) == cards.MOST
+    assert 500 < len(browser.all(".sql")) <= excerpt.MOST
     timing = browser.ask("performance.getEntriesByType('navigation')[0].toJSON()")
     painted = browser.ask("performance.getEntriesByName('first-contentful-paint')[0].startTime")
     print(f"load event {timing['loadEventEnd']:.0f} ms, first content {painted:.0f} ms")

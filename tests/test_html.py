@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timezone
+from html import unescape
 from html.parser import HTMLParser
 
 import pytest
@@ -20,16 +21,21 @@ from cellsync.model import (
     BrokerProbe,
     CellFailure,
     CellResult,
+    Change,
     CheckedCell,
+    Column,
     ColumnDifference,
+    DatabaseIdentity,
     DatabaseProbe,
     Difference,
     Direction,
     Dossier,
+    Family,
     Finding,
     HostStatus,
     JournaledRun,
     Kind,
+    Plan,
     Refusal,
     Report,
     Row,
@@ -39,11 +45,13 @@ from cellsync.model import (
     Service,
     Skipped,
     Status,
+    Table,
     TableDiff,
     TableFailure,
     Vitals,
 )
 from cellsync.report import cards, html
+from cellsync.report.sql import excerpt
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=timezone.utc)
 RUN = Run(
@@ -311,6 +319,109 @@ def page_text(text: str) -> str:
     return Page(text).text
 
 
+def planned(of: TableDiff, **columns: object) -> CellResult:
+    """Return a child with this table of changed rows, and the plan that updates them."""
+    changes = [
+        Change(
+            rule=of.rule,
+            table=of.table,
+            action=Action.UPDATE,
+            key=each.key,
+            key_columns=("name",),
+            identity_columns=("id",),
+            identity=(place,),
+            before={"name": each.key[0], **{name: f"old {value}" for name, value in columns.items()}},  # type: ignore[dict-item]
+            after=columns,  # type: ignore[arg-type]
+        )
+        for place, each in enumerate(of.differences)
+    ]
+    known = (Column(name=name, type="text", family=Family.TEXT) for name in ("name", *columns))
+    plan = Plan(
+        child="c1",
+        written="c1",
+        database=DatabaseIdentity(server="s", schema="nova", version="10.11.6-MariaDB"),
+        changes=changes,
+        tables={of.table: Table(name=of.table, columns=tuple(known), primary_key=("id",))},
+    )
+    return replace(differs(of), plans=(plan,))
+
+
+def test_the_sql_of_ten_thousand_differences_is_that_of_the_first() -> None:
+    """Below 10 MB, and what is left out is counted, with the command that shows it."""
+    of = report(planned(table(list(many(cards.MOST))), value="new value"))
+    text = "".join(html.render(of))
+    assert len(text.encode()) < 10_000_000
+    assert text.count('<li class="row') == cards.MOST
+    shown = text.count('<details class="sql">')
+    assert 500 < shown <= excerpt.MOST
+    said = f"{cards.MOST - shown} of these rows are shown without their SQL, for want of room;"
+    assert f"{said} cellsync plan c1 --rule aggregates --format sql has it all" in page_text(text)
+    written = replace(of, run=replace(RUN, verb="repair"))
+    assert "cellsync history r1 --format sql has it all" in page(written).text
+
+
+def test_long_statements_are_fewer_and_large_tables_leave_small_ones_theirs() -> None:
+    """The SQL of a page has a bound in bytes; a table gets its share of it by its rows."""
+    values = {f"column_{place}": "<&>" * 120 for place in range(40)}
+    large = planned(table(list(many(900))), **values)
+    small = planned(replace(table(list(many(3))), rule="small"), value="new value")
+    both = replace(large, tables=(*large.tables, *small.tables), plans=(*large.plans, *small.plans))
+    text = "".join(html.render(report(both)))
+    assert len(text.encode()) < 10_000_000
+    folds = re.findall(r'<details class="sql">.*?</details>', text, re.S)
+    assert 3 < len(folds) < 300
+    assert sum(map(len, folds)) < cards.SQL_BYTES
+    assert sum("<pre>UPDATE" in fold and "column_1" not in fold for fold in folds) == 3
+
+
+def test_the_sql_of_a_card_is_never_larger_than_it_is_taken_for() -> None:
+    """Measured on the page itself, with notes and without."""
+    for value in ("v", "<&>" * 100, "<&>" * 1000):
+        of = report(planned(table([difference("k<&>", "a", "b")]), value=value, password=value))
+        text = "".join(html.render(of))
+        [found] = re.findall(r'<details class="sql">.*?</details>', text, re.S)
+        [[told]] = excerpt.told(of, longest=excerpt.LONG).values()
+        assert 0.5 * cards.size_of_sql(told) < len(found.encode()) <= cards.size_of_sql(told)
+
+
+@pytest.mark.parametrize("evil", EVIL, ids=lambda text: repr(text[:12]))
+def test_statements_are_text_that_can_be_copied(evil: str) -> None:
+    """To the letter, whatever the value is; one that is long is replaced, and the note says so."""
+    of = report(planned(table([difference("k", "a", "b")]), value=evil))
+    text = "".join(html.render(of))
+    copied = [unescape(each) for each in re.findall(r"<pre>(.*?)</pre>", text, re.S)]
+    [[told]] = excerpt.told(of, longest=None).values()
+    cut = "it cannot be run as it stands: value is too long for this page"
+    if len(evil) > excerpt.LONG:
+        assert "SET `value` = <10000 characters>\n" in copied[0]
+        assert f"In c1; {cut}" in page_text(text) and f"Its undo: {cut}" in page_text(text)
+    else:
+        assert copied == [f"{told.forward.statement};\n", f"{told.backward.statement};\n"]
+        assert cut not in page_text(text)
+
+
+def test_a_change_that_cannot_be_told_says_why() -> None:
+    """Its undo, where not all is known of the row; both, where the database is none for it."""
+    made = planned(table([difference("k", "a", "b")]), value="new")
+    [plan] = made.plans
+    dumb = replace(plan, tables={})
+    seen = page(report(replace(made, plans=(dumb,)))).text
+    assert "Its undo: there is none: not all is known of what the row of aggregates was" in seen
+    demo = replace(plan, database=replace(plan.database, version="SQLite 3.40"))
+    seen = page(report(replace(made, plans=(demo,)))).text
+    assert "In c1; there is none: c1 is no MariaDB" in seen and "UPDATE `" not in seen
+
+
+def test_rows_that_are_made_together_say_so() -> None:
+    """Their statements alone do not make them so."""
+    made = planned(table([difference("k", "a", "b")]), value="new")
+    [plan] = made.plans
+    joined = replace(plan, changes=[replace(plan.changes[0], together="token")])
+    assert (
+        "In c1, together with other rows or not at all" in page(report(replace(made, plans=(joined,)))).text
+    )
+
+
 @pytest.mark.parametrize("made", [wide, many])
 def test_no_page_is_too_large_whatever_the_rows_are(made: Callable[[int], Iterator[Difference]]) -> None:
     """Wide rows are fewer rows; the bytes that a card is taken for are never less than its own."""
@@ -330,7 +441,7 @@ def test_a_card_is_never_larger_than_it_is_taken_for() -> None:
         text = "".join(html.render(shown))
         [found] = re.findall(r'<li class="row.*?</li>', text, re.S)
         names, dealt = cards.Names("c1", "api"), {("c1", "aggregates"): 1}
-        room = cards.Room(dealt, {})
+        room = cards.Room(dealt, excerpt.told(shown, longest=excerpt.LONG))
         [card] = cards.cards(table([one]), differs(table([one])), room, Secrets(), names).cards
         assert 0.7 * cards.size(card, names) < len(found.encode()) <= cards.size(card, names)
 

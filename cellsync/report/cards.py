@@ -119,9 +119,9 @@ def cards(table: TableDiff, cell: CellResult, room: Room, secrets: Secrets, name
             break
         if _why_not(difference, telling):
             statements = []
-        elif statements is None or sum(map(_size_of_sql, statements)) > left_for_sql:
+        elif statements is None or sum(map(size_of_sql, statements)) > left_for_sql:
             untold, statements = untold + 1, []
-        left_for_sql -= sum(map(_size_of_sql, statements))
+        left_for_sql -= sum(map(size_of_sql, statements))
         made.append(card._replace(told=statements))
     return Dealt(made, untold)
 
@@ -245,7 +245,8 @@ def size(card: Card, names: Names) -> int:
     return markup + sum(map(_bytes, texts))
 
 
-def _size_of_sql(told: Told) -> int:
+def size_of_sql(told: Told) -> int:
+    """Return how many bytes one change takes as SQL, or a little more."""
     ways = (told.forward, told.backward)
     texts = [told.written, *(way.statement for way in ways), *(way.note for way in ways)]
     return TOLD + NOTED * sum(bool(way.note) for way in ways) + sum(map(_bytes, texts))
