@@ -123,6 +123,7 @@ def test_packs_files_commands_and_options_are_completed() -> None:
     assert completed(word="hist") == ["history"]
     assert completed("diff", word="--feat") == ["--feature"]
     assert completed("diff", "--format", word="h") == ["html"]
+    assert completed("diff", "--log-format") == ["text", "json"]
 
 
 @pytest.mark.parametrize(

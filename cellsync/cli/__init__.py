@@ -9,10 +9,12 @@ watching    watch; serving is what it shows over HTTP
 rules       rules list, show, validate, init, schema
 showing     demo, completion
 completing  what the shell is told of names
+logs        what is said on stderr
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
@@ -20,14 +22,14 @@ from collections.abc import Sequence
 
 import click
 
-from cellsync.cli import cells, looking, rules, showing, watching, writing  # noqa: F401  (they register their commands)
+from cellsync.cli import cells, logs, looking, rules, showing, watching, writing  # noqa: F401  (they register their commands)
 from cellsync.cli.options import Common, cellsync, without_userinfo
 from cellsync.errors import CellsyncError, ConfigurationError, ExitCode
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit; the only place that turns errors into exit codes."""
-    common = Common()
+    common = Common(log_format=logs.asked_for(sys.argv[1:] if arguments is None else arguments))
     try:
         code = cellsync.main(
             None if arguments is None else list(arguments),
@@ -36,25 +38,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
             obj=common,
         )
     except click.ClickException as error:
-        error.show()
+        if common.log_format == logs.JSON:
+            logs.remark(common, _redacted(error.format_message(), common))
+        else:
+            error.show()
         code = ExitCode.USAGE
     except (click.Abort, KeyboardInterrupt):
-        click.echo("cellsync: interrupted", err=True)
+        logs.remark(common, "interrupted")
         code = ExitCode.INTERRUPTED
     except ConfigurationError as error:
         for problem in error.problems:
-            click.echo(_redacted(str(problem), common), err=True)
+            logs.plain(common, _redacted(str(problem), common), level=logging.ERROR)
         code = error.exit_code
     except CellsyncError as error:
-        click.echo(_redacted(f"cellsync: {error}", common), err=True)
+        logs.remark(common, _redacted(str(error), common))
         code = error.exit_code
     except BrokenPipeError:
         # The reader went away (`| head`); what was done is done. Python would complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = ExitCode.IN_STEP
     except Exception:
-        click.echo(common.scrub(traceback.format_exc()), err=True)
-        click.echo("cellsync: this is a bug in cellsync; please report it with the lines above", err=True)
+        trace = common.scrub(traceback.format_exc())
+        where = "trace" if common.log_format == logs.JSON else "lines above"
+        said = f"this is a bug in cellsync; please report it with the {where}"
+        logs.remark(common, said, level=logging.CRITICAL, trace=trace)
         code = ExitCode.BUG
     sys.exit(int(code or 0))
 

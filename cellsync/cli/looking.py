@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cellsync.cli import completing
+from cellsync.cli import completing, logs
 from cellsync.cli.options import Common, cellsync, command, output_options, scope_options
 from cellsync.cli.preparing import (
     check_place,
@@ -89,12 +90,12 @@ def history(
     if repeated:
         rows, failures = run.repeated(request, since=now - begin if begin else TRIAGE, times=AGAIN)
         for failure in failures:
-            click.echo(f"{failure.cell}: {failure.status.value}: {failure.error}", err=True)
+            logs.remark(common, f"{failure.status.value}: {failure.error}", cell=failure.cell)
         put(json.repeated(rows) if format_ == "json" else past.repeated(rows, style_of(common)), output)
         return ExitCode.INCOMPLETE if failures else ExitCode.IN_STEP
     found = run.history(request, run_id)
     for failure in found.failures:
-        click.echo(f"{failure.cell}: {failure.status.value}: {failure.error}", err=True)
+        logs.remark(common, f"{failure.status.value}: {failure.error}", cell=failure.cell)
     style = style_of(common)
     if format_ == "sql" and found.runs:
         put_report(telling.of_run(request, found.runs[0]), style, format_, output)
@@ -112,7 +113,7 @@ def _since(common: Common, request: Request, since: datetime, format_: str, outp
     from cellsync.report import json, past
 
     found = run.course(request, since=since)
-    say_unread(found, request)
+    say_unread(common, found, request)
     runs, triage = found.history.runs, found.triage
     put(
         json.course(runs, triage) if format_ == "json" else past.course(runs, triage, style_of(common)),
@@ -121,25 +122,23 @@ def _since(common: Common, request: Request, since: datetime, format_: str, outp
     return found.exit_code
 
 
-def say_unread(found: Course, request: Request) -> None:
+def say_unread(common: Common, found: Course, request: Request) -> None:
     """Say on stderr what of the past could not be read."""
     triage = found.triage
     for failure in found.history.failures:
-        click.echo(f"{failure.cell}: {failure.status.value}: {failure.error}", err=True)
+        logs.remark(common, f"{failure.status.value}: {failure.error}", cell=failure.cell)
     if triage.unread:
-        click.echo(f"cellsync: {triage.unread}", err=True)
+        logs.remark(common, triage.unread)
     if triage.torn:
         lines = f"{triage.torn} line{'s' if triage.torn > 1 else ''} of the drift log"
-        click.echo(
-            f"cellsync: {lines} could not be understood, and {'are' if triage.torn > 1 else 'is'} left out",
-            err=True,
-        )
+        said = f"{lines} could not be understood, and {'are' if triage.torn > 1 else 'is'} left out"
+        logs.remark(common, said, level=logging.WARNING)
     if request.drift_log is None:
-        click.echo(
-            "cellsync: there is no drift log, so only runs that wrote are known: "
-            "name a drift_log in cellsync.yaml, or --drift-log FILE",
-            err=True,
+        said = (
+            "there is no drift log, so only runs that wrote are known: "
+            "name a drift_log in cellsync.yaml, or --drift-log FILE"
         )
+        logs.remark(common, said, level=logging.WARNING)
 
 
 def _prune(common: Common, keep: timedelta, *, yes: bool) -> ExitCode:
@@ -155,7 +154,7 @@ def _prune(common: Common, keep: timedelta, *, yes: bool) -> ExitCode:
     for name, result in run.prune(request, keep=keep).items():
         if isinstance(result, CellFailure):
             code = ExitCode.INCOMPLETE
-            click.echo(f"{name}: {result.status.value}: {result.error}", err=True)
+            logs.remark(common, f"{result.status.value}: {result.error}", cell=name)
         elif not common.silent:
             click.echo(f"{name}: {result} runs forgotten")
     return code
@@ -250,7 +249,7 @@ def report(
     if common.metrics is not None:
         write_metrics(common.metrics, partial(metrics.of_report, dossier.report))
     if common.log is not None and (unwritten := seeing.record(common.log, dossier.report)):
-        click.echo(f"cellsync: {unwritten}", err=True)
+        logs.remark(common, unwritten, level=logging.WARNING)
     style = replace(style_of(common), terminal=False) if output else style_of(common)
     if format_ == "html":
         put(html.dossier(dossier), output)

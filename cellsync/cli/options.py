@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import re
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from cellsync import __version__
-from cellsync.cli import completing
+from cellsync.cli import completing, logs
 
 if TYPE_CHECKING:
     from cellsync.model import Endpoint
@@ -37,6 +35,8 @@ class Common:
     """The file that --drift-log names."""
     log: str | None = None
     """The drift log in use: that one, or else that of the cell file, once it is read."""
+    log_format: str | None = None
+    """How stderr reads: "json", or for people."""
     endpoints: list[Endpoint] = field(default_factory=list)
     """Whose passwords must not be printed; filled when the configuration is read."""
 
@@ -61,6 +61,7 @@ class Common:
         self.changes_only = given.pop("changes_only") or self.changes_only
         self.metrics = given.pop("metrics_file") or self.metrics
         self.drift_log = given.pop("drift_log") or self.drift_log
+        self.log_format = given.pop("log_format") or self.log_format
 
 
 def without_userinfo(text: str) -> str:
@@ -107,6 +108,7 @@ def common_options(function: F) -> F:
                 shell_complete=completing.files,
                 help="Add what a run saw to it.",
             ),
+            click.option(logs.OPTION, type=click.Choice(logs.FORMATS), help="How stderr reads. [text]"),
         )
     ):
         function = option(function)
@@ -120,7 +122,7 @@ def command(group: click.Group, name: str | None = None) -> Callable[[F], click.
         def wrapped(**given: Any) -> Any:
             common = click.get_current_context().ensure_object(Common)
             common.merge(given)
-            _log(common)
+            logs.set_up(common)
             return function(common, **given)
 
         wrapped.__doc__ = function.__doc__
@@ -186,23 +188,3 @@ def cellsync(context: click.Context, /, **given: Any) -> None:
     3 refused by a guard, 4 incomplete, 5 another run holds the lock, 70 a bug, 130 interrupted.
     """
     context.ensure_object(Common).merge(given)
-
-
-class _Scrubbed(logging.Formatter):
-    """Format log lines, and the tracebacks that belong to them, without any password."""
-
-    def __init__(self, common: Common) -> None:
-        super().__init__("%(levelname).1s %(name)s: %(message)s")
-        self._common = common
-
-    def format(self, record: logging.LogRecord) -> str:
-        return self._common.scrub(super().format(record))
-
-
-def _log(common: Common) -> None:
-    level = {0: logging.WARNING, 1: logging.WARNING, 2: logging.INFO}.get(common.verbose, logging.DEBUG)
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Scrubbed(common))
-    logging.basicConfig(handlers=[handler])
-    # Only cellsync's own: SQLAlchemy and PyMySQL would log the values of parameters.
-    logging.getLogger("cellsync").setLevel(level)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import logging
 import os
 import re
 import secrets
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cellsync.cli import logs
 from cellsync.cli.options import Common, without_userinfo
 from cellsync.errors import ConfigurationError, ExitCode, Problem, UsageError
 
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
     from cellsync.report import Style
     from cellsync.run import Prepared, Request
     from cellsync.run.planfile import PlanFile
+
+
+LOG = logging.getLogger(__name__)
 
 
 def topology_of(common: Common) -> Topology:
@@ -155,9 +160,9 @@ def need_consent(given: bool) -> None:
 
 @contextmanager
 def progress(common: Common, request: Request) -> Iterator[Request]:
-    """Show what is going on, on a terminal only, on stderr."""
-    if common.silent or not sys.stderr.isatty():
-        yield request
+    """Show what is going on, on a terminal only, on stderr; else log it."""
+    if common.silent or common.log_format == logs.JSON or not sys.stderr.isatty():
+        yield replace(request, progress=LOG.info)
         return
     from rich.console import Console
 
@@ -301,7 +306,7 @@ def carry_out(
     if not yes:
         say(text.plan(prepared.report, style_of(common)), err=True)
         if not click.confirm("Write this?", err=True):
-            click.echo("nothing was written", err=True)
+            logs.plain(common, "nothing was written")
             return prepared.report.exit_code
     if format_ == "html":
         prepared = replace(prepared, report=told(common, request, prepared, format_))

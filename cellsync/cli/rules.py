@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cellsync.cli import completing
+from cellsync.cli import completing, logs
 from cellsync.cli.options import Common, cellsync, command
 from cellsync.cli.preparing import check_place, progress, put, request_for, topology_of
 from cellsync.errors import ExitCode, UsageError
@@ -112,7 +112,7 @@ def rules_init(common: Common, tables: tuple[str, ...], *, all_: bool, output: s
     drafted = drafting.draft(survey, tables or tuple(survey.tables), command="cellsync rules init")
     put([drafted.text], output)
     if not common.quiet:
-        click.echo(_left(drafted, output), err=True)
+        logs.plain(common, _left(drafted, output))
     return ExitCode.IN_STEP
 
 

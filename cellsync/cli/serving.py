@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from cellsync.errors import UsageError
+
+LOG = logging.getLogger(__name__)
 
 MISSED = 3
 """After so many intervals without a round that ended, a watch is not healthy."""
@@ -68,8 +71,13 @@ def serving(board: Board, port: int) -> Iterator[int]:
         def log_message(self, format: str, *args: object) -> None:
             """Say nothing: whoever scrapes has a log of its own."""
 
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, request: object, client_address: object) -> None:
+            """Log it: whoever goes away in the middle of an answer is no error of the watch."""
+            LOG.debug("an answer was not taken", exc_info=True)
+
     try:
-        server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        server = Server(("127.0.0.1", port), Handler)
     except OSError as error:
         raise UsageError(f"--metrics-port {port}: {error.strerror}") from None
     server.daemon_threads = True

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import click
-
+from cellsync.cli import logs
 from cellsync.cli.options import Common
 from cellsync.cli.preparing import put, put_report, style_of
 from cellsync.errors import DriftLogUnavailable, ExitCode
@@ -43,7 +43,7 @@ def tell(common: Common, report: Report, format_: str, output: str | None) -> No
     if common.changes_only and unwritten and not whole:
         _print(common, report, format_, output, loud=True)
     for said in dict.fromkeys(filter(None, (unread, unwritten))):
-        click.echo(f"cellsync: {said}", err=True)
+        logs.remark(common, said, level=logging.WARNING)
 
 
 def _print(common: Common, report: Report, format_: str, output: str | None, *, loud: bool = False) -> None:

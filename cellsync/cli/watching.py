@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -12,7 +13,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
+from cellsync.cli import logs
 from cellsync.cli.options import Common, cellsync, command
 from cellsync.cli.preparing import request_for, write_metrics
 from cellsync.errors import ExitCode, ReadFailed, Unreachable
@@ -20,6 +23,9 @@ from cellsync.errors import ExitCode, ReadFailed, Unreachable
 if TYPE_CHECKING:
     from cellsync.run import Request
     from cellsync.run.watching import Round, Stop
+
+LEVELS = {ExitCode.IN_STEP: logging.INFO, ExitCode.DIFFERENCES: logging.WARNING}
+"""How grave a round is, by its exit code; every other is an error."""
 
 
 @command(cellsync)
@@ -50,6 +56,9 @@ def watch(
     from cellsync.run.watching import Stop, rounds
 
     stop = Stop()
+    given = click.get_current_context().get_parameter_source("format_")
+    if given is ParameterSource.DEFAULT and common.log_format == logs.JSON:
+        format_ = "json"
 
     def make() -> Request:
         common.endpoints.clear()
@@ -62,7 +71,7 @@ def watch(
     with ExitStack() as stack:
         if metrics_port is not None:
             port = stack.enter_context(serving(board, metrics_port))
-            click.echo(f"metrics: http://127.0.0.1:{port}/metrics", err=True)
+            logs.plain(common, f"metrics: http://127.0.0.1:{port}/metrics")
         for each in rounds(make, interval=interval, repair=repair, stop=stop):
             text = _metrics(each, text)
             board.show(text, each.said, sound=each.exit_code in (ExitCode.IN_STEP, ExitCode.DIFFERENCES))
@@ -84,7 +93,7 @@ def _remember(common: Common, each: Round, before: str) -> str:
         return before
     said = seeing.record(common.log, each.report)
     if said and said != before:
-        click.echo(f"cellsync: {said}", err=True)
+        logs.remark(common, said, level=logging.WARNING)
     return said
 
 
@@ -105,8 +114,10 @@ def _say(common: Common, each: Round, line: str, format_: str) -> None:
     moment = instant(each.finished)
     if format_ == "json":
         run = each.report.run.id if each.report is not None else None
-        content = {"time": moment, "run": run, "exit_code": int(each.exit_code), "verdict": each.said}
-        click.echo(json.line(content), nl=False)
+        level = LEVELS.get(each.exit_code, logging.ERROR)
+        content = {"time": moment, "level": logs.named(level), "message": each.said, "run": run}
+        more = {"exit_code": int(each.exit_code), "verdict": each.said}
+        click.echo(json.line({**content, **more}), nl=False)
     else:
         click.echo(f"{moment} {line}")
     sys.stdout.flush()

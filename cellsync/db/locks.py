@@ -69,5 +69,10 @@ class NamedLock:
             if self._database.has_locks:
                 self._database.query("SELECT RELEASE_LOCK(:name)", name=self._name)
         except ReadFailed as error:
-            LOG.debug("%s: the lock ends with its connection: %s", self._database.cell.name, error)
+            LOG.debug(
+                "%s: the lock ends with its connection: %s",
+                self._database.cell.name,
+                error,
+                extra={"cell": self._database.cell.name},
+            )
         self._database.close()

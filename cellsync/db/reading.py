@@ -135,7 +135,7 @@ class Reading(Session):
         another one where there are more rows than ``most``: then ReadFailed says how many. An answer
         is never cut.
         """
-        LOG.debug("%s: %s", self.cell.name, sql)
+        LOG.debug("%s: %s", self.cell.name, sql, extra={"cell": self.cell.name})
         with self._in_time():
             # A table of its own, so that it is one SELECT and nothing else, and has each name once.
             result = self._run(f"SELECT * FROM (\n{sql}\n) AS answer LIMIT {most + 1}", parameters)
@@ -146,7 +146,7 @@ class Reading(Session):
         return Answer(columns=columns, rows=tuple(tuple(map(_plain, record)) for record in records))
 
     def _stream(self, statement: Statement) -> Iterator[Sequence[Value]]:
-        LOG.debug("%s: %s", self.cell.name, statement.sql)
+        LOG.debug("%s: %s", self.cell.name, statement.sql, extra={"cell": self.cell.name})
         with self._in_time():
             result = self._run(
                 statement.sql, statement.parameters, stream_results=True, max_row_buffer=ROWS_PER_FETCH

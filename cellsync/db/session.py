@@ -159,7 +159,7 @@ class Session:
 
     def query(self, sql: str, **parameters: Any) -> list[Sequence[Any]]:
         """Return all rows of a query with named parameters."""
-        LOG.debug("%s: %s", self.cell.name, sql)
+        LOG.debug("%s: %s", self.cell.name, sql, extra={"cell": self.cell.name})
         with self._in_time():
             return list(self._run(sql, parameters).all())
 
@@ -231,7 +231,7 @@ class Session:
         try:
             self.connection.exec_driver_sql(how)
         except (oslo_errors.DBError, sqlalchemy.exc.SQLAlchemyError) as error:
-            LOG.debug("%s: %s: %s", self.cell.name, how, type(error).__name__)
+            LOG.debug("%s: %s: %s", self.cell.name, how, type(error).__name__, extra={"cell": self.cell.name})
             self.connection.invalidate()
 
     # -- For the journal, whose rows are written in the transaction of the changes -----------

@@ -131,7 +131,15 @@ class Writing(Session):
                 values = [v for row in part for v in row.values() if not isinstance(v, ServerTime)]
                 sql = for_driver(head) + ", ".join(places) + for_driver(tail)
                 more = ", ..." if len(part) > 1 else ""
-                LOG.debug("%s: %s%s%s%s", self.cell.name, head, places[0], more, tail)
+                LOG.debug(
+                    "%s: %s%s%s%s",
+                    self.cell.name,
+                    head,
+                    places[0],
+                    more,
+                    tail,
+                    extra={"cell": self.cell.name},
+                )
                 with translated(self.cell.name, writing=True):
                     records = self.connection.exec_driver_sql(sql, tuple(values)).all()
                 made += [_row(columns, record) for record in records]
@@ -250,7 +258,7 @@ class Writing(Session):
         self._write(Statement(sql))
 
     def _write(self, statement: Statement) -> sqlalchemy.CursorResult[Any]:
-        LOG.debug("%s: %s", self.cell.name, statement.sql)
+        LOG.debug("%s: %s", self.cell.name, statement.sql, extra={"cell": self.cell.name})
         self._check_size(sent(statement.parameters.values()) + len(statement.sql))
         with translated(self.cell.name, writing=True):
             return self._run(statement.sql, statement.parameters)

@@ -118,7 +118,7 @@ def _bounded(task: Callable[[Cell], R], cell: Cell) -> R | CellFailure:
     except CellsyncError as error:
         return CellFailure(cell=cell.name, status=Status.INCOMPLETE, error=str(error))
     except Exception as error:
-        LOG.debug("%s", cell.name, exc_info=True)
+        LOG.debug("%s", cell.name, exc_info=True, extra={"cell": cell.name})
         detail = cell.database.scrub(f"{type(error).__name__}: {error}".splitlines()[0])
         return CellFailure(
             cell=cell.name, status=Status.INCOMPLETE, error=f"a bug in cellsync, please report it: {detail}"
