@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from xml.etree import ElementTree
@@ -12,7 +13,8 @@ from test_report import HOSTILE, REPORTS
 from test_triaging import DOWN, IN_STEP, at, repaired, triage
 
 from cellsync.model import Dossier, JournaledRun, Level, Run, Triage
-from cellsync.report import course, html
+from cellsync.report import course, dossiers, html
+from cellsync.report import json as documents
 
 SVG = re.compile(r'<svg viewBox="-40.*?</svg>', re.S)
 """The chart: the page has other drawings, of its cells."""
@@ -33,8 +35,12 @@ def journaled(minutes: float, verb: str = "repair", applied: int = 1) -> Journal
     return JournaledRun(run=run, finished=at(minutes), status="done", cells=("c1",), applied=applied)
 
 
+def dossier(of: Triage, *runs: JournaledRun) -> Dossier:
+    return Dossier(report=REPORTS["drift"], triage=of, runs=runs)
+
+
 def page(of: Triage, *runs: JournaledRun) -> str:
-    return "".join(html.dossier(Dossier(report=REPORTS["drift"], triage=of, runs=runs)))
+    return "".join(html.dossier(dossier(of, *runs)))
 
 
 def test_the_line_follows_the_levels() -> None:
@@ -100,6 +106,30 @@ def test_rows_and_the_other_writer_are_named() -> None:
     assert "back 2 times after a repair: somebody else writes it too; find the other writer" in text
     assert "repaired 2026-11-23 03:02:06 by run-2" in text
     assert "name=y" in text
+
+
+def test_the_json_has_what_the_chart_shows() -> None:
+    """The keys of ``history --since --format json``, whole: programs rely on them."""
+    repairs = (repaired(1.1),)
+    found = triage(IN_STEP, drifted("x"), DOWN, drifted("x"), repairs=repairs)
+    content = json.loads("".join(dossiers.json(dossier(found, journaled(1)))))["course"]
+    assert content == json.loads("".join(documents.course((journaled(1),), found)))
+    assert list(content) == ["version", "since", "until", "runs", "drift", "rows", "log"]
+    ways = {"first_seen", "or_earlier", "last_seen", "gone", "repaired", "repair"}
+    assert [set(each["spells"][0]) for each in (*content["drift"], *content["rows"])] == [ways, ways]
+    [drift], [row] = content["drift"], content["rows"]
+    assert list(drift) == ["cell", "rule", "most", "open", "spells"]
+    assert list(row) == ["cell", "rule", "key", "kinds", "times", "repairs", "contested", "open", "spells"]
+    assert (row["key"], row["times"], row["repairs"], row["spells"][0]["repair"]) == (
+        {"name": "x"},
+        2,
+        1,
+        "run-1",
+    )
+    assert content["log"] == {"error": None, "torn": 0}
+    looked = {"run", "verb", "started", "finished", "status", "cells", "applied", "saw", "alike", "until"}
+    assert all(looked <= set(each) for each in content["runs"]) and len(content["runs"]) == 4
+    assert "".join(dossiers.json(Dossier(report=REPORTS["drift"]))).count('"course": null') == 1
 
 
 def test_hostile_keys_do_no_harm() -> None:

@@ -18,6 +18,7 @@ from cellsync.report.page import Block, Grid, Line, Style, Tone, compose
 from cellsync.report.past import course_blocks, grid
 from cellsync.report.sql import excerpt
 from cellsync.report.standing import Life
+from cellsync.report.verdict import verdict
 
 RUNS = 5
 """So many of the last runs are in the text, unless more is asked for."""
@@ -94,6 +95,17 @@ def json(of: Dossier) -> Iterator[str]:
     return documents.whole(
         {
             **documents.content(of.report),
+            "verdict": verdict(of.report),
+            "do_first": [{"command": command or None, "why": why} for command, why in standing.first(of)],
+            "ended": standing.ended(of),
+            "command": of.report.run.command,
+            "operator": of.report.run.operator,
+            "host": of.report.run.host,
+            "rules": [
+                {"rule": rule, "why": of.report.rule_whys.get(rule) or None, "features": list(names)}
+                for rule, names in of.report.rule_features.items()
+            ],
+            "lost": {name: of.report.features.get(name, "") for name in of.features},
             "statements": Lines(_statements(of.report)),
             "edges": [
                 {"cell": edge.cell, "state": edge.state.value, "states": dict(_states(edge))}

@@ -154,7 +154,7 @@ def _page(of: Dossier) -> dict[str, Any]:
         "verdict": verdict(report),
         "state": _state(report),
         "silent": words.listed([cell.cell for cell in of.checked if not cell.sound]),
-        "first": list(_first(of)),
+        "first": list(standing.first(of)),
         "run": report.run,
         "started": words.instant(report.run.started),
         "finished": words.instant(report.finished),
@@ -187,38 +187,6 @@ def _state(report: Report) -> str:
 def _edge(edge: standing.Edge) -> Mapping[str, Any]:
     said = [(EDGES.get(state, "bad"), words_) for state, words_ in edge.said]
     return {"cell": edge.cell, "state": edge.state.value, "colour": said[0][0], "said": said}
-
-
-# -- What to do first ----------------------------------------------------------------------------
-
-
-def _first(of: Dossier) -> Iterator[tuple[str, str]]:
-    """Yield commands, "" where there is none, and why or what else to do; the most urgent first."""
-    report = of.report
-    for checked in of.checked[1:]:
-        if checked.broker_down and not checked.isolated:
-            why = "no host of its broker takes messages, and the parent hangs with it"
-            yield f"cellsync cells isolate {checked.cell}", why
-    for vitals in of.vitals:
-        if down := list(vitals.down):
-            lost = f"without it {vitals.down[down[0]]}" if len(down) == 1 else "what is lost stands below"
-            yield "", f"start {words.listed(down)} in {vitals.cell}: none is alive; {lost}"
-    for failure in facts.failures(report):
-        look = "cells check" if failure.status is Status.UNREACHABLE else "trace"
-        why = f"it could not be compared, so nothing is known of it: {failure.error}"
-        yield f"cellsync {look} {failure.cell}", why
-    if facts.stage(report) is Stage.WRITTEN:
-        for cell in facts.results(report):
-            yield from (("", notice) for notice in facts.notices(cell) if cell.counts.applied)
-        if facts.totals(report).applied:
-            yield f"cellsync undo {report.run.id}", "takes this run back, should it have been wrong"
-    out = [cell.cell for cell in facts.results(report) if facts.acting(facts.compared(cell), *facts.WRITES)]
-    if out and facts.stage(report) is not Stage.WRITTEN:
-        names = " ".join(out) if len(out) < len(report.cells) else ""
-        yield f"cellsync repair {names}".strip() + " --dry-run", "shows what a repair would write"
-        yield f"cellsync repair {names}".strip(), "writes it, after it has asked"
-    if facts.found(report):
-        yield "", "look at the findings below: no repair mends them by itself"
 
 
 # -- Cells ---------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""How each child stands towards its parent, and each feature in it: the picture and the matrix of a report.
+"""How each child stands towards its parent, and each feature in it, and what to do first about that.
 
 Pure. A child that could not be compared, and a feature whose rows could not, is never "in step".
 """
@@ -209,3 +209,32 @@ def _feature(cell: CellResult | CellFailure, name: str, report: Report) -> tuple
     if every:
         return Works.FINDINGS, words.counted(len(every), "finding")
     return (Works.IN_STEP, "in step") if tables else (Works.NONE, "not for this version")
+
+
+def first(of: Dossier) -> Iterator[tuple[str, str]]:
+    """Yield commands, "" where there is none, and why or what else to do; the most urgent first."""
+    report = of.report
+    for checked in of.checked[1:]:
+        if checked.broker_down and not checked.isolated:
+            why = "no host of its broker takes messages, and the parent hangs with it"
+            yield f"cellsync cells isolate {checked.cell}", why
+    for vitals in of.vitals:
+        if down := list(vitals.down):
+            lost = f"without it {vitals.down[down[0]]}" if len(down) == 1 else "what is lost stands below"
+            yield "", f"start {words.listed(down)} in {vitals.cell}: none is alive; {lost}"
+    for failure in facts.failures(report):
+        look = "cells check" if failure.status is Status.UNREACHABLE else "trace"
+        why = f"it could not be compared, so nothing is known of it: {failure.error}"
+        yield f"cellsync {look} {failure.cell}", why
+    if facts.stage(report) is facts.Stage.WRITTEN:
+        for cell in facts.results(report):
+            yield from (("", notice) for notice in facts.notices(cell) if cell.counts.applied)
+        if facts.totals(report).applied:
+            yield f"cellsync undo {report.run.id}", "takes this run back, should it have been wrong"
+    out = [cell.cell for cell in facts.results(report) if facts.acting(facts.compared(cell), *facts.WRITES)]
+    if out and facts.stage(report) is not facts.Stage.WRITTEN:
+        names = " ".join(out) if len(out) < len(report.cells) else ""
+        yield f"cellsync repair {names}".strip() + " --dry-run", "shows what a repair would write"
+        yield f"cellsync repair {names}".strip(), "writes it, after it has asked"
+    if facts.found(report):
+        yield "", "look at the findings below: no repair mends them by itself"

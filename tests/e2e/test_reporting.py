@@ -167,6 +167,17 @@ def test_the_json_has_all_that_the_page_has(known: Deployment) -> None:
     report = known.json("report", "--timeout", "1").report
     assert list(report)[: len(diff)] == list(diff)
     assert report["cells"] == diff["cells"]
+    page = Page(known.run("report", "--timeout", "1").out).text
+    assert report["verdict"] in page and report["ended"] in page
+    first = [f"{each['command']}: {each['why']}" for each in report["do_first"] if each["command"]]
+    assert len(first) >= 4 and all(said.replace(": ", " : ", 1) in page for said in first)
+    assert all(
+        lost and lost in page for name, lost in report["lost"].items() if name in ("flavors", "key-pairs")
+    )
+    [rule] = [each for each in report["rules"] if each["rule"] == "aggregate-metadata"]
+    assert rule["why"] in page and rule["features"] == ["availability-zones", "host-aggregates"]
+    assert report["host"] in page and report["operator"] in page
+    assert report["command"].startswith("cellsync ")
     assert (report["verb"], report["exit_code"]) == ("report", 4)
     assert [each["cell"] for each in report["check"]] == ["parent", "c1", "c2"]
     assert {probe["status"] for each in report["check"] for probe in each["broker"]} == {"refused"}
