@@ -72,6 +72,8 @@ class CellResult:
     skipped: Sequence[Skipped] = ()
     problems: Sequence[str] = ()
     """Conflicts, failures and what the verification found, each in one line."""
+    unmade: Sequence[Skipped] = ()
+    """The changes that a run which writes has not made, and why; ``problems`` tell of them, too."""
     plans: tuple[Plan, ...] = ()
     notices: tuple[str, ...] = ()
     isolated: str = ""

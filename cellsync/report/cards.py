@@ -89,6 +89,8 @@ class Room(NamedTuple):
     dealt: Shares
     told: Mapping[Place, Sequence[Told]]
     """The statements of those that come with them."""
+    written: bool = False
+    """Whether the run was one that writes."""
 
 
 class Dealt(NamedTuple):
@@ -105,14 +107,17 @@ def cards(table: TableDiff, cell: CellResult, room: Room, secrets: Secrets, name
     left = BYTES * share // max(1, sum(room.dealt.values()))
     mine = sum((cell.cell, table.rule) == (child, rule) for child, rule, _ in room.told)
     left_for_sql = SQL_BYTES * mine // max(1, len(room.told))
-    skipped = {(s.rule, s.key): s.reason for s in islice(facts.skipped(cell), MOST)}
-    reasons = {key: reason for (rule, key), reason in skipped.items() if rule == table.rule}
+    left_alone, unmade = (
+        {each.key: each.reason for each in islice(every, MOST) if each.rule == table.rule}
+        for every in (facts.skipped(cell), cell.unmade)
+    )
     refused = ", ".join(each.code for each in facts.refusals(cell) if each.rule == table.rule)
     made: list[Card] = []
     untold = 0
     for difference in islice(facts.ordered(table), share):
         statements = room.told.get((cell.cell, table.rule, difference.key))
-        telling = _Telling(names, table.status, refused, reasons, unplanned=statements == [])
+        unplanned = statements == []
+        telling = _Telling(names, table.status, refused, left_alone, unmade, room.written, unplanned)
         card = _card(difference, table, secrets, telling)
         left -= size(card, names)
         if left < 0:
@@ -139,6 +144,8 @@ class _Telling(NamedTuple):
     refused: str
     """The codes of the guards that stop the rule."""
     skipped: Mapping[Key, str]
+    unmade: Mapping[Key, str]
+    written: bool
     unplanned: bool
     """Whether no plan has a change for it."""
 
@@ -203,7 +210,7 @@ def _deed(found: Difference, told: _Telling) -> str:
     why_not = _why_not(found, told)
     if why_not:
         return f"{why_not}; so it has no SQL"
-    if told.status is Status.REPAIRED:
+    if told.status is Status.REPAIRED or told.written:
         return f"The repair has {words.DONE[found.action]} it"
     return _would(found, told)
 
@@ -218,6 +225,8 @@ def _why_not(found: Difference, told: _Telling) -> str:
         return _would(found, told)
     if told.refused or told.status is Status.REFUSED:
         return f"{_would(found, told)}, but is refused{told.refused and f' ({told.refused})'}"
+    if found.key in told.unmade:
+        return f"The repair has not written it: {words.shorten(told.unmade[found.key], PROSE)}"
     if told.unplanned and told.status is not Status.REPAIRED:
         return f"{_would(found, told)}, but no plan has a change for it"
     return ""

@@ -146,7 +146,8 @@ def _hash(environment: Environment, name: str) -> str:
 
 def _page(of: Dossier) -> dict[str, Any]:
     report = of.report
-    room = Room(shares(facts.results(report)), excerpt.told(report, longest=excerpt.LONG))
+    written = facts.stage(report) is Stage.WRITTEN
+    room = Room(shares(facts.results(report)), excerpt.told(report, longest=excerpt.LONG), written)
     found = list(_findings(report))
     return {
         "parent": report.run.topology,
@@ -199,7 +200,8 @@ def _cell(cell: CellResult | CellFailure, report: Report, room: Room) -> Cell:
         )
         return Cell(cell.cell, "bad", "could not be compared", cell.error, cell.isolated, **nothing)
     quiet = [table for table in facts.compared(cell) if facts.in_step(table)]
-    broken = facts.unique(name for table in facts.compared(cell) for name in _breaks(table, report))
+    open_ = (table for table in facts.compared(cell) if table.status is not Status.REPAIRED)
+    broken = facts.unique(name for table in open_ for name in _breaks(table, report))
     return Cell(
         name=cell.cell,
         state=STATES[cell.status],

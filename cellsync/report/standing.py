@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
+from itertools import chain
 from typing import NamedTuple
 
 from cellsync.model import (
@@ -18,6 +19,7 @@ from cellsync.model import (
     Report,
     Service,
     Status,
+    TableDiff,
     TableFailure,
     Vitals,
 )
@@ -203,12 +205,24 @@ def _feature(cell: CellResult | CellFailure, name: str, report: Report) -> tuple
     found = drift(facts.tally(tables))
     if len(tables) < len(serving) or any(table.unknown for table in tables):
         return Works.UNKNOWN, f"unknown; {found} at least" if found else "unknown"
+    if found and _mended(cell, tables):
+        return Works.IN_STEP, f"{found}; repaired"
     if found:
         return Works.DRIFT, found
     every = facts.unique(each for table in tables for each in table.findings if not each.accepted)
     if every:
         return Works.FINDINGS, words.counted(len(every), "finding")
     return (Works.IN_STEP, "in step") if tables else (Works.NONE, "not for this version")
+
+
+def _mended(cell: CellResult, tables: Sequence[TableDiff]) -> bool:
+    """Say whether a repair has written all that counts in some tables."""
+    drifting = {table.rule: table for table in tables if facts.tally([table]).total}
+    left = {each.rule for each in chain(facts.skipped(cell), cell.unmade)}
+    return not left & drifting.keys() and all(
+        table.status is Status.REPAIRED and table.does(*facts.WRITES) == facts.tally([table]).total
+        for table in drifting.values()
+    )
 
 
 def first(of: Dossier) -> Iterator[tuple[str, str]]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from itertools import chain, compress
+from itertools import chain, compress, islice
 
 from cellsync import apply, db
 from cellsync.errors import JournalUnavailable, Locked, ReadFailed, TransactionLost, Unreachable, WriteFailed
@@ -29,6 +29,7 @@ from cellsync.model import (
     Outcome,
     Refusal,
     Report,
+    Skipped,
     Status,
     TableDiff,
     TableResult,
@@ -46,6 +47,8 @@ class Written:
     fates: Counter[tuple[str, Fate]] = field(default_factory=Counter)
     """(rule, fate) -> number of changes."""
     problems: Sequence[str] = ()
+    unmade: Sequence[Skipped] = ()
+    """The changes that were not made, but for those of refused rules."""
     refusals: tuple[Refusal, ...] = ()
     locked: bool = False
     notes: tuple[str, ...] = ()
@@ -92,7 +95,10 @@ def _write(request: Request, edges: Sequence[Edge]) -> list[Written]:
             prepare(database, cell=cell.name)
         except Locked as error:
             held = f"{error}{_holder(database, identity.schema, cell.name)}"
-            return [Written(edge=edge, problems=(held,), locked=True) for edge in edges]
+            return [
+                Written(edge=edge, problems=(held,), unmade=_unmade(edge.plan.changes, held), locked=True)
+                for edge in edges
+            ]
         except JournalUnavailable as error:
             return [_refused(edge, "journal", str(error)) for edge in edges]
         journal = Journal(database, request.run, cell=cell.name, database=identity.schema)
@@ -193,6 +199,7 @@ def _carry_out(
     fates: Counter[tuple[str, Fate]] = Counter()
     applied = bytearray()
     problems: Collector[str] = Collector()
+    unmade: Collector[Skipped] = Collector()
     for outcome in apply.execute(
         changes,
         writer=database,
@@ -206,11 +213,17 @@ def _carry_out(
         applied.append(outcome.fate is Fate.APPLIED)
         if outcome.fate is not Fate.APPLIED:
             problems.append(f"{_named(outcome)}: {outcome.fate.value}: {outcome.message}")
+            unmade.extend(_unmade([outcome.change], f"{outcome.fate.value}: {outcome.message}"))
     if len(applied) < len(changes):
+        unmade.extend(_unmade(islice(changes, len(applied), None), f"{until.why}, and it was not begun"))
         problems.append(f"{until.why}: {len(changes) - len(applied)} changes were not begun")
     if any(applied):
         problems.extend(_unlike(edge, database, compress(changes, applied)))
-    return Written(edge=edge, fates=fates, problems=problems.kept(), refusals=refusals)
+    return Written(edge=edge, fates=fates, problems=problems.kept(), unmade=unmade.kept(), refusals=refusals)
+
+
+def _unmade(changes: Iterable[Change], why: str) -> Sequence[Skipped]:
+    return kept(Skipped(rule=change.rule, key=change.key, reason=why) for change in changes)
 
 
 def _unlike(edge: Edge, database: db.Database, applied: Iterable[Change]) -> Iterator[str]:
@@ -226,7 +239,8 @@ def _all_failed(edge: Edge, cause: str) -> Written:
     failed: Counter[tuple[str, Fate]] = Counter()
     for deed, number in edge.plan.deeds.items():
         failed[deed.rule, Fate.FAILED] += number
-    return Written(edge=edge, fates=failed, problems=(cause,))
+    unmade = _unmade(edge.plan.changes, cause)
+    return Written(edge=edge, fates=failed, problems=(cause,), unmade=unmade)
 
 
 def _without_rights(edge: Edge, denied: Mapping[str, str]) -> Iterator[Refusal]:
@@ -297,6 +311,7 @@ def _cell(
         ),
         refusals=refusals,
         problems=kept(chain(cell.problems, *(each.problems for each in written))),
+        unmade=kept(chain.from_iterable(each.unmade for each in written)),
         locked=any(each.locked for each in written),
         notices=(*(cell.notices if Fate.APPLIED in fates else ()), *notes),
         tables=tuple(_table(table, written, refused) for table in cell.tables),

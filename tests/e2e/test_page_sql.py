@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from html import unescape
 
 import pytest
+import sqlalchemy as sa
 from deployment import Deployment
 from replaying import client
 from servers import checksums
 from test_html import Page
+from test_peers import holding
 
 RULES = (
     "--rule",
@@ -109,6 +111,36 @@ def test_every_page_has_the_sql(cells: Deployment, verb: tuple[str, ...]) -> Non
     [undo] = [backward for forward, backward in copied if forward.startswith("DELETE")]
     names = [name for (name, *_) in own.sql("c1", "SHOW COLUMNS FROM key_pairs")]
     assert undo.startswith("INSERT INTO `key_pairs` (") and all(f"`{name}`" in undo for name in names)
+
+
+def test_the_page_of_a_repair_tells_what_was_written_from_what_was_not(cells: Deployment) -> None:
+    """A conflict has its reason in the place of SQL, beside rows of the same table that were written."""
+    cells.repair("c1")
+    plan = cells.folder / "plan.json"
+    cells.sql("c1", "UPDATE instance_types SET memory_mb = 7 WHERE flavorid IN ('c1s', 'prv-l')")
+    cells.sql("c1", "DELETE FROM key_pairs")
+    cells.run("plan", "c1", "--rule", "flavors", "--rule", "key-pairs", "-o", str(plan))
+    cells.sql("c1", "UPDATE instance_types SET memory_mb = 8 WHERE flavorid = 'c1s'")
+    done = cells.run("repair", "--yes", "--plan", str(plan), "--format", "html")
+    text = Page(done.out).text
+    assert done.code == 4
+    assert re.search(
+        r"flavorid=c1s since .{,200} The repair has not written it: conflict: .{,200} no SQL", text
+    )
+    assert re.search(r"flavorid=prv-l since .{,200} The repair has updated it SQL and undo", text)
+    assert re.search(r"name=key0 since .{,200} The repair has inserted it SQL and undo", text)
+    assert "1 row missing; repaired" in text  # key-pairs, in the table of features
+
+
+def test_a_repair_that_did_not_begin_has_no_sql(cells: Deployment) -> None:
+    """Another run holds the lock: nothing reads as if it had been written."""
+    url = cells.urls["c1"]
+    with holding(url, f"SELECT GET_LOCK('cellsync\\:{sa.make_url(url).database}', 0)"):
+        done = cells.run("repair", "c1", "--yes", "--rule", "key-pairs", "--format", "html")
+    text = Page(done.out).text
+    assert done.code == 5
+    assert "The repair has not written it: " in text and "; so it has no SQL" in text
+    assert "has inserted it" not in text and "; repaired" not in text
 
 
 def test_the_json_of_a_report_has_the_statements(cells: Deployment) -> None:
