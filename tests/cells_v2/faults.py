@@ -40,7 +40,7 @@ class Fault:
         return text
 
 
-def insert(lab: Lab, name: str, table: str, **values: str | int | None) -> None:
+def insert(lab: Lab, name: str, table: str, /, **values: str | int | None) -> None:
     """Insert one row that is a day old."""
     columns = ", ".join(f"`{column}`" for column in ("created_at", *values))
     given = ", ".join([AGO, *(f":{column}" for column in values)])
@@ -199,11 +199,33 @@ def leave_group_member(lab: Lab) -> None:
     )
 
 
+def put_host_in_two_zones(lab: Lab) -> None:
+    add_node(lab, "c1", "zoned")
+    lab.placement.add_provider("zoned", uuid("zoned"), VCPU=1)
+    lab.placement.set_aggregates(uuid("zoned"), [uuid("az-1"), uuid("az-2")])
+    for number, zone in ((86, "az-1"), (87, "az-2")):
+        insert(lab, "api", "aggregates", name=zone, uuid=uuid(zone))
+        lab.sql(
+            "api",
+            "INSERT INTO aggregate_metadata (aggregate_id, `key`, value) "
+            "SELECT id, 'availability_zone', name FROM aggregates WHERE name = :zone",
+            zone=zone,
+        )
+        lab.sql(
+            "api",
+            "INSERT INTO aggregate_hosts (id, aggregate_id, host) SELECT :number, id, 'zoned' "
+            "FROM aggregates WHERE name = :zone",
+            number=number,
+            zone=zone,
+        )
+
+
 def spell_host_otherwise(lab: Lab) -> None:
+    insert(lab, "api", "aggregates", name="gpu", uuid=uuid("gpu"))
     lab.sql(
         "api",
         "INSERT INTO aggregate_hosts (id, aggregate_id, host) SELECT 88, id, 'H1A' FROM aggregates "
-        "WHERE name = 'east'",
+        "WHERE name = 'gpu'",
     )
 
 
@@ -216,7 +238,8 @@ def leave_host_in_aggregate(lab: Lab) -> None:
 
 
 def lose_mirrored_member(lab: Lab) -> None:
-    add_member(lab, "west", "h1b")
+    insert(lab, "api", "aggregates", name="ssd", uuid=uuid("ssd"))
+    add_member(lab, "ssd", "h1b")
 
 
 def add_ironic_member(lab: Lab) -> None:
@@ -428,12 +451,22 @@ FAULTS = [
         f"AND group_id = (SELECT id FROM instance_groups WHERE uuid = '{uuid('pair')}')",
         way="sql api",
     ),
+    # Nova's API refuses it (InvalidAggregateAction).
+    Fault(
+        code="host-in-two-zones",
+        plant=put_host_in_two_zones,
+        cell="api",
+        key={"host": "zoned"},
+        says="host zoned is in the availability zones az-1 and az-2, last by aggregate az-2",
+        do="openstack aggregate remove host az-2 zoned",
+        lasting=True,
+    ),
     Fault(
         code="aggregate-host-case",
         plant=spell_host_otherwise,
         cell="api",
-        key={"aggregate": "east", "host": "H1A"},
-        says="the aggregate east has the host H1A, which is mapped as h1a: Nova finds it in no zone",
+        key={"aggregate": "gpu", "host": "H1A"},
+        says="the aggregate gpu has the host H1A, which is mapped as h1a: Nova finds it in no zone",
         do=f"UPDATE aggregate_hosts SET host = 'h1a', {NOW} WHERE id = 88",
         way="sql api",
     ),
@@ -450,8 +483,8 @@ FAULTS = [
         code="aggregate-missing-in-placement",
         plant=lose_mirrored_member,
         cell="c1",
-        key={"aggregate": "west", "host": "h1b"},
-        says=f"host h1b is in the aggregate west, and its provider {uuid('h1b')} is not in it in placement",
+        key={"aggregate": "ssd", "host": "h1b"},
+        says=f"host h1b is in the aggregate ssd, and its provider {uuid('h1b')} is not in it in placement",
         do="nova-manage placement sync_aggregates",
     ),
     Fault(
