@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,14 +21,13 @@ from cellsync.cli.preparing import (
     put,
     request_for,
     style_of,
-    write_metrics,
+    write_metrics_of,
 )
 from cellsync.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from cellsync.model import Broker
     from cellsync.run import Prepared, Request
-    from cellsync.run.checking import Check
 
 Plans = Callable[..., "Prepared"]
 
@@ -291,7 +291,7 @@ def cells_check(
     output: str | None,
 ) -> ExitCode:
     """Log in to every database and every host of every broker, all at once, and see what answers."""
-    from cellsync.report import register
+    from cellsync.report import metrics, register
     from cellsync.run import checking
 
     if after is not None and not isolating:
@@ -310,8 +310,7 @@ def cells_check(
     with progress(common, request) as shown:
         found = checking.check(shown, timeout=timeout, isolation=isolation if writes else None)
     code = found.exit_code
-    if common.metrics is not None:
-        _write_metrics(common.metrics, request, found)
+    write_metrics_of(common, request, partial(metrics.of_check, found.cells), code)
     if common.silent and code is ExitCode.IN_STEP and not any(cell.said for cell in found.cells):
         return code
     json = format_ == "json"
@@ -324,21 +323,6 @@ def cells_check(
     return code
 
 
-def _write_metrics(file: str, request: Request, found: Check) -> None:
-    from cellsync.report import metrics
-
-    write_metrics(
-        file,
-        lambda before: metrics.of_check(
-            found.cells,
-            started=request.run.started,
-            finished=request.clock(),
-            exit_code=found.exit_code,
-            before=before,
-        ),
-    )
-
-
 @command(cellsync)
 @click.argument("child", metavar="CHILD", shell_complete=completing.cells)
 @_TIMEOUT
@@ -346,7 +330,7 @@ def _write_metrics(file: str, request: Request, found: Check) -> None:
 def trace(common: Common, *, child: str, timeout: float, format_: str, output: str | None) -> ExitCode:
     """Walk the path of a request from the parent to a child, and name the first hop that is broken."""
     from cellsync.model import HopStatus
-    from cellsync.report import register
+    from cellsync.report import metrics, register
     from cellsync.run import tracing
 
     check_place(output)
@@ -357,6 +341,7 @@ def trace(common: Common, *, child: str, timeout: float, format_: str, output: s
     code = (
         ExitCode.INCOMPLETE if unsound - {"rows"} else ExitCode.DIFFERENCES if unsound else ExitCode.IN_STEP
     )
+    write_metrics_of(common, request, partial(metrics.of_trace, found), code)
     if common.silent and code is ExitCode.IN_STEP:
         return code
     parent = request.topology.parent.name

@@ -23,6 +23,7 @@ from cellsync.cli.preparing import (
     request_for,
     style_of,
     write_metrics,
+    write_metrics_of,
 )
 from cellsync.errors import ExitCode, UsageError
 
@@ -193,7 +194,7 @@ def explain(
 ) -> ExitCode:
     """Say what a feature needs, what of it is there, and the first thing that is missing in a cell."""
     from cellsync.model import HopStatus
-    from cellsync.report import explained
+    from cellsync.report import explained, metrics
     from cellsync.run import explaining
 
     check_place(output)
@@ -203,6 +204,7 @@ def explain(
     statuses = {each.status for cell in found.cells for each in cell.found}
     code = ExitCode.DIFFERENCES if HopStatus.BROKEN in statuses else ExitCode.IN_STEP
     code = ExitCode.INCOMPLETE if HopStatus.UNKNOWN in statuses else code
+    write_metrics_of(common, request, partial(metrics.of_explanation, found), code)
     if common.silent and code is ExitCode.IN_STEP:
         return code
     json = format_ == "json"
@@ -274,11 +276,13 @@ def schema(
 ) -> ExitCode:
     """Compare the schemas of the tables that the rules use."""
     from cellsync import run
-    from cellsync.report import json, text
+    from cellsync.report import json, metrics, text
 
     request = request_for(common, "schema", cells=cells, chosen=chosen, features=features)
     with progress(common, request) as shown:
         report = run.schemas(shown)
+    if common.metrics is not None:
+        write_metrics(common.metrics, partial(metrics.of_schema, report))
     if common.silent and report.exit_code is ExitCode.IN_STEP:
         return report.exit_code
     put(json.schema(report) if format_ == "json" else text.schema(report, style_of(common)), output)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import glob
 import logging
 import os
 import re
@@ -10,10 +11,11 @@ import secrets
 import shlex
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 
 LOG = logging.getLogger(__name__)
+ABANDONED = timedelta(hours=1)
 
 
 def topology_of(common: Common) -> Topology:
@@ -88,14 +91,17 @@ def request_for(
     without_rules: bool = False,
     planned: PlanFile | None = None,
     dry_run: bool = False,
+    again: bool = False,
 ) -> Request:
     """Return what the command line and the configuration ask for.
 
-    A plan file brings its own scope, where the command line says nothing else.
+    A plan file brings its own scope, where the command line says nothing else. ``again`` is for one that
+    follows another: that its metrics cannot be written any more is no reason to do nothing.
     """
     from cellsync import model, rules, run
 
-    check_place(common.metrics)
+    if not again:
+        check_place(common.metrics)
     topology = located_of(common)
     common.log = common.drift_log or topology.drift_log
     if common.changes_only and common.log is None:
@@ -200,9 +206,9 @@ def put(pieces: Iterable[str], output: str | None, *, private: bool = False) -> 
         say(pieces)
         return
     check_place(output)
-    part = Path(f"{output}.part")
+    _sweep(output)
+    part = Path(f"{output}.{secrets.token_hex(4)}.part")  # nobody else's: two watches may share a file
     try:
-        part.unlink(missing_ok=True)
         with open(
             os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o644),
             "w",
@@ -214,6 +220,15 @@ def put(pieces: Iterable[str], output: str | None, *, private: bool = False) -> 
         raise UsageError(f"cannot write {output}: {error.strerror}") from None
     finally:
         part.unlink(missing_ok=True)  # what could not be written to its end
+
+
+def _sweep(output: str) -> None:
+    """Take away what killed runs left of a file; what is younger than an hour may be another run's."""
+    path = Path(output)
+    for part in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
+        with suppress(OSError):  # it is somebody else's, or another run was faster
+            if time.time() - part.stat().st_mtime > ABANDONED.total_seconds():
+                part.unlink()
 
 
 def check_place(output: str | None) -> None:
@@ -233,11 +248,13 @@ def finish(common: Common, report: Report, format_: str, output: str | None = No
     """Write the report, or what of it is to be told, and return its exit code."""
     from cellsync.cli.telling import tell
 
-    if common.metrics is not None:
-        from cellsync.report import metrics
+    try:
+        tell(common, report, format_, output)
+    finally:
+        if common.metrics is not None:
+            from cellsync.report import metrics
 
-        write_metrics(common.metrics, partial(metrics.of_report, report))
-    tell(common, report, format_, output)
+            write_metrics(common.metrics, partial(metrics.of_report, report))
     return report.exit_code
 
 
@@ -283,6 +300,14 @@ def write_metrics(file: str, made: Callable[[str], str]) -> None:
     except ValueError:
         text = made("")
     put([text], file)
+
+
+def write_metrics_of(common: Common, request: Request, made: Callable[..., str], code: ExitCode) -> None:
+    """Write the metrics of what has no report, where they are asked for."""
+    if common.metrics is None:
+        return
+    run = partial(made, started=request.run.started, finished=request.clock(), exit_code=code)
+    write_metrics(common.metrics, lambda before: run(before=before))
 
 
 def carry_out(

@@ -18,7 +18,7 @@ from click.core import ParameterSource
 from cellsync.cli import logs
 from cellsync.cli.options import Common, cellsync, command
 from cellsync.cli.preparing import request_for, write_metrics
-from cellsync.errors import ExitCode, ReadFailed, Unreachable
+from cellsync.errors import ExitCode, ReadFailed, Unreachable, UsageError
 
 if TYPE_CHECKING:
     from cellsync.run import Request
@@ -60,14 +60,16 @@ def watch(
     if given is ParameterSource.DEFAULT and common.log_format == logs.JSON:
         format_ = "json"
 
-    def make() -> Request:
+    def make(*, again: bool = True) -> Request:
         common.endpoints.clear()
-        return replace(request_for(common, "repair" if repair else "diff"), stopping=stop.asked)
+        request = request_for(common, "repair" if repair else "diff", again=again)
+        return replace(request, stopping=stop.asked)
 
     with contextlib.suppress(Unreachable, ReadFailed):  # the parent lists the cells: a round tells
-        make()  # what is wrong with the files now ends it now
+        make(again=False)  # what is wrong with the files now ends it now
     _end_on_signals(stop)
-    board, last, text, unwritten = Board(interval), "", "", ""
+    board, last, text = Board(interval), "", ""
+    unwritten: list[str] = []
     with ExitStack() as stack:
         if metrics_port is not None:
             port = stack.enter_context(serving(board, metrics_port))
@@ -75,9 +77,7 @@ def watch(
         for each in rounds(make, interval=interval, repair=repair, stop=stop):
             text = _metrics(each, text)
             board.show(text, each.said, sound=each.exit_code in (ExitCode.IN_STEP, ExitCode.DIFFERENCES))
-            if common.metrics is not None:
-                write_metrics(common.metrics, partial(_metrics, each))
-            unwritten = _remember(common, each, unwritten)
+            unwritten = _say_once(common, _keep(common, each), unwritten)
             line = f"exit code {int(each.exit_code)}: {each.said}"
             if line != last:
                 _say(common, each, line, format_)
@@ -85,16 +85,27 @@ def watch(
     return ExitCode.IN_STEP
 
 
-def _remember(common: Common, each: Round, before: str) -> str:
-    """Tell the drift log what a round saw; return why it could not be, which is said when it is news."""
+def _keep(common: Common, each: Round) -> list[str]:
+    """Write the metrics, and tell the drift log what a round saw; return why that could not be."""
     from cellsync.run import seeing
 
-    if common.log is None or each.report is None:
-        return before
-    said = seeing.record(common.log, each.report)
-    if said and said != before:
-        logs.remark(common, said, level=logging.WARNING)
-    return said
+    failed = []
+    if common.metrics is not None:
+        try:
+            write_metrics(common.metrics, partial(_metrics, each))
+        except UsageError as error:  # a full disk is no reason to end
+            failed.append(str(error))
+    if common.log is not None and each.report is not None:
+        failed.append(seeing.record(common.log, each.report))
+    return [said for said in failed if said]
+
+
+def _say_once(common: Common, failed: list[str], before: list[str]) -> list[str]:
+    """Say what failed, where it is news."""
+    for said in failed:
+        if said not in before:
+            logs.remark(common, said, level=logging.WARNING)
+    return failed
 
 
 def _metrics(each: Round, before: str) -> str:

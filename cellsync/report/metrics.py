@@ -12,7 +12,19 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from cellsync.errors import ExitCode
-from cellsync.model import CellFailure, CellResult, CheckedCell, HostStatus, Report, TableDiff, TableFailure
+from cellsync.model import (
+    CellFailure,
+    CellResult,
+    CheckedCell,
+    Explained,
+    Explanation,
+    HopStatus,
+    HostStatus,
+    Report,
+    TableDiff,
+    TableFailure,
+    Trace,
+)
 from cellsync.report import facts
 
 if TYPE_CHECKING:
@@ -90,7 +102,66 @@ def of_report(report: Report, before: str = "") -> str:
         ),
     )
     run = report.run
-    book.run(run.verb, run.started, report.finished, report.exit_code, before)
+    book.run({"verb": run.verb}, run.started, report.finished, report.exit_code, before)
+    return book.text()
+
+
+def of_schema(report: Report, before: str = "") -> str:
+    """Return the metrics of ``schema``. Raises ValueError as ``of_report``."""
+    book = _Book()
+    book.add(
+        "cellsync_schema_differences",
+        "Schema differences of a rule's table, by whether they block the rule.",
+        (
+            ({"cell": cell.cell, "rule": table.rule, "blocking": str(blocking).lower()}, number)
+            for cell in facts.results(report)
+            for table in cell.tables
+            if table.schema or isinstance(table, TableDiff)
+            for blocking in (False, True)
+            for number in [sum(each.blocking is blocking for each in table.schema)]
+        ),
+    )
+    run = report.run
+    book.run({"verb": run.verb}, run.started, report.finished, report.exit_code, before)
+    return book.text()
+
+
+def of_trace(
+    trace: Trace, *, started: datetime, finished: datetime, exit_code: ExitCode, before: str = ""
+) -> str:
+    """Return the metrics of ``trace``. Raises ValueError as ``of_report``."""
+    book = _Book()
+    book.add(
+        "cellsync_hop_sound",
+        "0 where a hop of the path to a child is broken, else 1; no sample where that could not be checked.",
+        (
+            ({"cell": trace.child, "hop": hop.hop}, hop.status is not HopStatus.BROKEN)
+            for hop in trace.hops
+            if hop.status is not HopStatus.UNKNOWN
+        ),
+    )
+    about = {"verb": "trace", "cell": trace.child}
+    book.run(about, started, finished, exit_code, before)
+    return book.text()
+
+
+def of_explanation(
+    explanation: Explanation, *, started: datetime, finished: datetime, exit_code: ExitCode, before: str = ""
+) -> str:
+    """Return the metrics of ``explain``. Raises ValueError as ``of_report``."""
+    book = _Book()
+    book.add(
+        "cellsync_feature_complete",
+        "1 where all that a feature needs in a cell is there, 0 where something is missing; "
+        "no sample where that is not known.",
+        (
+            ({"cell": cell.cell, "feature": explanation.feature}, cell.first_missing is None)
+            for cell in explanation.cells
+            if cell.first_missing is not None or not _unknown(cell)
+        ),
+    )
+    about = {"verb": "explain", "feature": explanation.feature}
+    book.run(about, started, finished, exit_code, before)
     return book.text()
 
 
@@ -144,8 +215,12 @@ def of_check(
         "1 for a child that is out of the parent's table of cells.",
         (({"cell": cell.cell}, cell.isolated) for cell in cells),
     )
-    book.run("cells check", started, finished, exit_code, before)
+    book.run({"verb": "cells check"}, started, finished, exit_code, before)
     return book.text()
+
+
+def _unknown(cell: Explained) -> bool:
+    return any(each.status is HopStatus.UNKNOWN for each in cell.found)
 
 
 def _is_whole(cell: CellResult | CellFailure) -> bool:
@@ -178,9 +253,15 @@ class _Book:
         for labels, value in listed:
             gauge.labels(**labels).set(float(value))
 
-    def run(self, verb: str, started: datetime, finished: datetime, code: ExitCode, before: str) -> None:
-        """Add what is said of the run as a whole."""
-        label = {"verb": verb}
+    def run(
+        self,
+        label: Mapping[str, str],
+        started: datetime,
+        finished: datetime,
+        code: ExitCode,
+        before: str,
+    ) -> None:
+        """Add what is said of the run as a whole; ``label`` tells it from the others on one machine."""
         self.add("cellsync_exit_code", "How the last run ended.", [(label, int(code))])
         text = "When the last run ended, in seconds of UNIX time."
         self.add("cellsync_last_run_timestamp_seconds", text, [(label, finished.timestamp())])
@@ -188,7 +269,7 @@ class _Book:
         self.add("cellsync_run_duration_seconds", "How long the last run took.", [(label, duration)])
         # Differences that are only reported are no failure of the run.
         sound = code in (ExitCode.IN_STEP, ExitCode.DIFFERENCES)
-        succeeded = finished.timestamp() if sound else _last_success(before, verb)
+        succeeded = finished.timestamp() if sound else _last_success(before, label)
         if succeeded is not None:
             text = "When the last run ended that compared everything and did all that it was to do."
             self.add(SUCCESS, text, [(label, succeeded)])
@@ -200,11 +281,11 @@ class _Book:
         return generate_latest(self._registry).decode()
 
 
-def _last_success(before: str, verb: str) -> float | None:
+def _last_success(before: str, labels: Mapping[str, str]) -> float | None:
     from prometheus_client.parser import text_string_to_metric_families
 
     for family in text_string_to_metric_families(before):
         for sample in family.samples:
-            if sample.name == SUCCESS and sample.labels.get("verb") == verb:
+            if sample.name == SUCCESS and sample.labels == labels:
                 return float(sample.value)
     return None

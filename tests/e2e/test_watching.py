@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -23,6 +24,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from rabbitmq import free_port
 from registered import configured
 from servers import sql
+
+from cellsync import driftlog
 
 PATIENCE = 60
 ROWS = 20_000
@@ -191,6 +194,54 @@ def test_two_watches_do_not_collide(shop: Deployment) -> None:
         assert (one.end(), other.end()) == (0, 0)
     made = "SELECT cell, COUNT(*), COUNT(DISTINCT row_key) FROM cellsync.changes GROUP BY cell"
     assert {(n, d) for _, n, d in shop.sql("c1", made)} == {(200, 200)}
+
+
+def test_two_watches_share_a_drift_log_and_a_file_of_metrics(shop: Deployment, tmp_path: Path) -> None:
+    """One compares and one repairs; no line of the log is torn, and the file is always whole."""
+    log, file = tmp_path / "drift.jsonl", tmp_path / "w.prom"
+    kept = ("--drift-log", str(log), "--metrics-file", str(file))
+    with watching(shop, *kept) as one, watching(shop, "--repair", *kept) as other:
+        ended = time.monotonic() + PATIENCE
+        seen: set[str] = set()
+        number = 0
+        while seen < {"diff", "repair"} or len(driftlog.read(log).sightings) < 8:
+            assert time.monotonic() < ended, (one.said, other.said)
+            number += 1
+            shop.sql("parent", "INSERT INTO ware (name) VALUES (:name)", name=f"x{number}")
+            if file.exists():
+                families = list(text_string_to_metric_families(file.read_text()))
+                seen |= {
+                    s.labels["verb"] for f in families for s in f.samples if f.name == "cellsync_exit_code"
+                }
+            time.sleep(0.1)
+        assert (one.end(), other.end()) == (0, 0)
+        assert not [line for line in one.said + other.said if line.startswith("cellsync: ")]
+    reading = driftlog.read(log)
+    assert reading.torn == 0
+    assert {each.verb for each in reading.sightings} == {"diff", "repair"}
+    found = {row.key[0] for each in reading.sightings for rule in each.cells[0].rules for row in rule.rows}
+    assert found and all(name.startswith("x") for name in found)
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_place_that_cannot_be_written_is_said_once_and_ends_nothing(
+    shop: Deployment, tmp_path: Path
+) -> None:
+    """Neither the metrics nor the drift log are worth more than the repairs."""
+    folder = tmp_path / "kept"
+    folder.mkdir()
+    kept = ("--drift-log", str(folder / "drift.jsonl"), "--metrics-file", str(folder / "w.prom"))
+    with watching(shop, "--repair", *kept) as watch:
+        watch.until((folder / "w.prom").exists)
+        shutil.rmtree(folder)
+        watch.until(lambda: sum(line.startswith("cellsync: cannot write") for line in watch.said) == 2)
+        for name in ("one", "two"):
+            shop.sql("parent", "INSERT INTO ware (name) VALUES (:name)", name=name)
+            watch.until(lambda name=name: shop.sql("c1", "SELECT 1 FROM ware WHERE name = :n", n=name))
+        folder.mkdir()
+        watch.until((folder / "w.prom").exists)
+        assert watch.end() == 0
+    assert sum(line.startswith("cellsync: ") for line in watch.said) == 2
 
 
 def test_a_mistake_in_the_files_ends_it_before_it_begins(shop: Deployment) -> None:
