@@ -291,7 +291,8 @@ def cells_check(
     output: str | None,
 ) -> ExitCode:
     """Log in to every database and every host of every broker, all at once, and see what answers."""
-    from cellsync.report import metrics, register
+    from cellsync.cli.telling import tell_check
+    from cellsync.report import metrics
     from cellsync.run import checking
 
     if after is not None and not isolating:
@@ -311,15 +312,7 @@ def cells_check(
         found = checking.check(shown, timeout=timeout, isolation=isolation if writes else None)
     code = found.exit_code
     write_metrics_of(common, request, partial(metrics.of_check, found.cells), code)
-    if common.silent and code is ExitCode.IN_STEP and not any(cell.said for cell in found.cells):
-        return code
-    json = format_ == "json"
-    put(
-        register.checked_json(found.cells, found.error, code)
-        if json
-        else register.checked(found.cells, found.error, code, style_of(common)),
-        output,
-    )
+    tell_check(common, request, found, format_, output)
     return code
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from cellsync.cli import logs
@@ -14,6 +16,8 @@ from cellsync.errors import DriftLogUnavailable, ExitCode
 
 if TYPE_CHECKING:
     from cellsync.model import Report
+    from cellsync.run import Request
+    from cellsync.run.checking import Check
     from cellsync.run.seeing import News
 
 
@@ -91,3 +95,59 @@ def _cut(report: Report, news: News) -> Report:
     chosen = tuple(cell for cell in report.cells if cell.cell in news.changed)
     notes = report.notes if CONFIGURATION in news.changed else ()
     return replace(report, cells=chosen, notes=notes) if chosen else report
+
+
+# -- cells check ---------------------------------------------------------------------------------
+
+
+def tell_check(common: Common, request: Request, found: Check, format_: str, output: str | None) -> None:
+    """Print what is to be told of a check of the cells; with --changes-only, remember what was told."""
+    from cellsync.run import seeing
+
+    if common.log is None or not common.changes_only:
+        _print_check(common, found, format_, output)
+        return
+    run, code = request.run, found.exit_code
+    now = seeing.told_of_check(run, found.cells, found.error)
+    try:
+        before = seeing.last_told(common.log, now.stream)
+    except DriftLogUnavailable as error:
+        _print_check(common, found, format_, output, loud=True)
+        logs.remark(common, str(error), level=logging.WARNING)
+        return
+    news = seeing.news_of_check(run, found.cells, code, now, before)
+    _print_check_news(common, found, news, format_, output)
+    if now.cells == (before.cells if before else {}):
+        return
+    # What is told at every check is in the log once: a check every minute would fill it.
+    if unwritten := seeing.record_check(common.log, run, request.clock(), code, now):
+        _print_check(common, found, format_, output, loud=True)
+        logs.remark(common, unwritten, level=logging.WARNING)
+
+
+def _print_check(
+    common: Common, found: Check, format_: str, output: str | None, *, loud: bool = False
+) -> None:
+    """Print the check, unless it is quiet and nothing is wrong or was done."""
+    from cellsync.report import register
+
+    said = any(cell.said for cell in found.cells)
+    if common.silent and found.exit_code is ExitCode.IN_STEP and not said and not loud:
+        return
+    shown = register.checked_json if format_ == "json" else partial(register.checked, style=style_of(common))
+    put(shown(found.cells, found.error, found.exit_code), output)
+
+
+def _print_check_news(common: Common, found: Check, news: News, format_: str, output: str | None) -> None:
+    from cellsync.report import register
+    from cellsync.run.seeing import CONFIGURATION
+
+    if not (news.changed or news.well):
+        return
+    if format_ == "json":
+        put(register.checked_json(found.cells, found.error, found.exit_code), output)
+        return
+    chosen = [cell for cell in found.cells if cell.cell in news.changed]
+    error = found.error if CONFIGURATION in news.changed else ""
+    block = register.checked(chosen, error, found.exit_code, style_of(common)) if chosen or error else ()
+    put(chain(register.answers_again(found.cells, news.well, everybody=not news.trouble), block), output)

@@ -83,6 +83,7 @@ class Sighting:
     rules: tuple[str, ...]
     """The ids of the rules that were in scope."""
     cells: tuple[SeenCell, ...]
+    """Those that were compared, or were to be: none in a check of the cells."""
     told: Told | None = None
 
 

@@ -146,6 +146,17 @@ def _checked(cells: Sequence[CheckedCell], error: str, code: ExitCode, style: St
     yield Line(f"exit code {int(code)}: {_CHECK_EXIT.get(code, words.EXIT[code])}", tone=Tone.QUIET)
 
 
+def answers_again(cells: Sequence[CheckedCell], well: Sequence[str], *, everybody: bool) -> Iterator[str]:
+    """Yield one line about the cells that are well again; nothing where there are none."""
+    if not well:
+        return
+    rest = ": every database and broker answers" if everybody else ""
+    yield f"everything answers again in {', '.join(well)}{rest}\n"
+    for cell in cells:
+        if cell.cell in well and cell.isolated:
+            yield f"{cell.cell} is still isolated: cellsync cells restore {cell.cell} brings it back\n"
+
+
 def answers(cells: Sequence[CheckedCell], style: Style, *, depth: int = 0) -> Iterator[Line]:
     """Yield what answered in every cell; those where not everything did come first."""
     for cell in sorted(cells, key=lambda cell: cell.sound):

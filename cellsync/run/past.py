@@ -99,8 +99,9 @@ def course(request: Request, *, since: datetime, also: Sequence[Sighting] = ()) 
         except DriftLogUnavailable as error:
             unread = str(error)
     keys = triaging.named(reading.sightings, since)
+    mine = [each for each in reading.sightings if each.topology == request.topology.parent.name]
     made = triaging.triage(
-        [*(each for each in reading.sightings if each.topology == request.topology.parent.name), *also],
+        [*(each for each in mine if each.cells), *also],  # a check of the cells compared none
         _repairs(request, since, keys),
         since=since,
         until=request.clock(),

@@ -6,8 +6,9 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from itertools import islice
 from typing import Any
 
@@ -17,9 +18,13 @@ from cellsync.model import (
     Action,
     CellFailure,
     CellResult,
+    CheckedCell,
     Counts,
+    Decision,
+    HostStatus,
     Kind,
     Report,
+    Run,
     Secrets,
     SeenCell,
     SeenRow,
@@ -117,9 +122,8 @@ def _rows(table: TableDiff, secrets: Secrets) -> Iterator[SeenRow]:
 # -- Trouble -------------------------------------------------------------------------------------
 
 
-def stream(report: Report) -> str:
+def stream(run: Run) -> str:
     """Return which runs this one is compared with: those of the same command for the same parent."""
-    run = report.run
     return _mark([run.topology, run.verb, run.dry_run, run.command])
 
 
@@ -128,7 +132,7 @@ def told(report: Report) -> Told:
     marks = {cell.cell: _mark(parts) for cell in report.cells if (parts := list(_trouble(cell, report)))}
     if report.notes:
         marks[CONFIGURATION] = _mark(list(report.notes))
-    return Told(stream=stream(report), cells=marks)
+    return Told(stream=stream(report.run), cells=marks)
 
 
 def news(report: Report, now: Told, before: Told | None) -> News:
@@ -202,12 +206,78 @@ def _still(text: str) -> str:
     return re.sub(r"\d+", "#", text)
 
 
+# -- Checks of cells -----------------------------------------------------------------------------
+
+
+def told_of_check(run: Run, cells: Iterable[CheckedCell], error: str) -> Told:
+    """Return what a check has to tell people: the cells that do not answer, and what could not be decided."""
+    marks = {cell.cell: _mark(parts) for cell in cells if (parts := list(_of_checked(cell, run)))}
+    if error:
+        marks[CONFIGURATION] = _mark([_still(error)])
+    return Told(stream=stream(run), cells=marks)
+
+
+def _of_checked(cell: CheckedCell, run: Run) -> Iterator[list[Any]]:
+    """Yield what is wrong with a cell; how often it has failed is another number each time, and no news."""
+    if cell.database.status is not HostStatus.OK:
+        yield ["database", cell.database.status.value]
+    for probe in cell.broker:
+        if probe.status is not HostStatus.OK:
+            yield ["broker", probe.host, probe.status.value]
+    if cell.unknown:
+        yield ["unknown", _still(cell.unknown)]
+    if cell.isolated and not cell.sound:
+        yield ["isolated"]
+    if cell.decision in _STANDING or (run.dry_run and cell.decision in _DONE):
+        yield ["decided", cell.decision.value]
+
+
+_STANDING = (Decision.REFUSED, Decision.DAMPED)
+_DONE = (Decision.ISOLATED, Decision.RESTORED)
+
+
+def news_of_check(
+    run: Run, cells: Sequence[CheckedCell], code: ExitCode, now: Told, before: Told | None
+) -> News:
+    """Compare what a check is to tell with what was told before; None stands for a first one."""
+    known = before.cells if before else {}
+    changed = [name for name, mark in now.cells.items() if known.get(name) != mark]
+    changed += [cell.cell for cell in cells if cell.decision in _DONE and not run.dry_run]
+    if code is not ExitCode.IN_STEP and not now.cells:
+        changed += [cell.cell for cell in cells]  # whatever it is, it is not silent
+    return News(
+        changed=tuple(dict.fromkeys(changed)),
+        well=tuple(cell.cell for cell in cells if cell.cell in known and cell.cell not in now.cells),
+        trouble=bool(now.cells),
+    )
+
+
 # -- The log -------------------------------------------------------------------------------------
 
 
 def last_told(path: str, stream: str) -> Told | None:
     """Return what the last run of a stream told; None for a first one. Raises DriftLogUnavailable."""
     return driftlog.last_told(path, stream)
+
+
+def record_check(path: str, run: Run, finished: datetime, code: ExitCode, told: Told) -> str:
+    """Add what a check told to the drift log, as ``record`` does. It compared nothing, and says so."""
+    seen = Sighting(
+        run=run.id,
+        verb=run.verb,
+        started=run.started,
+        finished=finished,
+        topology=run.topology,
+        exit_code=code,
+        rules=(),
+        cells=(),
+        told=told,
+    )
+    try:
+        driftlog.append(path, seen)
+    except DriftLogUnavailable as error:
+        return str(error)
+    return ""
 
 
 def record(path: str, report: Report, told: Told | None = None) -> str:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from deployment import Deployment
 from edges import execute
-from rabbitmq import free_port
-from registered import configured
+from rabbitmq import RabbitMQ, free_port
+from registered import brokers_of, configured, registered
 
 from cellsync import driftlog
 
@@ -237,3 +237,98 @@ def test_keys_that_may_be_secrets_are_not_in_the_log(cells: Deployment) -> None:
     (rule,) = driftlog.read(log).sightings[0].cells[0].rules
     assert (rule.total, rule.rows, rule.whole) == (1, (), False)
     assert "hunter2" not in log.read_text()
+
+
+# -- cells check ---------------------------------------------------------------------------------
+
+
+CHECK = ("cells", "check", "--timeout", "1", "--changes-only")
+
+
+@pytest.fixture
+def known(cells: Deployment, rabbit: RabbitMQ) -> Deployment:
+    """Give registered cells whose brokers all answer, and a drift log."""
+    urls = {"parent": rabbit.url("parent"), "c1": rabbit.url("c1"), "c2": rabbit.url("c2")}
+    return with_log(brokers_of(registered(cells, urls), parent=rabbit.url("parent")))
+
+
+def broker_of_c2(known: Deployment, url: str) -> None:
+    """Move it: the parent's row says where it is."""
+    known.sql(
+        "parent", "UPDATE cells SET transport_url = :broker WHERE name = 'c2' AND deleted = 0", broker=url
+    )
+
+
+def test_a_broken_broker_is_one_block_at_each_change_of_its_state(
+    known: Deployment, rabbit: RabbitMQ
+) -> None:
+    """Healthy is silent and leaves no line in the log; dead, locked out and well again are told once each."""
+    for _ in range(3):
+        assert known.run(*CHECK).said == ""
+    assert not log_of(known).exists()
+    broker_of_c2(known, f"rabbit://u:hunter2@127.0.0.1:{free_port()}/c2")
+    first = known.run(*CHECK)
+    assert (first.code, first.out.split("\n")[0]) == (4, "c2: not everything answers")
+    assert "c1" not in first.out
+    for _ in range(3):
+        again = known.run(*CHECK)
+        assert (again.code, again.said) == (4, "")
+    assert len(log_of(known).read_text().splitlines()) == 1
+    broker_of_c2(known, rabbit.url("c2").replace("nova:", "nova:wrong"))
+    assert "login refused" in known.run(*CHECK).out
+    assert known.run(*CHECK).said == ""
+    broker_of_c2(known, rabbit.url("c2"))
+    well = known.run(*CHECK)
+    assert (well.code, well.said) == (
+        0,
+        "everything answers again in c2: every database and broker answers\n",
+    )
+    assert known.run(*CHECK).said == ""
+    assert "hunter2" not in log_of(known).read_text()
+
+
+def test_isolating_and_bringing_back_are_told_as_they_are_done(known: Deployment, rabbit: RabbitMQ) -> None:
+    """Counting is not; a cell that answers again and is not brought back is named with what does it."""
+    check = (*CHECK, "--isolate", "--after", "3")
+    broker_of_c2(known, f"rabbit://u:p@127.0.0.1:{free_port()}/c2")
+    said = [known.run(*check).out for _ in range(5)]
+    assert ["c2: not everything answers" in each for each in said] == [True, False, True, False, False]
+    assert said[1] + said[3] + said[4] == ""
+    assert "its broker failed 3 times in a row: isolated" in said[2]
+    brokers_of(known, parent=rabbit.url("parent"), c2=rabbit.url("c2"))
+    with_log(known)
+    well = known.run(*check)
+    assert (well.code, "cellsync cells restore c2 brings it back" in well.out) == (0, True)
+    assert known.run(*check).said == ""
+    back = known.run(*check, "--restore-after", "1")
+    assert "restored" in back.out
+    assert known.run(*check, "--restore-after", "1").said == ""
+
+
+def test_a_dry_run_tells_once_what_it_would_do(known: Deployment) -> None:
+    """Though it decides the same at every check."""
+    check = (*CHECK, "--isolate", "--after", "1", "--dry-run")
+    broker_of_c2(known, f"rabbit://u:p@127.0.0.1:{free_port()}/c2")
+    assert "isolated (dry run)" in known.run(*check).out
+    assert known.run(*check).said == ""
+
+
+def test_a_check_is_no_comparison(known: Deployment) -> None:
+    """What it leaves in the log is not in the course of drift; machines get whole documents, or nothing."""
+    broker_of_c2(known, f"rabbit://u:p@127.0.0.1:{free_port()}/c2")
+    asked = (*CHECK, "--format", "json")
+    assert [cell["cell"] for cell in known.run(*asked).report["cells"]] == ["parent", "c1", "c2"]
+    assert known.run(*asked).out == ""
+    (line,) = driftlog.read(log_of(known)).sightings
+    assert (line.verb, line.cells) == ("cells check", ())
+    done = known.json("history", "--since", "1h")
+    assert (done.code, done.report["runs"], done.report["log"]["torn"]) == (0, [], 0)
+
+
+def test_a_check_that_cannot_remember_says_all_of_it(known: Deployment) -> None:
+    """At every check, and why."""
+    log_of(known).mkdir()
+    for _ in range(2):
+        done = known.run(*CHECK)
+        assert (done.code, "every database and broker answers" in done.out) == (0, True)
+        assert "cannot read the drift log" in done.err
