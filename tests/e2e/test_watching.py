@@ -26,6 +26,7 @@ from registered import configured
 from servers import sql
 
 from cellsync import driftlog
+from cellsync.apply.executing import INSERTS
 
 PATIENCE = 60
 ROWS = 20_000
@@ -165,6 +166,34 @@ def test_it_ends_in_the_middle_of_a_repair_with_nothing_half_done(shop: Deployme
     assert (run["finished"] is not None, run["status"]) == (True, "incomplete")
     assert shop.run("repair", "--yes").code == 0
     assert shop.run("diff").code == 0
+
+
+def test_it_ends_within_the_transaction_that_is_open(shop: Deployment) -> None:
+    """A row of another writer holds one up in every cell: after it, that one is committed, and no other."""
+    shop.sql("parent", f"INSERT INTO ware (name) SELECT CONCAT('n', seq) FROM seq_1_to_{ROWS}")
+    written = "SELECT COUNT(*) - 3 FROM ware"
+    waiting = "SELECT COUNT(*) FROM information_schema.INNODB_TRX WHERE trx_state = 'LOCK WAIT'"
+    with contextlib.ExitStack() as stack:
+        held = []
+        for cell in ("c1", "c2"):
+            engine = sa.create_engine(shop.urls[cell], poolclass=sa.NullPool)
+            held.append(stack.enter_context(engine.connect()))
+            held[-1].exec_driver_sql(f"INSERT INTO ware (name) VALUES ('n{ROWS // 2}')")
+        watch = stack.enter_context(watching(shop, "--repair"))
+        # The server renews this table when nobody has read it for a tenth of a second.
+        watch.until(lambda: not time.sleep(0.2) and shop.sql("c1", waiting) == [(2,)])
+        before = {cell: shop.sql(cell, written)[0][0] for cell in ("c1", "c2")}
+        watch.process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        assert watch.process.poll() is None
+        for connection in held:
+            connection.rollback()
+        assert watch.process.wait(PATIENCE) == 0
+    for cell, number in before.items():
+        assert 0 < shop.sql(cell, written)[0][0] - number <= INSERTS
+    journaled = "SELECT COUNT(*) FROM cellsync.changes WHERE cell = :name"
+    for cell in before:
+        assert shop.sql("c1", journaled, name=cell) == shop.sql(cell, written)
 
 
 def test_it_ends_at_once_while_it_waits_for_a_lock(shop: Deployment) -> None:
