@@ -20,6 +20,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from drifts import API_DRIFTS, DRIFTS, Drift
+from rabbitmq import RabbitMQ
+from registered import CELLS_TABLE, ROW, SERVICES
 from servers import Server, load, sql
 from sqlalchemy.engine import URL, make_url
 
@@ -34,6 +36,8 @@ PAGES = (ROOT / "README.rst", *sorted((ROOT / "docs").glob("*.rst")))
 README = PAGES[0].read_text(encoding="utf-8")
 WORKED = ROOT / "docs" / "worked-example.rst"
 """The page that brings databases and files of its own."""
+PLAYBOOK = ROOT / "docs" / "playbook.rst"
+"""The page that needs brokers, and people who break things."""
 RUN_ID = re.compile(r"\b\d{8}-\d{6}-[0-9a-f]{4}\b")
 ELISION = "..."
 
@@ -141,6 +145,7 @@ def test_every_option_that_a_page_names_exists(page: Path) -> None:
         "comparison.rst": {"--function", "--algorithms", "--limit"},
         "performance.rst": {"--peers", "--print", "--execute"},
         "cells-v2.rst": {"--enable", "--delete", "--by-service", "--reset"},
+        "playbook.rst": {"--active"},
         "operations.rst": {"--host", "--init-command", "--max-allowed-packet"},
     }.get(page.name, set())
     known = {option for command in _commands().values() for option in _options(command)} | COMMON
@@ -476,7 +481,7 @@ def _shows(shown: str, real: str) -> bool:
     return re.fullmatch(pattern, " ".join(RUN_ID.sub("RUN", real).split())) is not None
 
 
-PAGES_WITH_OUTPUT = [page for page in PAGES if _blocks(page, "console") and page != WORKED]
+PAGES_WITH_OUTPUT = [page for page in PAGES if _blocks(page, "console") and page not in (WORKED, PLAYBOOK)]
 
 
 @pytest.mark.slow
@@ -589,6 +594,75 @@ def mariadb_cells(database: Callable[..., str], tmp_path: Path) -> dict[str, URL
         nova.fill(url, cell=cell)
     _config(tmp_path, urls)
     return urls
+
+
+@pytest.mark.slow
+def test_the_incidents_of_the_playbook_happen(
+    mariadb_cells: dict[str, URL], rabbit: RabbitMQ, other_rabbit: RabbitMQ, tmp_path: Path
+) -> None:
+    """Each command says what the page shows, when what the page tells of has been done to the cells."""
+    incident = Incident(mariadb_cells, rabbit, other_rabbit)
+    runs = Runs(PLAYBOOK)
+    for command, shown in _transcript(_blocks(PLAYBOOK, "console")):
+        incident.before(command)
+        line = runs.named(command)
+        said = _cellsync(tmp_path, *shlex.split(line)[1:]).stdout
+        assert _shows(incident.plain(shown), incident.plain(said)), f"$ {line}\n{said}"
+        runs.add(said)
+
+
+class Incident:
+    """Cells that are registered with each other, and what befalls them in the playbook."""
+
+    def __init__(self, cells: Mapping[str, URL], broker: RabbitMQ, broken: RabbitMQ) -> None:
+        self._cells, self._broken = cells, broken
+        self._hosts = {broker.address: "10.0.0.5:5672", broken.address: "10.0.2.5:5672"}
+        urls = {"api": broker.url("parent"), "c1": broker.url("c1"), "c2": broken.url("c2")}
+        for cell in cells:
+            self._sql(cell, "DROP TABLE IF EXISTS cells")
+            self._sql(cell, CELLS_TABLE)
+            for name in SERVICES["parent" if cell == "api" else "child"]:
+                self._sql(
+                    cell,
+                    "INSERT IGNORE INTO services (host, `binary`, topic, report_count, disabled, deleted) "
+                    "VALUES (:host, :name, :name, 1, 0, 0)",
+                    host=f"{cell}-controller",
+                    name=name,
+                )
+            self._sql(cell, "UPDATE services SET updated_at = UTC_TIMESTAMP()")
+        for child in ("c1", "c2"):
+            self._sql("api", ROW, name=child, is_parent=0, broker=urls[child])
+            self._sql(child, ROW, name="api", is_parent=1, broker=urls["api"])
+
+    def _sql(self, cell: str, statement: str, **parameters: Any) -> None:
+        sql(self._cells[cell].render_as_string(hide_password=False), statement, **parameters)
+
+    def before(self, command: str) -> None:
+        """Do what the page tells of before it shows a command."""
+        if command == "cellsync cells check":
+            self._broken.kill()
+        elif command == "cellsync cells check c2":
+            self._broken.recover()
+        elif command == "cellsync trace c1":
+            dead = "updated_at = UTC_TIMESTAMP() - INTERVAL 1 HOUR"
+            self._sql("c1", f"UPDATE services SET {dead} WHERE `binary` = 'nova-cells'")
+        elif command == "cellsync diff --feature instances":
+            stuck = (
+                "UPDATE instances SET vm_state = 'active', task_state = 'deleting', updated_at = '2026-01-01'"
+            )
+            for cell in ("api", "c1"):
+                self._sql(cell, f"{stuck} WHERE uuid LIKE '7a1c%c1'")
+            self._sql("api", "UPDATE instances SET cell_name = NULL WHERE uuid LIKE '7a1c%c2'")
+        elif command.startswith("cellsync undo 20261127-121332"):
+            self._sql("c2", "UPDATE instance_types SET memory_mb = 999 WHERE flavorid = 'gpu-l'")
+
+    def plain(self, text: str) -> str:
+        """Return a text without what is another one at each time and place."""
+        for address, name in self._hosts.items():
+            text = text.replace(address, name)
+        text = re.sub(r"10\.0\.1\.5:5672", "10.0.0.5:5672", text)  # here, c1 shares the parent's broker
+        text = re.sub(r"\b\d+ ms\b", "N ms", re.sub(r"\bseen \d+ s ago", "seen N s ago", text))
+        return re.sub(r"\bRabbitMQ [\d.]+", "RabbitMQ", re.sub(r"[\d.]+-MariaDB[\w.+-]*", "MariaDB", text))
 
 
 def test_the_sql_in_the_life_of_a_row_is_what_is_sent(mariadb_cells: dict[str, URL], tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 import pytest
 import sqlalchemy as sa
 from deployment import Deployment
+from rabbitmq import RabbitMQ
+from registered import configured, registered
 from servers import Server, load, sql
 
 from cellsync import journal
@@ -113,3 +115,133 @@ def test_a_repair_without_the_right_to_insert_writes_nothing(cells: Deployment, 
     assert done.code in (3, 4)
     assert "INSERT" in done.out
     assert cells.checksums() == before
+
+
+# -- docs/security.rst: who needs what -----------------------------------------------------------
+
+LOOK = "SELECT, REFERENCES"
+WRITE = "INSERT, UPDATE, DELETE"
+KEPT = "SELECT, INSERT, UPDATE, DELETE"
+AGGREGATES = ("aggregates", "aggregate_metadata", "aggregate_hosts")
+
+Admit = Callable[..., Deployment]
+
+
+@pytest.fixture
+def admit(known: Deployment, server: Server) -> Iterator[Admit]:
+    """Give the cells seen by a user of its own, who may do just what the lines ("SELECT ON c1.cells") say."""
+    user = "'least'@'127.0.0.1'"
+
+    def admit(*lines: str) -> Deployment:
+        for line in lines:
+            right, _, place = line.partition(" ON ")
+            cell, _, table = place.partition(".")
+            schema = sa.make_url(known.urls[cell]).database if cell in known.urls else cell
+            sql(server.url(), f"GRANT {right} ON `{schema}`.{table or '*'} TO {user}")
+        return known
+
+    sql(server.url(), f"CREATE USER {user} IDENTIFIED BY '{PASSWORD}'")
+    yield admit
+    sql(server.url(), f"DROP USER {user}")
+
+
+@pytest.fixture
+def known(cells: Deployment, rabbit: RabbitMQ) -> Deployment:
+    """Give registered cells whose cell file has the login of ``admit``; the journal has been made."""
+    assert cells.repair("c1", "--rule", "key-pairs").code == 0
+    registered(cells, {name: rabbit.url(name) for name in cells.urls})
+    least = {
+        name: sa.make_url(url).set(username="least", password=PASSWORD).render_as_string(hide_password=False)
+        for name, url in cells.urls.items()
+    }
+    return configured(
+        cells,
+        **{name: {"database": url, "broker": rabbit.url(name)} for name, url in least.items()},
+    )
+
+
+EVERYWHERE = ("parent", "c1", "c2")
+LOOKING = tuple(f"{LOOK} ON {cell}" for cell in EVERYWHERE)
+REGISTERING = (
+    *(f"SELECT ON {cell}" for cell in EVERYWHERE),
+    f"{WRITE} ON parent.cells",
+    f"{KEPT} ON cellsync",
+)
+
+
+def test_looking_needs_no_right_to_write(admit: Admit) -> None:
+    """Every command that writes nothing; with SELECT on the journal those too that read it."""
+    cells = admit(*LOOKING)
+    for code, *command in (
+        (1, "diff"),
+        (1, "plan"),
+        (0, "schema"),
+        (1, "explain", "availability-zones"),
+        (0, "cells", "list"),
+        (0, "cells", "check"),
+        (1, "repair", "--dry-run", "--rule", "aggregates"),
+    ):
+        done = cells.run(*map(str, command))
+        assert done.code == code, (command, done.said)
+    assert "denied" not in cells.run("trace", "c1").said
+    assert cells.json("history").report["runs"] == []  # the server shows it no journal
+    admit("SELECT ON cellsync")
+    assert len(cells.json("history").report["runs"]) == 1
+    assert "denied" not in cells.run("report", "--format", "text").said
+
+
+def test_a_repair_and_its_undo_need_the_tables_that_they_write(admit: Admit) -> None:
+    """Rights on three tables are enough for availability zones; without the journal nothing goes."""
+    tables = [f"{WRITE} ON {cell}.{table}" for cell in ("c1", "c2") for table in AGGREGATES]
+    cells = admit(*LOOKING, *tables)
+    asked = ("--rule", "aggregate-metadata", "--rule", "aggregate-hosts")
+    before = cells.checksums()
+    assert cells.repair(*asked).code == 3
+    admit(f"{KEPT} ON cellsync")
+    done = cells.repair(*asked)
+    assert {cell["changes"]["failed"] for cell in done.report["cells"]} == {0}
+    assert all(cell["changes"]["applied"] for cell in done.report["cells"])
+    assert cells.checksums() != before
+    assert cells.run("undo", str(done.report["run"]), "--yes").code == 0
+    assert cells.checksums() == before
+    assert cells.repair("--rule", "flavors").code in (3, 4)
+    assert cells.checksums() == before
+
+
+def test_isolating_needs_the_parents_table_of_cells_alone(admit: Admit) -> None:
+    """By hand, and back."""
+    cells = admit(*REGISTERING)
+    assert cells.run("cells", "isolate", "c2", "--yes").code == 0
+    assert cells.run("cells", "restore", "c2", "--yes").code == 0
+
+
+def test_a_check_that_isolates_keeps_count_in_the_journal(admit: Admit) -> None:
+    """Its table there is made by the first one, which needs CREATE."""
+    cells = admit(*REGISTERING)
+    check = ("cells", "check", "--isolate", "--timeout", "1")
+    assert cells.run(*check).code == 4
+    admit("CREATE, INDEX ON cellsync")
+    assert cells.run(*check).code == 0
+
+
+def test_registering_needs_the_same_on_both_sides(admit: Admit) -> None:
+    """A row in the parent, and one in the child."""
+    cells = admit(*REGISTERING)
+    cells.sql("parent", "DELETE FROM cells WHERE name = 'c2'")
+    cells.sql("c2", "DELETE FROM cells")
+    assert cells.run("cells", "create", "c2", "--yes").code != 0
+    admit(f"{WRITE} ON c2.cells")
+    assert cells.run("cells", "create", "c2", "--yes").code == 0
+    cells.sql("parent", "UPDATE instances SET deleted = id")
+    cells.sql("c2", "UPDATE instances SET deleted = id")
+    assert cells.run("cells", "delete", "c2", "--yes").code == 0
+
+
+def test_forgetting_needs_to_delete(admit: Admit) -> None:
+    """And to read."""
+    cells = admit("SELECT ON cellsync", *(f"SELECT ON {cell}" for cell in EVERYWHERE))
+    prune = ("history", "--prune", "--keep", "0h", "--yes")
+    assert cells.run(*prune).code == 4
+    admit("DELETE ON cellsync")
+    assert cells.run(*prune).code == 0
+    assert cells.journal("c1")["changes"] == []
