@@ -225,7 +225,7 @@ def put(pieces: Iterable[str], output: str | None, *, private: bool = False) -> 
 def _sweep(output: str) -> None:
     """Take away what killed runs left of a file; what is younger than an hour may be another run's."""
     path = Path(output)
-    for part in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
+    for part in path.parent.glob(f"{glob.escape(path.name)}.{'[0-9a-f]' * 8}.part"):
         with suppress(OSError):  # it is somebody else's, or another run was faster
             if time.time() - part.stat().st_mtime > ABANDONED.total_seconds():
                 part.unlink()

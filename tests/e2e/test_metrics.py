@@ -243,7 +243,9 @@ def test_two_writers_of_one_file_are_not_in_each_others_way(file: Path) -> None:
 
 def test_what_killed_runs_left_is_taken_away(file: Path) -> None:
     """After an hour, when nobody can still be writing it; what others put there stays."""
-    old, new, other = (file.with_name(f"{file.name}{end}") for end in (".aa.part", ".bb.part", "x.part"))
+    old, new, other = (
+        file.with_name(f"{file.name}{end}") for end in (".0123abcd.part", ".89abcdef.part", ".my.part")
+    )
     for each in (old, new, other):
         each.write_text("cellsync_x 1")
     for each in (old, other):
