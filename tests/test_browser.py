@@ -211,6 +211,19 @@ def test_the_keyboard_opens_folds_and_filters(browser: Browser) -> None:
     assert fold.get_attribute("open") is None
 
 
+def test_the_filter_takes_no_notice_of_sql(browser: Browser) -> None:
+    """Its words are those of every row; a fold with a hit does not show the SQL of it."""
+    made = planned(table([difference(name, "a", "b") for name in ("one", "two")]), value="new")
+    browser.open(page(Dossier(report=report(replace(made, problems=("two is gone",))))))
+    field = browser.all("#filter")[0]
+    field.send_keys("update `aggregates`")
+    wait_for(browser, "document.getElementById('filtered').textContent", "0 of 3 rows hold it")
+    field.clear()
+    field.send_keys("two")
+    wait_for(browser, "document.getElementById('filtered').textContent", "2 of 3 rows hold it")
+    assert browser.all(".sql[open]") == []
+
+
 def wait_for(browser: Browser, expression: str, value: object) -> None:
     """Wait until an expression has a value, as the script of the page waits for the end of the typing."""
     WebDriverWait(browser.driver, 30, 0.02).until(lambda _: browser.ask(expression) == value)

@@ -6,6 +6,12 @@
   var rows = Array.from(document.querySelectorAll(".row"));
   var texts, open, waiting;
 
+  // What a row says of itself: its SQL holds words that many rows have.
+  function saidBy(row) {
+    var own = Array.from(row.childNodes).filter(function (node) { return node.className !== "sql"; });
+    return own.map(function (node) { return node.textContent; }).join(" ").toLowerCase();
+  }
+
   function remember() {
     return folds.map(function (fold) { return fold.open; });
   }
@@ -16,7 +22,7 @@
 
   function filter() {
     var text = box.value.trim().toLowerCase(), hits = 0;
-    texts = texts || rows.map(function (row) { return row.textContent.toLowerCase(); });
+    texts = texts || rows.map(saidBy);
     open = open || remember();
     rows.forEach(function (row, place) {
       row.hidden = !texts[place].includes(text);
