@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from edges import Stand, add, as_if_large, converged, execute, result, rows, stand_of, table
+from edges import Stand, add, as_if_large, converged, execute, result, rows, ruleset, stand_of, table
 
 from cellsync import db, run
 from cellsync.errors import ExitCode
@@ -163,6 +165,55 @@ def test_a_row_that_was_deleted_is_not_brought_back(stand: Stand) -> None:
     repaired = result(stand.repair("r1"), "c1")
     assert repaired.counts.planned == 0
     assert table(stand.diff(), "c1", "cargo").differences == ()
+
+
+def test_a_row_that_is_deleted_between_two_looks_is_not_brought_back(stand: Stand) -> None:
+    """It is changed at the first look, and missing at the second."""
+
+    def sleep(seconds: float) -> None:
+        execute(stand.urls["api"], "UPDATE ships SET deleted = id, deleted_at = '2020-01-02' WHERE uuid = 'u-1'")
+
+    request = replace(stand.request("repair", "r1"), settle=timedelta(minutes=1), sleep=sleep)
+    found = table(run.compare(request).report, "c1", "ships")
+    assert [(d.action.value, d.tombstone) for d in found.differences if d.key == ("u-1",)] == [
+        ("report", "2020-01-02 00:00:00")
+    ]
+
+
+def test_a_row_that_is_there_but_not_compared_is_not_made_again(stand: Stand) -> None:
+    """One without a harbour yet, one of another harbour, and one that is neither live nor deleted."""
+    narrowed = """\
+    where: {existing: "harbour <> ''"}
+    route: {column: harbour, path: "{parent}!{child}"}
+    key: [uuid]
+    columns: {include: [state]}
+"""
+    plain = """\
+    key: [uuid]
+    columns: {include: [state]}
+"""
+    urls = {**stand.urls, "c2": stand.urls["c1"]}
+    narrow = Stand(urls, ruleset(RULES.replace(plain, narrowed)), scope=("c1",))
+    execute(stand.urls["api"], "DELETE FROM ships")
+    add(
+        stand.urls["api"],
+        "ships",
+        {"uuid": "u-1", "state": "new", "harbour": None, "deleted": 0},
+        {"uuid": "u-2", "state": "at sea", "harbour": "api!c2", "deleted": 0},
+        {"uuid": "u-3", "state": "at sea", "harbour": "api!c1", "deleted": None},
+    )
+    found = table(narrow.diff(), "c1", "ships")
+    assert sorted((d.key, d.action.value, d.reason) for d in found.differences) == [
+        (
+            (ship,),
+            "report",
+            "is in c1, but missing in api; api has a row of that key, which this rule leaves out, so it is not "
+            "inserted",
+        )
+        for ship in ("u-1", "u-2", "u-3")
+    ]
+    repaired = result(narrow.repair("r1"), "c1")
+    assert (repaired.counts.planned, repaired.problems) == (0, ())
 
 
 @pytest.mark.parametrize("cell", ["api", "c1"])

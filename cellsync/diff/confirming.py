@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from cellsync.diff.routing import Routed
@@ -36,6 +36,7 @@ def confirm(
     child: str,
     colliding: Callable[[Key], Iterable[Row]],
     tombstones: Mapping[Kind, Sequence[Row]] | None = None,
+    there: Collection[Key] = (),
     routed: Routed | None = None,
 ) -> TableDiff:
     """Return what still differs, now that the differing rows were read again.
@@ -46,7 +47,8 @@ def confirm(
     ``colliding`` asks the existing side's server for all rows that equal one key under its
     collation; it is called only where two spellings look alike. ``tombstones`` are the deleted rows
     with the keys of the EXTRA rows, on the desired side, and of the MISSING ones, on the existing
-    side. ``routed`` is what the rows of a routed rule were dealt by: what it could not deal is found or
+    side, and ``there`` the keys of MISSING rows that rows of that side have all the same, which the rule leaves
+    out. ``routed`` is what the rows of a routed rule were dealt by: what it could not deal is found or
     set aside here as well.
     """
     keys = set(unsettled(first))
@@ -64,7 +66,7 @@ def confirm(
     twins = list(_twins(pairing, again, held, colliding))
     clashing = {finding.key for finding in twins}
     differences = tuple(
-        _with_tombstone(difference, (tombstones or {}).get(difference.kind, ()))
+        _left_out(_with_tombstone(difference, (tombstones or {}).get(difference.kind, ())), there)
         for difference in again.differences
         if difference.key not in clashing
     )
@@ -114,3 +116,8 @@ def _with_tombstone(difference: Difference, tombstones: Sequence[Row]) -> Differ
     if not times or (difference.kind is Kind.EXTRA and not any(times)):
         return difference  # a deletion without a time is newer than nothing
     return replace(difference, tombstone=max(times) or "an unknown time")
+
+
+def _left_out(difference: Difference, there: Collection[Key]) -> Difference:
+    left_out = difference.kind is Kind.MISSING and difference.key in there
+    return replace(difference, left_out=True) if left_out else difference

@@ -52,6 +52,9 @@ class Difference:
     tombstone: str | None = None
     """When the side that lacks the row deleted one of that key, as text, in UTC: of an extra row the
     desired side; of a missing one the existing side, where the rule does not revive."""
+    left_out: bool = False
+    """True when the side that lacks the row has one of that key that the rule does not compare, because of
+    ``where``, ``route`` or a soft delete that is NULL; told only where the rule does not revive."""
 
 
 class Sort(NamedTuple):

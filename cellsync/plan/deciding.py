@@ -63,6 +63,9 @@ def _decided(difference: Difference, told: _Telling) -> Difference:
     if action is Action.INSERT and not rule.revives and difference.tombstone is not None:
         deleted = f"{told.pairing.existing_cell} deleted it at {difference.tombstone}"
         action, meaning = Action.REPORT, f"{meaning}; {deleted}, so it is not brought back"
+    elif action is Action.INSERT and not rule.revives and difference.left_out:
+        there = f"{told.pairing.existing_cell} has a row of that key, which this rule leaves out"
+        action, meaning = Action.REPORT, f"{meaning}; {there}, so it is not inserted"
     if (
         action in (Action.DELETE, Action.SOFT_DELETE)
         and not difference.pushed

@@ -286,7 +286,7 @@ _RULE: dict[str, Node] = {
         "type": "boolean",
         "title": "true or false",
         "description": "Whether a missing row is inserted although the existing side has deleted one with "
-        "its key; with false it is reported. Default: true.",
+        "its key, or has one that where or route leave out; with false it is reported. Default: true.",
     },
     "overrides": _map(
         _map(_value(), "a mapping of columns to values", "COLUMN: VALUE."),

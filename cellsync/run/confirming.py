@@ -159,8 +159,9 @@ def _wants(pairs: Mapping[str, Paired], asked: Found) -> _Wants:
             extras = [difference.key for difference in differences if difference.kind is Kind.EXTRA]
             add(pairing.desired_cell, pairing.desired, extras, tombstones=True)
         if not pairing.rule.revives:
-            missing = [difference.key for difference in differences if difference.kind is Kind.MISSING]
-            add(pairing.existing_cell, pairing.existing, missing, tombstones=True)
+            # Whatever kind they were: a row that has changed may be missing now.
+            add(pairing.existing_cell, pairing.existing, unsettled, tombstones=True)
+            add(pairing.existing_cell, _unnarrowed(pairing.existing), unsettled)
     return {
         cell: {
             (projection, dead): Rows(projection=projection, keys=tuple(wanted), tombstones=dead)
@@ -168,6 +169,11 @@ def _wants(pairs: Mapping[str, Paired], asked: Found) -> _Wants:
         }
         for cell, readings in keys.items()
     }
+
+
+def _unnarrowed(projection: Projection) -> Projection:
+    """Return the projection onto all live rows, those that the rule's where leaves out included."""
+    return replace(projection, where=None)
 
 
 def _confirm(
@@ -192,6 +198,7 @@ def _confirm(
         if pairing.rule.route is not None:
             routed = router.again(pairing.rule, desired if down else existing)
             desired, existing = (routed.rows[child], existing) if down else (desired, routed.rows[child])
+        there = rows(pairing.existing_cell, _unnarrowed(pairing.existing)) if not pairing.rule.revives else ()
         return diff.confirm(
             pairing,
             table,
@@ -206,6 +213,7 @@ def _confirm(
                 Kind.EXTRA: rows(pairing.desired_cell, pairing.desired, tombstones=True),
                 Kind.MISSING: rows(pairing.existing_cell, pairing.existing, tombstones=True),
             },
+            there={row.key for row in there},
         )
     except ReadFailed as error:
         return failed(pairing.rule, str(error))
