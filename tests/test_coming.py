@@ -171,7 +171,8 @@ def test_a_row_that_is_deleted_between_two_looks_is_not_brought_back(stand: Stan
     """It is changed at the first look, and missing at the second."""
 
     def sleep(seconds: float) -> None:
-        execute(stand.urls["api"], "UPDATE ships SET deleted = id, deleted_at = '2020-01-02' WHERE uuid = 'u-1'")
+        deleted = "deleted = id, deleted_at = '2020-01-02'"
+        execute(stand.urls["api"], f"UPDATE ships SET {deleted} WHERE uuid = 'u-1'")
 
     request = replace(stand.request("repair", "r1"), settle=timedelta(minutes=1), sleep=sleep)
     found = table(run.compare(request).report, "c1", "ships")
@@ -207,8 +208,8 @@ def test_a_row_that_is_there_but_not_compared_is_not_made_again(stand: Stand) ->
         (
             (ship,),
             "report",
-            "is in c1, but missing in api; api has a row of that key, which this rule leaves out, so it is not "
-            "inserted",
+            "is in c1, but missing in api; api has a row of that key, which this rule leaves out, so it is "
+            "not inserted",
         )
         for ship in ("u-1", "u-2", "u-3")
     ]

@@ -378,8 +378,27 @@ def test_first_use_explains_every_key_of_the_cell_file(text: str, known: str, tm
     assert set(match[1].split(", ")) - named == set()
 
 
+def _changes(block: Block) -> set[str]:
+    """Return the ids of the rules that an example changes."""
+    return set(yaml.safe_load(block.text).get("changes", {}))
+
+
+@pytest.mark.parametrize("block", [b for b in _every("yaml") if _changes(b)], ids=lambda b: b.page.name)
+def test_every_file_of_changes_loads_beside_a_pack(block: Block, tmp_path: Path) -> None:
+    """It changes rules that a shipped pack has, and says so."""
+    file = tmp_path / "example.yaml"
+    file.write_text(block.text, encoding="utf-8")
+    having = [name for name in rules.packs() if _changes(block) <= {r.id for r in rules.load([name]).rules}]
+    assert having
+    for name in having:
+        found = rules.load([name, str(file)])
+        assert {rule.id for rule in found.rules if rule.changed} == _changes(block)
+
+
 @pytest.mark.parametrize(
-    "block", [b for b in _every("yaml") if not _is_topology(b)], ids=lambda b: b.page.name
+    "block",
+    [b for b in _every("yaml") if not _is_topology(b) and not _changes(b)],
+    ids=lambda b: b.page.name,
 )
 def test_every_rule_file_loads(block: Block, tmp_path: Path) -> None:
     """An example of a rule file is one, alone and together with each of the shipped packs."""

@@ -345,6 +345,60 @@ def test_limits_merge_key_by_key(write: Write) -> None:
     assert rule.limits == Limits(updates=Limit(count=5), deletes=Limit(count=0), free=10)
 
 
+CHANGED = """
+pack: mine
+changes:
+  t:
+    on_missing: report
+    limits: {updates: 7}
+    overrides: {"*": {flag: true}}
+"""
+
+
+def test_a_file_changes_rules_of_another(write: Write) -> None:
+    """Whatever their order; limits merge, all else is replaced, and the rule says where it was changed."""
+    text = """
+    defaults: {limits: {inserts: 3}, columns: {exclude: [x]}}
+    rules:
+      - {table: t, key: [k], limits: {deletes: 5}, overrides: {c1: {other: 2}}, on_changed: report}
+      - {table: u, key: [k]}
+    """
+    theirs, mine = write(text, "theirs.yaml"), write(CHANGED, "mine.yaml")
+    plain = rules.load([theirs])
+    for sources in ([theirs, mine], [mine, theirs]):
+        found = rules.load(sources)
+        rule = found.rule("t")
+        assert rule is not None
+        assert (rule.on_missing, rule.on_changed) == (Action.REPORT, Action.REPORT)
+        assert rule.limits == Limits(inserts=Limit(count=3), updates=Limit(count=7), deletes=Limit(count=5))
+        assert rule.overrides == {"*": {"flag": 1}}
+        assert (rule.pack, str(rule.position), str(rule.changed)) == (
+            "theirs",
+            f"{theirs}:4:5",
+            f"{mine}:4:3",
+        )
+        assert found.rule("u") == plain.rule("u")
+        assert {pack.name: pack.changes for pack in found.packs} == {"theirs": (), "mine": ("t",)}
+        assert found.digest != plain.digest
+        selected = rules.select(found, rules=["t"], features=[])
+        assert selected.rule("t") == rule
+
+
+def test_a_change_is_refused_where_it_stands(write: Write) -> None:
+    """Not in the file of the rule, which may be a pack that came with cellsync."""
+    theirs = write("rules: [{table: t, key: [k], columns: {exclude: [flag]}}]", "theirs.yaml")
+    mine = write(CHANGED, "mine.yaml")
+    assert problems(theirs, mine) == [
+        f"{mine}:7:23: the column 'flag' is not compared (exclude or on_insert leaves it out), so this has "
+        "no effect: compare it, or remove this"
+    ]
+    assert problems(mine) == [f"{mine}:4:3: no rule in use has the id 't': there are none"]
+    other = write("pack: other\nchanges: {t: {on_changed: report}}", "other.yaml")
+    assert f"{other}:2:11: 't' is changed at {mine}:4:3 already: put both into one place" in problems(
+        theirs, mine, other
+    )
+
+
 def test_a_default_may_name_a_column_that_a_rule_does_not_compare(write: Write) -> None:
     """Only a rule's own mention of such a column is a mistake."""
     text = """

@@ -82,7 +82,7 @@ def rules_validate(common: Common, files: tuple[str, ...]) -> ExitCode:
 
 
 def _counted(pack: Pack) -> str:
-    parts = {"rule": len(pack.rules), "detector": len(pack.detectors)}
+    parts = {"rule": len(pack.rules), "detector": len(pack.detectors), "changed rule": len(pack.changes)}
     counts = (f"{number} {noun}{'' if number == 1 else 's'}" for noun, number in parts.items() if number)
     return ", ".join(counts)
 

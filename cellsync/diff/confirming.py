@@ -47,8 +47,8 @@ def confirm(
     ``colliding`` asks the existing side's server for all rows that equal one key under its
     collation; it is called only where two spellings look alike. ``tombstones`` are the deleted rows
     with the keys of the EXTRA rows, on the desired side, and of the MISSING ones, on the existing
-    side, and ``there`` the keys of MISSING rows that rows of that side have all the same, which the rule leaves
-    out. ``routed`` is what the rows of a routed rule were dealt by: what it could not deal is found or
+    side, and ``there`` the keys of MISSING rows that rows of that side have all the same, which the rule
+    leaves out. ``routed`` is what the rows of a routed rule were dealt by: what it could not deal is found or
     set aside here as well.
     """
     keys = set(unsettled(first))

@@ -270,6 +270,8 @@ class Rule:
     features: tuple[str, ...] = ()
     after: tuple[Notice, ...] = ()
     says: tuple[Saying, ...] = ()
+    changed: Position | None = None
+    """Where another file changes the rule, so that it is not what its pack says."""
 
     def shared(self) -> tuple[int, ...]:
         """Return where in the key the columns stand that say with which row each row comes."""
@@ -455,6 +457,8 @@ class Pack:
     explains: Mapping[str, tuple[Need, ...]] = field(default_factory=dict)
     """Feature -> what it needs, in the order in which it builds on each other."""
     detectors: tuple[Detector, ...] = ()
+    changes: tuple[str, ...] = ()
+    """The ids of the rules that the file changes."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,10 @@ def _pack(pack: Pack) -> Iterator[str]:
     for rule in pack.rules:
         features = f" [{', '.join(rule.features)}]" if rule.features else ""
         key = ", ".join(rule.key)
-        yield f"  {rule.id:<{width}}  {rule.direction.value:<4}  {rule.table} by {key}{features}"
+        changed = f" (changed at {rule.changed})" if rule.changed else ""
+        yield f"  {rule.id:<{width}}  {rule.direction.value:<4}  {rule.table} by {key}{features}{changed}"
+    if pack.changes:
+        yield f"  changes: {', '.join(pack.changes)}"
     if pack.detectors:
         yield "  detectors:"
     width = max((len(detector.id) for detector in pack.detectors), default=0)
@@ -72,6 +75,7 @@ def _rule(shown: Rule) -> Iterator[str]:
     table = shown.table if shown.table == shown.child_table else f"{shown.table} ({shown.child_table} below)"
     limits = shown.limits
     facts: dict[str, object] = {
+        "changed at": str(shown.changed) if shown.changed else None,
         "why": shown.why,
         "table": table,
         "direction": shown.direction.value,

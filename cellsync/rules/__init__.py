@@ -52,6 +52,7 @@ def load(sources: Sequence[str]) -> RuleSet:
         except ConfigurationError as error:
             problems += error.problems
     problems += [problem for sheet in sheets for problem in sheet.problems]
+    sheets = drafts.amended(sheets)
     problems += [*_same_name(sheets), *meaning.check(sheets, complete=len(sheets) == len(files))]
     if problems:
         raise ConfigurationError(_in_order(problems, files))

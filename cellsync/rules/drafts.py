@@ -7,8 +7,8 @@ problems of a file come out at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cellsync import model
@@ -55,6 +55,28 @@ _PACK_GRAMMAR: tuple[tuple[Path, Parse], ...] = (
 
 
 @dataclass(frozen=True, kw_only=True)
+class Amendment:
+    """What one file changes in one rule, as far as it could be read."""
+
+    document: Document
+    rule: str
+    own: Raw
+    """The rule keys that it gives and may give."""
+    broken: frozenset[str]
+    """Those of them that have a problem of their own."""
+
+    @property
+    def position(self) -> model.Position:
+        """Where the change stands."""
+        line, column = self.document.places["changes", self.rule]
+        return model.Position(file=self.document.file, line=line, column=column)
+
+    def problem(self, steps: Path, message: str) -> Problem:
+        """Return a problem of the value at ``steps``."""
+        return self.document.problem(("changes", self.rule, *steps), message)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Draft:
     """One rule as far as it could be read, and where its values stand."""
 
@@ -65,6 +87,10 @@ class Draft:
     broken: frozenset[str]
     """The rule keys that have a problem of their own; ``rule`` holds defaults in their place."""
     rule: Rule
+    raw: Raw
+    """All keys that hold for the rule and have no problem of their own."""
+    amendment: Amendment | None = None
+    """What another file changes; ``own``, ``broken``, ``rule`` and ``raw`` have it already."""
 
     @property
     def identified(self) -> bool:
@@ -72,8 +98,24 @@ class Draft:
         return bool(self.rule.id) and "id" not in self.broken
 
     def problem(self, steps: Path, message: str) -> Problem:
-        """Return a problem of the value at ``steps``, in the rule or in the defaults it takes."""
+        """Return a problem of the value at ``steps``, in the rule, its defaults, or what changes it."""
+        if self.amendment is not None and steps and steps[0] in self.amendment.own:
+            return self.amendment.problem(steps, message)
         return self.document.problem(self._place(steps), message)
+
+    def amended(self, amendment: Amendment) -> Draft:
+        """Return the rule as another file changes it."""
+        sound = {key: value for key, value in amendment.own.items() if key not in amendment.broken}
+        raw = _over(self.raw, sound)
+        changed = _rule(raw, pack=self.rule.pack, position=self.rule.position)
+        return replace(
+            self,
+            own={**self.own, **amendment.own},
+            broken=(self.broken - sound.keys()) | amendment.broken,
+            raw=raw,
+            rule=replace(changed, changed=amendment.position),
+            amendment=amendment,
+        )
 
     def _place(self, steps: Path) -> Path:
         own: Path = ("rules", self.index, *steps)
@@ -95,6 +137,7 @@ class Sheet:
     problems: tuple[Problem, ...]
     drafts: tuple[Draft, ...]
     detectors: tuple[detecting.Draft, ...] = ()
+    amendments: tuple[Amendment, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -126,6 +169,7 @@ class Sheet:
             services=tuple(map(_heartbeats, data.get("services", ()))),
             explains={name: tuple(map(_need, steps)) for name, steps in data.get("explains", {}).items()},
             detectors=tuple(draft.detector for draft in self.detectors),
+            changes=tuple(each.rule for each in self.amendments),
         )
 
 
@@ -179,7 +223,36 @@ def read(document: Document, *, name: str) -> Sheet:
         problems=tuple(dict.fromkeys(problems.values())),
         drafts=tuple(_drafts(document, data, pack, wrong)),
         detectors=tuple(detecting.read(document, data, pack=pack, wrong=wrong)),
+        amendments=tuple(_amendments(document, data, wrong)),
     )
+
+
+def _amendments(document: Document, data: Raw, wrong: set[Path]) -> Iterator[Amendment]:
+    changes = data.get("changes")
+    for rule, own in changes.items() if isinstance(changes, Mapping) else ():
+        if isinstance(own, Mapping):
+            may = {key: value for key, value in own.items() if key not in shape.UNCHANGED}
+            at = ("changes", rule)
+            broken = {str(path[2]) for path in wrong if path[:2] == at and len(path) > 2} & may.keys()
+            yield Amendment(document=document, rule=rule, own=may, broken=frozenset(broken))
+
+
+def amended(sheets: Sequence[Sheet]) -> list[Sheet]:
+    """Return the files with the rules as all files together change them; of two changes the first counts."""
+    first: dict[str, Amendment] = {}
+    for sheet in sheets:
+        for amendment in sheet.amendments:
+            first.setdefault(amendment.rule, amendment)
+    return [
+        replace(
+            sheet,
+            drafts=tuple(
+                draft.amended(first[draft.rule.id]) if draft.identified and draft.rule.id in first else draft
+                for draft in sheet.drafts
+            ),
+        )
+        for sheet in sheets
+    ]
 
 
 def _grammar_problems(document: Document, wrong: set[Path]) -> dict[complaints.Complaint, Problem]:
@@ -187,7 +260,7 @@ def _grammar_problems(document: Document, wrong: set[Path]) -> dict[complaints.C
         *_PACK_GRAMMAR,
         *(
             ((*base, *path), parse)
-            for base in (("defaults",), ("rules", EACH))
+            for base in (("defaults",), ("rules", EACH), ("changes", EACH))
             for path, parse in _RULE_GRAMMAR
         ),
     ]
@@ -202,7 +275,7 @@ def _grammar_problems(document: Document, wrong: set[Path]) -> dict[complaints.C
 
 def _is_sound(path: Path, wrong: set[Path]) -> bool:
     # A rule that lacks a key, or has one too many, is still checked in all its other keys.
-    container = 2 if path[0] in ("rules", "detectors") else 1
+    container = 2 if path[0] in ("rules", "detectors", "changes") else 1
     return not any(path[:length] in wrong for length in range(container + 1, len(path) + 1))
 
 
@@ -242,7 +315,7 @@ def _drafts(document: Document, data: Raw, pack: str, wrong: set[Path]) -> Itera
         merged, broken = _merge(defaults, own, index, wrong)
         sound = {key: value for key, value in merged.items() if key not in broken}
         rule = _rule(sound, pack=pack, position=_position(document, index))
-        yield Draft(document=document, index=index, own=own, broken=broken, rule=rule)
+        yield Draft(document=document, index=index, own=own, broken=broken, rule=rule, raw=sound)
 
 
 def _position(document: Document, index: int) -> model.Position:
@@ -252,13 +325,19 @@ def _position(document: Document, index: int) -> model.Position:
 
 def _merge(defaults: Raw, own: Raw, index: int, wrong: set[Path]) -> tuple[dict[str, Any], frozenset[str]]:
     known = {key: value for key, value in defaults.items() if key not in shape.NO_DEFAULT}
-    merged = {**known, **own}
-    if isinstance(defaults.get("limits"), Mapping) and isinstance(own.get("limits"), Mapping):
-        merged["limits"] = {**defaults["limits"], **own["limits"]}
+    merged = _over(known, own)
     inherited = {key for key in known if key not in own or key == "limits"}
     broken = {str(path[2]) for path in wrong if path[:2] == ("rules", index) and len(path) > 2}
     broken |= {str(path[1]) for path in wrong if path[:1] == ("defaults",) and len(path) > 1} & inherited
     return merged, frozenset(broken | ({"table", "key"} - merged.keys()))
+
+
+def _over(known: Raw, own: Raw) -> dict[str, Any]:
+    """Return rule keys with others over them, which replace them as a whole; only limits merge."""
+    merged = {**known, **own}
+    if isinstance(known.get("limits"), Mapping) and isinstance(own.get("limits"), Mapping):
+        merged["limits"] = {**known["limits"], **own["limits"]}
+    return merged
 
 
 def _rule(raw: Raw, *, pack: str, position: model.Position) -> Rule:

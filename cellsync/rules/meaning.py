@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from cellsync import transforms
 from cellsync.errors import Problem
 from cellsync.model import Action, Detector, Direction, Rule, Saying, Surrogate
-from cellsync.rules import complaints, detectors, grammar
+from cellsync.rules import amendments, complaints, detectors, grammar
 from cellsync.rules.complaints import Complaint
 from cellsync.rules.drafts import Draft, Sheet
 
@@ -40,6 +40,7 @@ def check(sheets: Sequence[Sheet], *, complete: bool) -> list[Problem]:
     if complete and all(sheet.complete for sheet in sheets):
         problems += _unknown_references(drafts)
         problems += _unknown_leaders(drafts)
+        problems += amendments.check(sheets, {draft.rule.id for draft in drafts})
         problems += _unknown_differing(sheets, {draft.rule.id for draft in drafts})
     return list(dict.fromkeys(problems))
 

@@ -13,7 +13,7 @@ from datetime import timedelta
 from cellsync.errors import UsageError
 from cellsync.model import Gate, Notice, Pack, Requirement, Rule, RuleSet
 
-_NOT_MEANING = ("position", "pack", "why", "says")
+_NOT_MEANING = ("position", "changed", "pack", "why", "says")
 """Fields of a rule that tell people something and change no plan."""
 
 

@@ -28,6 +28,20 @@ LIMIT = r"^([0-9]{1,9}(\.[0-9]{1,9})?\s*%|unlimited)$"
 NO_DEFAULT = ("id", "table", "child_table", "why", "key", "references", "says", "carries", "comes_with")
 """Rule keys that describe one table and therefore cannot stand in ``defaults``."""
 
+UNCHANGED = (
+    "id",
+    "why",
+    "table",
+    "child_table",
+    "direction",
+    "key",
+    "references",
+    "surrogate",
+    "comes_with",
+    "features",
+)
+"""Rule keys that say which rows a rule is about, and that no file may change."""
+
 
 def schema() -> Node:
     """Return the JSON Schema (2020-12) of a rule file; the caller may change what it gets."""
@@ -502,6 +516,24 @@ _SCHEMA: Node = {
                 "Rule keys that hold for every rule of the file. A rule's own value replaces the default "
                 "as a whole; only limits merge, key by key. Default: the defaults of each key.",
             ),
+            "changes": {
+                **_map(
+                    {
+                        **_object(
+                            {key: node for key, node in _RULE.items() if key not in UNCHANGED},
+                            "a mapping of rule keys",
+                            "What is changed in that rule.",
+                        ),
+                        "minProperties": 1,
+                    },
+                    "a mapping of rules to rule keys",
+                    "RULE: {KEY: VALUE}. What is changed in rules of other files that are in use too, such "
+                    "as a pack that came with cellsync. A value replaces the rule's own as a whole; only "
+                    "limits merge, key by key. Which rows a rule is about cannot be changed. Default: "
+                    "nothing.",
+                ),
+                "minProperties": 1,
+            },
             "rules": _list(
                 _object(
                     _RULE, "a mapping of rule keys", "One table's propagation.", required=("table", "key")
@@ -523,16 +555,20 @@ _SCHEMA: Node = {
                 at_least=1,
             ),
         },
-        "a mapping of pack, why, requires, features, services, explains, defaults, rules and detectors",
+        "a mapping of pack, why, requires, features, services, explains, defaults, changes, rules and "
+        "detectors",
         "A rule file of cellsync: which tables of a parent's and its children's databases propagate, and "
         "how, and what else can be wrong with them.",
     ),
-    # A file of detectors alone needs no rules.
+    # A file of detectors or changes alone needs no rules.
     "if": {"not": {"required": ["detectors"]}},
     "then": {
-        "required": ["rules"],
-        "properties": {
-            "rules": {"description": "The rules, one for each table (or for each part of a table)."}
+        "if": {"not": {"required": ["changes"]}},
+        "then": {
+            "required": ["rules"],
+            "properties": {
+                "rules": {"description": "The rules, one for each table (or for each part of a table)."}
+            },
         },
     },
 }
