@@ -2,7 +2,8 @@
 
 ``cases/PACK/RULE.yaml`` holds situations: the rows of the parent (desired), of the child c1 (existing)
 and of its neighbour c2 (beside), what a diff of c1 says, and what is in c1 after a repair. In
-``instances`` too the parent is under ``desired``, though there it is the one that may be wrong.
+``instances`` too the parent is under ``desired``, though there it is the one that may be wrong, and with
+``mine``, which a user's own file makes in the rules, the one that is written: ``after`` is then about it.
 ``version`` is the schema's, Liberty's (302) unless given.
 """
 
@@ -113,9 +114,18 @@ def told(cell: CellResult) -> tuple[list[str], list[str]]:
     return differences, findings
 
 
+def changed(case: Mapping[str, Any], folder: Path) -> list[str]:
+    """Write the file of changes of a case, where it has any."""
+    if "mine" not in case:
+        return []
+    file = folder / "mine.yaml"
+    file.write_text(yaml.safe_dump({"changes": case["mine"]}), encoding="utf-8")
+    return [str(file)]
+
+
 @pytest.mark.parametrize(("pack", "rule", "case"), list(_cases()))
 def test_a_situation_means_what_the_case_says(
-    urls: Callable[[str], dict[str, str]], pack: str, rule: str, case: dict[str, Any]
+    urls: Callable[[str], dict[str, str]], pack: str, rule: str, case: dict[str, Any], tmp_path: Path
 ) -> None:
     """The diff says it in these words, the repair mends what it may, and the undo takes it back."""
     cells = urls(pack)
@@ -123,8 +133,9 @@ def test_a_situation_means_what_the_case_says(
         fill(cells[name], HOMES[pack], case.get(key, {}))
         if "version" in case or pack == "nova-cells-v1":
             execute(cells[name], f"UPDATE migrate_version SET version = {case.get('version', LIBERTY)}")
-    stand = Stand(cells, rules.load([pack]), scope=("c1",))
-    before = checksums(cells["c1"])
+    stand = Stand(cells, rules.load([pack, *changed(case, tmp_path)]), scope=("c1",))
+    written = "api" if "mine" in case else "c1"
+    before = {name: checksums(cells[name]) for name in ("api", "c1")}
     differences, findings = told(result(stand.diff(), "c1"))
     assert differences == case.get("differences", [])
     assert findings == case.get("findings", [])
@@ -134,12 +145,12 @@ def test_a_situation_means_what_the_case_says(
     assert (done.problems, done.refusals) == ((), ())
     assert done.counts.applied == case.get("changes", len(planned))
     for query, expected in case.get("after", {}).items():
-        assert [list(row.values()) for row in rows(cells["c1"], query)] == expected
+        assert [list(row.values()) for row in rows(cells[written], query)] == expected
     left = told(result(stand.diff(), "c1"))
     assert left == ([line for line in differences if line not in planned], findings)
     if planned:
-        assert result(stand.undo("r1", "u1"), "c1").problems == ()
-    assert checksums(cells["c1"]) == before
+        assert result(stand.undo("r1", "u1"), written).problems == ()
+    assert {name: checksums(cells[name]) for name in ("api", "c1")} == before
 
 
 def test_every_rule_of_every_pack_has_cases() -> None:

@@ -698,6 +698,14 @@ def test_the_nova_pack_holds_the_tables_that_nova_does_not_copy(nova: RuleSet) -
         "agent-builds": ("agent_builds", ("hypervisor", "os", "architecture")),
         "ec2-images": ("s3_images", ("uuid",)),
         "instances": ("instances", ("uuid",)),
+        "instance-extra": ("instance_extra", ("instance_uuid",)),
+        "instance-info-cache": ("instance_info_caches", ("instance_uuid",)),
+        "instance-system-metadata": ("instance_system_metadata", ("instance_uuid", "key")),
+        "instance-metadata": ("instance_metadata", ("instance_uuid", "key")),
+        "instance-block-devices": (
+            "block_device_mapping",
+            ("instance_uuid", "device_name", "volume_id", "boot_index"),
+        ),
     }
 
 
@@ -716,6 +724,10 @@ def test_new_nova_rows_are_live_and_soft_deletion_is_known(nova: RuleSet) -> Non
         if rule.id == "flavors-in-use":
             continue  # it is about deleted rows, which are copied as they are
         assert rule.soft_delete == SoftDelete(column="deleted", live=0, tombstone="id", at="deleted_at")
+        if rule.direction is Direction.UP:  # an instance is as old above as it is below
+            assert rule.on_insert["deleted"] == 0
+            assert "created_at" not in rule.on_insert
+            continue
         assert rule.on_insert == {"deleted": 0, "created_at": ServerTime.NOW}
 
 
@@ -735,8 +747,15 @@ def test_what_came_to_an_end_has_a_gate(nova: RuleSet, rule: str, first: int, la
     assert [found.when.admits(version) for version in (first, last, last + 1)] == [True, True, False]
 
 
+def test_instance_extra_is_there_from_juno_on(nova: RuleSet) -> None:
+    """Migration 252 made it."""
+    rule = nova.rule("instance-extra")
+    assert rule is not None and rule.when is not None
+    assert [rule.when.admits(version) for version in (233, 251, 252, 319)] == [False, False, True, True]
+
+
 def test_nova_instances_are_only_reported(nova: RuleSet) -> None:
-    """An instances row without its companions breaks Nova."""
+    """Writing in the database of the API cell is for somebody to ask for; then companions come along."""
     rule = nova.rule("instances")
     assert rule is not None
     assert rule.direction is Direction.UP
@@ -744,6 +763,11 @@ def test_nova_instances_are_only_reported(nova: RuleSet) -> None:
     assert rule.include == ("vm_state", "task_state", "power_state", "host", "node", "instance_type_id")
     assert rule.route is not None
     assert (rule.route.column, rule.route.path) == ("cell_name", "{parent}!{child}")
+    assert rule.on_insert["cell_name"] == rule.route.path
+    assert not rule.revives
+    ups = {each.id: each.comes_with for each in nova.rules if each.direction is Direction.UP}
+    assert {each.rule for each in ups.values() if each is not None} == {"instances"}
+    assert [name for name, each in ups.items() if each is None] == ["instances"]
 
 
 def test_nova_hosts_go_to_the_child_that_has_them(nova: RuleSet) -> None:

@@ -82,10 +82,15 @@ def _refers(column: str, table: str) -> sa.Column[int]:
     return sa.Column(column, sa.Integer, sa.ForeignKey(f"{table}.id"), nullable=False)
 
 
+def _of_instance() -> sa.Column[str]:
+    return sa.Column("instance_uuid", sa.String(36), sa.ForeignKey("instances.uuid"), nullable=False)
+
+
 def _unique(table: str, *columns: str) -> sa.UniqueConstraint:
     return sa.UniqueConstraint(*columns, name=f"uniq_{table}0{'0'.join(columns)}")
 
 
+_LONG_TEXT = sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql")
 _OWNED = ("name", "project_id", "user_id")
 
 sa.Table(
@@ -138,7 +143,7 @@ _table(
     "key_pairs",
     sa.Column("name", sa.String(255), nullable=False),
     *_texts("user_id", "fingerprint"),
-    sa.Column("public_key", sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql")),
+    sa.Column("public_key", _LONG_TEXT),
     sa.Column("type", sa.Enum("ssh", "x509"), nullable=False, server_default="ssh"),
     _unique("key_pairs", "user_id", "name", "deleted"),
 )
@@ -181,6 +186,10 @@ _table(
     _uuid(),
     _unique("instances", "uuid"),
 )
+_table("instance_info_caches", _of_instance(), sa.Column("network_info", _LONG_TEXT))
+_table("instance_extra", _of_instance(), *(sa.Column(n, sa.Text) for n in ("numa_topology", "flavor")))
+_table("instance_system_metadata", _of_instance(), *_texts("key", "value"))
+_table("instance_metadata", _of_instance(), *_texts("key", "value"))
 _table(
     "services",
     *_texts("host", "binary", "topic", "disabled_reason"),

@@ -33,6 +33,10 @@ Rows = Mapping[str, Sequence[Row]]
 _COMMON = ("created_at datetime", "updated_at datetime", "deleted_at datetime", "deleted int(11)")
 _ID = "id int(11) NOT NULL AUTO_INCREMENT PRIMARY KEY"
 _TEXT = "varchar(255)"
+_OF_INSTANCE = (
+    "instance_uuid varchar(36) NOT NULL",
+    "FOREIGN KEY (instance_uuid) REFERENCES instances (uuid)",
+)
 
 TABLES: Mapping[str, Sequence[str]] = {
     "migrate_version": (
@@ -157,6 +161,17 @@ TABLES: Mapping[str, Sequence[str]] = {
         "launched_on mediumtext",
         "UNIQUE KEY (uuid)",
     ),
+    # What an instance is nothing without.
+    "instance_info_caches": (
+        *_COMMON,
+        _ID,
+        *_OF_INSTANCE,
+        "network_info mediumtext",
+        "UNIQUE KEY (instance_uuid)",
+    ),
+    "instance_extra": (*_COMMON, _ID, *_OF_INSTANCE, "numa_topology text", "flavor text"),
+    "instance_system_metadata": (*_COMMON, _ID, *_OF_INSTANCE, f"`key` {_TEXT}", f"value {_TEXT}"),
+    "instance_metadata": (*_COMMON, _ID, *_OF_INSTANCE, f"`key` {_TEXT}", f"value {_TEXT}"),
     "services": (
         *_COMMON,
         _ID,
