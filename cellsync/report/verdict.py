@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cellsync.model import Action, CellResult, Report, Status
+from cellsync.model import Action, CellResult, Direction, Report, Status
 from cellsync.report import facts, words
 from cellsync.report.facts import Stage, Tally
 from cellsync.report.words import counted
+
+_WRITING = tuple(action for action in Action if action not in (Action.REPORT, Action.IGNORE))
 
 
 def verdict(report: Report) -> str:
@@ -98,7 +100,12 @@ def _nothing_to_do(report: Report) -> Iterator[str]:
 
 def _where(report: Report, count: str) -> str:
     cells = [cell for cell in facts.results(report) if getattr(cell.counts, count)]
-    return cells[0].cell if len(cells) == 1 else counted(len(cells), "cell")
+    name = cells[0].cell if len(cells) == 1 else counted(len(cells), "cell")
+    writing = [table for table in facts.tables(cells) if facts.acting([table], *_WRITING)]
+    up = [table for table in writing if table.direction is Direction.UP]
+    if not up:
+        return name
+    return report.run.topology if len(up) == len(writing) else f"{name} and {report.run.topology}"
 
 
 def _unmade(report: Report) -> Iterator[str]:

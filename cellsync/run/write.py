@@ -7,7 +7,7 @@ in where their plans come from.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -190,7 +190,11 @@ def _carry_out(
     stopped = {refusal.rule for refusal in refusals}
     changes = edge.plan.changes
     if stopped:
-        changes = kept(change for change in changes if change.rule not in stopped)
+        torn = {change.together for change in changes if change.together and change.rule in stopped}
+        refusals = (*refusals, *_torn(changes, torn, stopped))
+        changes = kept(
+            change for change in changes if change.rule not in stopped and change.together not in torn
+        )
     if edge.direction is Direction.UP and not edge.undoes:
         journal.takes_from(edge.child)
     # A repair was planned with a look at its cascades; what an undo removes may have got followers since.
@@ -253,6 +257,14 @@ def _without_rights(edge: Edge, denied: Mapping[str, str]) -> Iterator[Refusal]:
         elif causes:
             message = f"refers to rows of {', '.join(causes)}, which was refused"
             yield Refusal(code="depends", rule=rule, message=message)
+
+
+def _torn(changes: Iterable[Change], torn: Collection[str], stopped: Collection[str]) -> Iterator[Refusal]:
+    """Yield the rules of which rows are not made, because others of one transaction with them are not."""
+    rules = {change.rule for change in changes if change.together in torn} - {*stopped}
+    for rule in sorted(rules):
+        message = f"rows of it are made together with rows of {', '.join(sorted(stopped))}, which was refused"
+        yield Refusal(code="depends", rule=rule, message=message)
 
 
 def _named(outcome: Outcome) -> str:
