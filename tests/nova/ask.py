@@ -20,6 +20,7 @@ from typing import Any
 
 os.environ["OS_NOVA_DISABLE_EVENTLET_PATCHING"] = "true"
 
+import ask_instances
 import ask_mitaka
 from nova import availability_zones, config, context, exception, objects, rpc
 from nova import conf as nova_conf
@@ -30,7 +31,10 @@ from nova.objects import ec2
 from sqlalchemy import orm
 
 Context = context.RequestContext
-QUESTIONS: dict[str, Callable[..., Any]] = {f"mitaka.{name}": do for name, do in ask_mitaka.QUESTIONS.items()}
+QUESTIONS: dict[str, Callable[..., Any]] = {
+    **{f"mitaka.{name}": do for name, do in ask_mitaka.QUESTIONS.items()},
+    **ask_instances.QUESTIONS,
+}
 
 
 def question(answer: Callable[..., Any]) -> Callable[..., Any]:
