@@ -217,6 +217,24 @@ def test_a_row_that_is_there_but_not_compared_is_not_made_again(stand: Stand) ->
     assert (repaired.counts.planned, repaired.problems) == (0, ())
 
 
+def test_a_row_that_two_children_have_is_made_by_neither(stand: Stand, database: MakeDatabase) -> None:
+    """Which of them the parent is to have nobody can say; what only one of them has is made."""
+    other = database()
+    execute(other, SHIPS, CARGO, LOGS)
+    add(other, "ships", {"uuid": "u-2", "state": "moored", "deleted": 0})
+    both = Stand({**stand.urls, "c2": other}, stand.rules)
+    repaired = both.repair("r1")
+    assert whole_ships(stand) == ["u-1", "u-3"]
+    for child in ("c1", "c2"):
+        (kept_back,) = [d for d in table(repaired, child, "ships").differences if d.key == ("u-2",)]
+        assert (kept_back.action.value, kept_back.reason) == (
+            "report",
+            f"is in {child}, but missing in api; c1 and c2 have it, so it is not inserted from any of them",
+        )
+    assert result(repaired, "c1").problems == result(repaired, "c2").problems == ()
+    assert not any(d.key[0] == "u-2" for d in table(repaired, "c1", "cargo").differences)
+
+
 @pytest.mark.parametrize("cell", ["api", "c1"])
 def test_nothing_is_made_while_a_part_of_it_cannot_be_compared(stand: Stand, cell: str) -> None:
     """A table that is not there keeps whole ships back, and makes the run incomplete."""

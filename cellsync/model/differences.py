@@ -55,6 +55,8 @@ class Difference:
     left_out: bool = False
     """True when the side that lacks the row has one of that key that the rule does not compare, because of
     ``where``, ``route`` or a soft delete that is NULL; told only where the rule does not revive."""
+    claimed: tuple[str, ...] = ()
+    """The children that have the row where several do and each would insert it into the parent."""
 
 
 class Sort(NamedTuple):

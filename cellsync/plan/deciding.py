@@ -60,12 +60,12 @@ def _decided(difference: Difference, told: _Telling) -> Difference:
     meaning = _meaning(rule, difference, told)
     if rule.comes_with is not None and difference.kind is not Kind.MISSING:
         action = Action.REPORT
-    if action is Action.INSERT and not rule.revives and difference.tombstone is not None:
-        deleted = f"{told.pairing.existing_cell} deleted it at {difference.tombstone}"
-        action, meaning = Action.REPORT, f"{meaning}; {deleted}, so it is not brought back"
-    elif action is Action.INSERT and not rule.revives and difference.left_out:
-        there = f"{told.pairing.existing_cell} has a row of that key, which this rule leaves out"
-        action, meaning = Action.REPORT, f"{meaning}; {there}, so it is not inserted"
+    if (
+        difference.kind is Kind.MISSING
+        and action is not Action.IGNORE
+        and (why := _held_back(difference, told))
+    ):
+        action, meaning = Action.REPORT, f"{meaning}; {why}"
     if (
         action in (Action.DELETE, Action.SOFT_DELETE)
         and not difference.pushed
@@ -76,6 +76,18 @@ def _decided(difference: Difference, told: _Telling) -> Difference:
         action, why = _soft_delete(difference, told.pairing)
         meaning = f"{meaning}; {why}"
     return replace(difference, action=action, reason=meaning)
+
+
+def _held_back(difference: Difference, told: _Telling) -> str:
+    """Say why a missing row must not be inserted; "" where nothing speaks against it."""
+    there = told.pairing.existing_cell
+    if difference.tombstone is not None and not told.pairing.rule.revives:
+        return f"{there} deleted it at {difference.tombstone}, so it is not brought back"
+    if difference.left_out:
+        return f"{there} has a row of that key, which this rule leaves out, so it is not inserted"
+    if difference.claimed:
+        return f"{' and '.join(difference.claimed)} have it, so it is not inserted from any of them"
+    return ""
 
 
 def _soft_delete(difference: Difference, pairing: Pairing) -> tuple[Action, str]:

@@ -7,11 +7,13 @@ read when these have settled, in one snapshot of each database.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from cellsync import diff
 from cellsync.errors import ReadFailed
 from cellsync.model import (
     Action,
+    Direction,
     Key,
     Kind,
     Pairing,
@@ -20,13 +22,47 @@ from cellsync.model import (
     TableDiff,
     TableFailure,
     TableResult,
+    sort_of,
 )
 from cellsync.run.look import State
 from cellsync.run.planning import Paired
 from cellsync.run.reading import Got, Rows, Want, failed, read
+from cellsync.spool import kept
 
 Found = Mapping[str, TableResult]
 """Rule -> its result in one child."""
+
+
+def claimed(pairs: Mapping[str, Paired], found: Mapping[str, Found]) -> Mapping[str, Found]:
+    """Return all tables, in which rows say so that several children would insert into the parent.
+
+    Which of them the parent is to have nobody can say. Keeps the keys of these rules' missing rows in memory.
+    """
+    marked = {child: dict(tables) for child, tables in found.items()}
+    for rule in dict.fromkeys(rule for mine in pairs.values() for rule in _inserting_above(mine)):
+        holders: dict[Key, tuple[str, ...]] = {}
+        for child, tables in found.items():
+            for key in _missing(tables.get(rule)):
+                holders[key] = (*holders.get(key, ()), child)
+        doubled = {key: children for key, children in holders.items() if len(children) > 1}
+        for child in dict.fromkeys(child for children in doubled.values() for child in children):
+            table = found[child][rule]
+            assert isinstance(table, TableDiff)
+            every = (replace(d, claimed=doubled.get(d.key, ())) for d in table.differences)
+            marked[child][rule] = replace(table, differences=kept(every, tally=sort_of))
+    return marked
+
+
+def _inserting_above(pairs: Paired) -> Iterator[str]:
+    for name, pairing in pairs.items():
+        rule = pairing.rule if isinstance(pairing, Pairing) else None
+        if rule is not None and rule.direction is Direction.UP and rule.on_missing is Action.INSERT:
+            yield name
+
+
+def _missing(table: TableResult | None) -> Iterator[Key]:
+    differences = table.differences if isinstance(table, TableDiff) else ()
+    return (difference.key for difference in differences if difference.kind is Kind.MISSING)
 
 
 def accompanied(

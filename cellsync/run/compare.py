@@ -25,7 +25,7 @@ from cellsync.model import (
     TableFailure,
     TableResult,
 )
-from cellsync.run.coming import accompanied
+from cellsync.run.coming import accompanied, claimed
 from cellsync.run.confirming import KEYS_AT_ONCE, confirmed
 from cellsync.run.detecting import detected
 from cellsync.run.digesting import Block, Edge, large, suspected
@@ -48,7 +48,8 @@ def compare(request: Request) -> Prepared:
         pairs = {child: _paired(state, child) for child in state.going}
         request.progress("reading")
         tables, blocks = _compared(state, pairs)
-        compared = accompanied(state, pairs, confirmed(state, pairs, tables, blocks))
+        settled = claimed(pairs, confirmed(state, pairs, tables, blocks))
+        compared = accompanied(state, pairs, settled)
         return planned(state, pairs, compared, detected(state, compared))
 
 
