@@ -9,8 +9,6 @@ from cellsync.report import facts, words
 from cellsync.report.facts import Stage, Tally
 from cellsync.report.words import counted
 
-_WRITING = tuple(action for action in Action if action not in (Action.REPORT, Action.IGNORE))
-
 
 def verdict(report: Report) -> str:
     """Return how things stand after the run, in one sentence."""
@@ -101,7 +99,7 @@ def _nothing_to_do(report: Report) -> Iterator[str]:
 def _where(report: Report, count: str) -> str:
     cells = [cell for cell in facts.results(report) if getattr(cell.counts, count)]
     name = cells[0].cell if len(cells) == 1 else counted(len(cells), "cell")
-    writing = [table for table in facts.tables(cells) if facts.acting([table], *_WRITING)]
+    writing = [table for table in facts.tables(cells) if facts.acting([table], *facts.WRITES)]
     up = [table for table in writing if table.direction is Direction.UP]
     if not up:
         return name

@@ -76,6 +76,12 @@ def create_instance(by: Context, uuid: str, address: str, volume: str, metadata:
     ).create()
 
 
+@question
+def delete_instance(by: Context, uuid: str) -> None:
+    """Delete an instance softly with all that belongs to it, as the API does when its cell has."""
+    objects.Instance.get_by_uuid(by, uuid).destroy()
+
+
 def _port(address: str) -> network_model.VIF:
     subnet = network_model.Subnet(
         cidr="10.0.0.0/24", ips=[network_model.FixedIP(address=address)], gateway=None, version=4

@@ -24,7 +24,8 @@ from servers import AnyServer, sql
 ROOT = Path(__file__).parents[2]
 VENV = ROOT / ".venv-nova"
 KEPT = re.compile(
-    r"alembic_version|services|compute_nodes|s3_images|aggregate.*|instance.*|block_device_mapping|flavor.*|"
+    r"alembic_version|services|compute_nodes|s3_images|migrations|console_auth_tokens|aggregate.*|instance.*|"
+    r"block_device_mapping|flavor.*|"
     r"key_pairs|security_group.*|agent_builds|(cell|host)_mappings|.*quota.*|tags|virtual_interfaces|pci_devices"
 )
 """The tables that are looked at here. Nova makes 150, each of which takes time to make again."""

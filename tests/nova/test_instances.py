@@ -50,3 +50,21 @@ def test_an_instance_is_listed_and_shown_above_after_a_repair(
     assert parent.ask("list_instances") == [KNOWN]
     assert parent.refusal("show_instance", uuid=LOST) == "InstanceNotFound"
     assert cells.checksums() == before
+
+
+def test_what_nova_does_with_a_pushed_instance_stays_done(mitaka_cells: Cells, topology: Topology) -> None:
+    """It deletes it in the API cell; the next repair says so, and does not bring it back."""
+    parent, c1 = mitaka_cells["parent"], mitaka_cells["c1"]
+    c1.ask("create_instance", uuid=LOST, address="10.0.0.7", volume="v-1", metadata={})
+    cells = topology({name: cell.main for name, cell in mitaka_cells.items()}, "nova-cells-v1", "./mine.yaml")
+    (cells.folder / "mine.yaml").write_text(
+        "pack: mine\nchanges: {instances: {on_missing: insert}}\n", encoding="utf-8"
+    )
+    assert cells.process("repair", "--yes", "--rule", "instances").code == 0
+    parent.ask("delete_instance", uuid=LOST)
+    assert parent.ask("list_instances") == []
+    again = cells.process("repair", "--yes", "--rule", "instances")
+    assert again.code == 1, again.said
+    assert "parent deleted it at 20" in again.out
+    assert "so it is not brought back" in again.out
+    assert parent.ask("list_instances") == []
