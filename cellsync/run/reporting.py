@@ -80,7 +80,8 @@ def _settings(request: Request, checked: Check) -> dict[str, str]:
 
 def _pack(pack: Pack) -> str:
     detectors = f", {len(pack.detectors)} detectors" if pack.detectors else ""
-    return f"{pack.name} ({len(pack.rules)} rules{detectors})"
+    changes = f", changes {', '.join(pack.changes)}" if pack.changes else ""
+    return f"{pack.name} ({len(pack.rules)} rules{detectors}{changes})"
 
 
 def _own_settles(rules: tuple[Rule, ...]) -> Iterator[str]:

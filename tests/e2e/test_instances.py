@@ -201,6 +201,12 @@ def test_six_rights_are_enough_and_five_are_not(
     assert cells.checksums() == before
 
 
+def test_a_report_names_the_file_that_changes_the_pack(cells: Deployment) -> None:
+    """Whoever reads it must know that the pack does not stand as it came."""
+    report = asked(cells).json("report").report
+    assert report["settings"]["rules"].endswith(", mine (0 rules, changes instances)")
+
+
 def test_many_lost_instances_are_refused_with_their_number(cells: Deployment) -> None:
     """An API cell that has lost them, or is another one than it seems, is for people to look at."""
     asked(cells)

@@ -156,7 +156,7 @@ def test_the_last_runs_are_in_it(known: Deployment, tmp_path: Path) -> None:
     known.run("repair", "--yes", "--rule", "aggregates", "--reason", "zones for c1")
     page = Page(known.run("report", "--timeout", "1").out)
     assert "zones for c1" in page.text
-    assert "nova-cells-v1 (18 rules" in page.text
+    assert "nova-cells-v1 (23 rules" in page.text
 
 
 def test_the_json_has_all_that_the_page_has(known: Deployment) -> None:
@@ -193,7 +193,7 @@ def test_the_json_has_all_that_the_page_has(known: Deployment) -> None:
     assert {each["schema_version"] for each in report["vitals"]} == {"migrate_version 302"}
     [run] = report["runs"]
     assert (run["reason"], run["cells"], report["unread"]) == ("zones for c1", ["c1", "c2"], {})
-    assert report["settings"]["rules"].startswith("nova-cells-v1 (18 rules")
+    assert report["settings"]["rules"].startswith("nova-cells-v1 (23 rules")
     assert "inserts unlimited, updates 25%" in report["settings"]["limits of all rules"]
 
 
