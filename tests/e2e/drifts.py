@@ -125,7 +125,7 @@ INSTANCES = [
         plant=instance(4, {"deleted": 1, "deleted_at": OLD}, {}),
         cell="c1",
         says=f"instance {uuid(4)} runs in c1 on compute-1-2, but parent does not know it: its owner can "
-        "neither see nor delete it",
+        f"neither see nor delete it; parent deleted it at {OLD}, so it is not brought back",
     ),
     # Bugs 1180283, 1249072, 1709985.
     Drift(
