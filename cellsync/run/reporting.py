@@ -90,13 +90,17 @@ def _own_settles(rules: tuple[Rule, ...]) -> Iterator[str]:
 
 
 def _grouped(rules: tuple[Rule, ...]) -> Mapping[str, Limits]:
-    """Return the limits by the rules that share them: "all rules", or their ids."""
+    """Return the limits by the rules that share them: "all rules", "all other rules", or their ids."""
     groups: dict[Limits, list[str]] = {}
     for rule in rules:
         groups.setdefault(rule.limits, []).append(rule.id)
     if len(groups) == 1:
         return {"all rules": next(iter(groups))}
-    return {", ".join(ids): limits for limits, ids in groups.items()}
+    return {_of(ids, len(rules)): limits for limits, ids in groups.items()}
+
+
+def _of(ids: list[str], rules: int) -> str:
+    return "all other rules" if len(ids) > rules / 2 else ", ".join(ids)
 
 
 def _limits(limits: Limits) -> str:

@@ -194,7 +194,8 @@ def test_the_json_has_all_that_the_page_has(known: Deployment) -> None:
     [run] = report["runs"]
     assert (run["reason"], run["cells"], report["unread"]) == ("zones for c1", ["c1", "c2"], {})
     assert report["settings"]["rules"].startswith("nova-cells-v1 (23 rules")
-    assert "inserts unlimited, updates 25%" in report["settings"]["limits of all rules"]
+    assert "inserts unlimited, updates 25%" in report["settings"]["limits of all other rules"]
+    assert "inserts 5%, updates 25%" in report["settings"]["limits of instances"]
 
 
 def test_the_text_is_short_and_has_it_all(known: Deployment) -> None:
