@@ -32,13 +32,16 @@ VERSION = 1
 """The version of plan files and of the journal's rows; a newer one is refused by older readers."""
 
 
-_PLAIN = frozenset({str, int, bool})
+PLAIN = frozenset({str, int, bool})
 """What nearly all values are; JSON has them as they are."""
+
+to_text = json.JSONEncoder(ensure_ascii=False).encode
+"""Returns JSON on one line; what ``json.dumps`` says, which makes an encoder each time."""
 
 
 def encode(value: Stored | KeyPart) -> Any:
     """Return what ``json`` can write for a value, a reference or a part of a key."""
-    if value is None or type(value) in _PLAIN:
+    if value is None or type(value) in PLAIN:
         return value
     if isinstance(value, ServerTime):
         return {"server": value.value}
@@ -89,27 +92,23 @@ def document(content: Any, indent: str = "") -> Iterator[str]:
     deeper = f"{indent}  "
     if isinstance(content, Mapping) and content:
         for number, (name, value) in enumerate(content.items()):
-            yield f"{',' if number else '{'}\n{deeper}{_line(name)}: "
+            yield f"{',' if number else '{'}\n{deeper}{to_text(name)}: "
             yield from document(value, deeper)
         yield f"\n{indent}}}"
     elif isinstance(content, (list, Lines)):
         number = 0
         for item in content.items if isinstance(content, Lines) else content:
             yield f"{',' if number else '['}\n{deeper}"
-            yield from (_line(item),) if isinstance(content, Lines) else document(item, deeper)
+            yield from (to_text(item),) if isinstance(content, Lines) else document(item, deeper)
             number += 1
         yield f"\n{indent}]" if number else "[]"
     else:
-        yield _line(content)
-
-
-def _line(content: Any) -> str:
-    return json.dumps(content, ensure_ascii=False)
+        yield to_text(content)
 
 
 def row_to_text(row: Mapping[str, Stored] | None) -> str | None:
     """Return a row, or the part of it that a change speaks of, as JSON text."""
-    return None if row is None else json.dumps(_row_to_data(row), ensure_ascii=False)
+    return None if row is None else to_text(_row_to_data(row))
 
 
 def row_from_text(text: str | None) -> dict[str, Stored] | None:
@@ -119,7 +118,7 @@ def row_from_text(text: str | None) -> dict[str, Stored] | None:
 
 def tuple_to_text(values: Key | tuple[str, ...]) -> str:
     """Return a key, an identity or a list of names as JSON text."""
-    return json.dumps([encode(value) for value in values], ensure_ascii=False)
+    return to_text([encode(value) for value in values])
 
 
 def tuple_from_text(text: str) -> tuple[Any, ...]:

@@ -56,6 +56,16 @@ def test_a_configuration_hides_more_and_shows_some() -> None:
     assert not secrets.hides("password", table="orders") and secrets.hides("password", table="carts")
 
 
+def test_columns_that_need_no_look_show_every_value_as_it_is() -> None:
+    """Whoever asks once for all columns leaves no secret out: neither a hidden one nor a URL."""
+    columns = ("name", "Admin_Pass", "Transport_URL", "note", "password")
+    secrets = Secrets(hide=("orders.note",), show=("orders.password",))
+    assert secrets.veiled(columns, table="Orders") == {"Admin_Pass", "Transport_URL", "note"}
+    assert secrets.veiled(columns, table="carts") == {"Admin_Pass", "Transport_URL", "password"}
+    for column in {*columns} - secrets.veiled(columns, table="orders"):
+        assert secrets.safe(column, URL, table="orders") == URL
+
+
 def test_all_of_a_usual_pattern_may_be_shown() -> None:
     """What the usual patterns hide, `show` may show, one by one."""
     assert not Secrets(show=("*",)).hides("password")

@@ -730,6 +730,11 @@ def test_json_parses_back_whatever_the_values(part: KeyPart, other: KeyPart, pro
         assert as_utf16(difference["columns"]["value"]["desired"]) == as_utf16(other)
 
 
+def test_json_escapes_what_is_unseen_in_ascii_too() -> None:
+    """DEL is the one such character of ASCII, in which nearly all text is."""
+    assert json.line({"a": "x\x7fy"}) == '{"a": "x\\u007fy"}\n'
+
+
 @given(PARTS, PARTS, WILD)
 def test_json_lines_are_one_line_an_item(part: KeyPart, other: KeyPart, prose: str) -> None:
     """As many lines as items, by anybody's idea of a line, and each parses alone."""

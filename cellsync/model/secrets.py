@@ -47,6 +47,13 @@ class Secrets:
         """Say whether the values of a column are not shown."""
         return _hides(self.hide, self.show, table.lower(), column.lower())
 
+    def veiled(self, columns: tuple[str, ...], *, table: str) -> frozenset[str]:
+        """Return those of a table's columns whose values may only be shown as ``safe`` returns them.
+
+        The others need not be asked about, value by value; for the same columns this is remembered.
+        """
+        return _veiled(self.hide, self.show, table.lower(), columns)
+
     def safe(self, column: str, value: T, *, table: str = "") -> T | str:
         """Return a value as it may be shown. NULL hides nothing; the password in a URL never shows."""
         if value is None:
@@ -69,3 +76,11 @@ def _hides(hide: tuple[str, ...], show: tuple[str, ...], table: str, column: str
         return any(fnmatchcase(f"{table}.{column}" if "." in each else column, each) for each in lowered)
 
     return among(hide) or (among(USUAL) and not among(show))
+
+
+@lru_cache(maxsize=256)
+def _veiled(
+    hide: tuple[str, ...], show: tuple[str, ...], table: str, columns: tuple[str, ...]
+) -> frozenset[str]:
+    lowered = ((column, column.lower()) for column in columns)
+    return frozenset(name for name, low in lowered if low in URLS or _hides(hide, show, table, low))
