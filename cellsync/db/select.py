@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
+from typing import cast
 
 from cellsync.db import bundling, encoding
 from cellsync.db.bundling import Parse
@@ -21,6 +23,7 @@ from cellsync.model import (
     Dangling,
     Digest,
     Family,
+    Identity,
     Join,
     Key,
     KeyPart,
@@ -33,7 +36,23 @@ from cellsync.model import (
 )
 
 Record = Sequence[Value]
-Decode = Callable[[Record], KeyPart]
+
+
+@dataclass(frozen=True)
+class Decode:
+    """How one part of a row is read from a record."""
+
+    at: int
+    """Where it stands, or begins."""
+    by_hand: Callable[[Record], KeyPart] | None = None
+    """What reads it where it is not simply what stands there."""
+
+    def __call__(self, record: Record) -> KeyPart:
+        """Return the part."""
+        return record[self.at] if self.by_hand is None else self.by_hand(record)
+
+
+Parts = Callable[[Record], tuple[KeyPart, ...]]
 
 
 def canonical(value: Value, family: Family) -> Value:
@@ -91,18 +110,20 @@ class Select:
         self._comparable: list[list[str]] = []
         self._encoded = _Encoded()
         keys = [self._key_part(p) for p in projection.key]
-        self._key = [decode for decode, _ in keys]
+        self._key = _together([decode for decode, _ in keys])
         self._parse = [parse for _, parse in keys]
         known = self._encoded
         self._encoded_key = _Encoded([*known.scalars], [*known.flags], [*known.fields])
-        self._columns = [self._part("t", projection.table, p, [])[0] for p in projection.columns]
+        self._columns = _together([self._part("t", projection.table, p, [])[0] for p in projection.columns])
         # Not encoded: what is carried is no part of a comparison.
         compared, self._encoded = self._encoded, _Encoded()
-        self._carried = [self._part("t", projection.table, p, [])[0] for p in projection.carried]
+        self._carried = _together([self._part("t", projection.table, p, [])[0] for p in projection.carried])
         self._encoded = compared
-        self._identity_at = len(self._outputs)
+        identity: list[Decode] = []
         for name, family in zip(projection.identity, projection.identity_families, strict=True):
+            identity.append(_scalar(len(self._outputs), family))
             self._outputs.append(self._read("t", projection.table, name, family))
+        self._identity = cast(Callable[[Record], Identity], _together(identity))
         self._route_at = self._optional(projection.route)
         self._age_at = len(self._outputs)
 
@@ -126,23 +147,15 @@ class Select:
 
     def row(self, record: Record) -> Row:
         """Return the row of one record of ``statement``'s result."""
-        projection, start = self._projection, self._identity_at
         times = [str(value) for value in record[self._age_at : -1] if value is not None]
         return Row(
-            key=tuple(decode(record) for decode in self._key),
-            values=tuple(decode(record) for decode in self._columns),
-            identity=tuple(
-                canonical(value, family)
-                for value, family in zip(
-                    record[start : start + len(projection.identity)],
-                    projection.identity_families,
-                    strict=True,
-                )
-            ),
+            self._key(record),
+            self._columns(record),
+            self._identity(record),
             route=None if self._route_at is None else record[self._route_at],
             since=max(times, default=None),
             limbo=bool(record[-1]),
-            carried=tuple(decode(record) for decode in self._carried),
+            carried=self._carried(record),
         )
 
     # -- Digests ---------------------------------------------------------------------------
@@ -396,8 +409,8 @@ def _literal(dialect: Dialect, value: Value) -> str:
 
 def _scalar(at: int, family: Family) -> Decode:
     if family is Family.TEMPORAL:
-        return lambda record: canonical(record[at], family)
-    return lambda record: record[at]
+        return Decode(at, lambda record: canonical(record[at], family))
+    return Decode(at)
 
 
 def _referenced(at: int, parts: Sequence[Decode]) -> Decode:
@@ -409,4 +422,25 @@ def _referenced(at: int, parts: Sequence[Decode]) -> Decode:
             return Dangling(raw=raw, deleted=bool(found))
         return tuple(part(record) for part in parts)
 
-    return decode
+    return Decode(at, decode)
+
+
+def _together(parts: Sequence[Decode]) -> Parts:
+    """Return what reads several parts; most stand there as they are, and cost no call each."""
+    if not parts:
+        return lambda record: ()
+    if len(parts) == 1:  # itemgetter would return it bare
+        (only,) = parts
+        return lambda record: (only(record),)
+    plain = itemgetter(*(part.at for part in parts))
+    by_hand = [(number, part.by_hand) for number, part in enumerate(parts) if part.by_hand is not None]
+    if not by_hand:
+        return plain
+
+    def read(record: Record) -> tuple[KeyPart, ...]:
+        values = [*plain(record)]
+        for number, decode in by_hand:
+            values[number] = decode(record)
+        return tuple(values)
+
+    return read
