@@ -32,7 +32,7 @@ VERSION = 1
 """The version of plan files and of the journal's rows; a newer one is refused by older readers."""
 
 
-PLAIN = frozenset({str, int, bool})
+PLAIN = frozenset({str, int, bool, type(None)})
 """What nearly all values are; JSON has them as they are."""
 
 to_text = json.JSONEncoder(ensure_ascii=False).encode
@@ -41,7 +41,7 @@ to_text = json.JSONEncoder(ensure_ascii=False).encode
 
 def encode(value: Stored | KeyPart) -> Any:
     """Return what ``json`` can write for a value, a reference or a part of a key."""
-    if value is None or type(value) in PLAIN:
+    if type(value) in PLAIN:
         return value
     if isinstance(value, ServerTime):
         return {"server": value.value}
@@ -194,7 +194,9 @@ def _change_from_data(data: Mapping[str, Any]) -> Change:
 
 
 def _row_to_data(row: Mapping[str, Stored] | None) -> dict[str, Any] | None:
-    return None if row is None else {name: encode(value) for name, value in row.items()}
+    if row is None:
+        return None
+    return {name: value if type(value) in PLAIN else encode(value) for name, value in row.items()}
 
 
 def _row_from_data(data: Mapping[str, Any] | None) -> dict[str, Stored] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Union, cast
 
 from cellsync.apply.doors import RawRow, Writer
 from cellsync.errors import Rejected, WriteFailed
@@ -47,6 +48,7 @@ class Batch:
         self._spares = first.rule in sparing
         parts = (*self._target.key, *self._target.columns) if self._target else None
         self._strict = None if parts is None else {part.column for part in parts}
+        self._references = tuple(dict.fromkeys(references(changes)))
         self._identity = first.identity_columns or (self._table.identity if self._table else ())
         columns = [self._table.column(name) if self._table else None for name in self._identity]
         self._spelled = [c.name if c else name for c, name in zip(columns, self._identity, strict=True)]
@@ -68,7 +70,7 @@ class Batch:
 
     def _resolve(self) -> Mapping[Reference, tuple[Value, ...]]:
         wanted: dict[str, list[Key]] = {}
-        for reference in dict.fromkeys(references(self._changes)):
+        for reference in self._references:
             wanted.setdefault(reference.rule, []).append(reference.key)
         leading = {join.rule: join for join in joins(self._target)}
         return {
@@ -144,7 +146,7 @@ class Batch:
             return Outcome(change=change, fate=Fate.FAILED, message=str(error))
 
     def _problem(self, change: Change) -> str | None:
-        for reference in references((change,)):
+        for reference in references((change,)) if self._references else ():
             ids = self._resolved.get(reference, ())
             if len(ids) != 1:
                 name = "/".join(shown(part) for part in reference.key)
@@ -181,7 +183,7 @@ class Batch:
         moved = [
             f"{name} was {_shown(name, expected)} and is {_shown(name, held.get(name))}"
             for name, expected in self._values(change.before).items()
-            if isinstance(expected, ServerTime) or not _same(held.get(name), expected)
+            if held.get(name) != expected or isinstance(expected, ServerTime)
         ]
         return ", ".join(moved) or None
 
@@ -211,11 +213,13 @@ class Batch:
         self._found[id(change)] = held
         self._locked[change.identity] = self._left[id(change)] = {**held, **plain}
 
-    def _values(self, row: Mapping[str, Stored] | None) -> dict[str, Value | ServerTime]:
+    def _values(self, row: Mapping[str, Stored] | None) -> Mapping[str, Value | ServerTime]:
         """Return a row with its references replaced by the ids that they have here."""
+        if row is None or not self._references:
+            return cast(Mapping[str, Union[Value, ServerTime]], row or {})
         return {
             name: self._resolved[value][0] if isinstance(value, Reference) else value
-            for name, value in (row or {}).items()
+            for name, value in row.items()
         }
 
     def _read_back(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
@@ -246,7 +250,7 @@ class Batch:
         wrong = [
             f"{name} {_shown(name, wanted)} as {_shown(name, now.get(name))}"
             for name, wanted in self._values(change.after).items()
-            if not isinstance(wanted, ServerTime) and self._exact(name) and not _same(now.get(name), wanted)
+            if now.get(name) != wanted and not isinstance(wanted, ServerTime) and self._exact(name)
         ]
         if not wrong:
             return None
@@ -255,7 +259,7 @@ class Batch:
             self._writer.delete(change.table, located)
         else:
             was = self._found[id(change)]
-            restored = {name: value for name, value in was.items() if not _same(value, now.get(name))}
+            restored = {name: value for name, value in was.items() if value != now.get(name)}
             self._writer.update(change.table, located, restored)
         message = f"it does not fit: the server keeps {', '.join(wrong)}"
         return Outcome(change=change, fate=Fate.FAILED, message=message)
@@ -277,7 +281,7 @@ class Batch:
         # More may have changed than was written: ON UPDATE CURRENT_TIMESTAMP does that.
         # What was guarded is kept too, so that an undo guards it: the key, and that the row is live.
         named = {*(change.before or {}), *(change.after or {})}
-        names = [name for name in left if name in named or not _same(was[name], left[name])]
+        names = [name for name in left if name in named or was[name] != left[name]]
         before, after = {name: was[name] for name in names}, {name: left[name] for name in names}
         return replace(outcome, change=replace(change, before=before, after=after))
 
@@ -286,7 +290,7 @@ def references(changes: Iterable[Change]) -> Iterator[Reference]:
     """Yield what the changes refer to, before and after; some of it more than once."""
     for change in changes:
         for row in (change.before, change.after):
-            yield from (value for value in (row or {}).values() if isinstance(value, Reference))
+            yield from [value for value in row.values() if isinstance(value, Reference)] if row else ()
 
 
 def joins(target: Projection | None) -> Iterator[Join]:
@@ -329,11 +333,6 @@ def _raw_key(change: Change) -> Key:
 def _value(stored: Stored) -> Value:
     assert not isinstance(stored, (Reference, ServerTime))
     return stored
-
-
-def _same(one: Stored, other: Stored) -> bool:
-    """Say whether two canonical values are the same to the byte: 1 and '1' are not."""
-    return one == other and isinstance(one, str) == isinstance(other, str)
 
 
 def _shown(column: str, value: Value | ServerTime) -> str:

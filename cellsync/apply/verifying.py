@@ -57,7 +57,7 @@ def _unlike(change: Change, row: Row | None, target: Projection) -> str | None:
     wrong = [
         f"{column} is {shown(safe(column, held[column]))} instead of {shown(safe(column, _plain(value)))}"
         for column, value in (change.after or {}).items()
-        if column in held and held[column] != _plain(value)
+        if column in held and held[column] != value and held[column] != _plain(value)
     ]
     return f"{name} was written, but {', '.join(wrong)}" if wrong else None
 

@@ -271,11 +271,12 @@ def sent(values: Iterable[object]) -> int:
     Of few bytes, which every server takes, it says only that they are no more.
     """
     every = list(values)
-    most = sum(4 * len(value) + 16 if isinstance(value, (str, bytes)) else 96 for value in every)
+    texts = [value for value in every if isinstance(value, (str, bytes))]
+    most = 4 * sum(map(len, texts)) + 16 * len(texts) + 96 * (len(every) - len(texts))
     if most < SMALLEST_PACKET:
         return most
-    texts = [value if isinstance(value, bytes) else str(value).encode() for value in every]
-    return sum(len(text) + 16 + sum(map(text.count, _ESCAPED)) for text in texts)
+    spelled = [value if isinstance(value, bytes) else str(value).encode() for value in every]
+    return sum(len(text) + 16 + sum(map(text.count, _ESCAPED)) for text in spelled)
 
 
 def _joined(join: Join) -> Iterator[str]:

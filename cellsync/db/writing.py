@@ -127,7 +127,7 @@ class Writing(Session):
             self.connection.exec_driver_sql("SAVEPOINT many")
         try:
             for part in self._parted(rows, len(head) + len(tail)):
-                places = [f"({', '.join(map(self._place, row.values()))})" for row in part]
+                places = [self._places(row) for row in part]
                 values = [v for row in part for v in row.values() if not isinstance(v, ServerTime)]
                 sql = for_driver(head) + ", ".join(places) + for_driver(tail)
                 more = ", ..." if len(part) > 1 else ""
@@ -149,8 +149,10 @@ class Writing(Session):
             raise
         return made
 
-    def _place(self, value: Value | ServerTime) -> str:
-        return self._dialect.now if isinstance(value, ServerTime) else "%s"
+    def _places(self, row: Mapping[str, Value | ServerTime]) -> str:
+        """Return where the values of one row stand in an INSERT."""
+        now = self._dialect.now
+        return f"({', '.join([now if isinstance(value, ServerTime) else '%s' for value in row.values()])})"
 
     def _parted(
         self, rows: Sequence[Mapping[str, Value | ServerTime]], around: int
@@ -279,7 +281,8 @@ class Writing(Session):
 
 def _row(columns: Sequence[Column], record: Sequence[Value]) -> Mapping[str, Value]:
     return {
-        column.name: canonical(value, column.family) for column, value in zip(columns, record, strict=True)
+        column.name: canonical(value, column.family) if column.family is Family.TEMPORAL else value
+        for column, value in zip(columns, record, strict=True)
     }
 
 

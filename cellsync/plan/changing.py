@@ -65,13 +65,9 @@ def _filled(value: Value | ServerTime, target: Target) -> Stored:
 def _update(pairing: Pairing, difference: Difference, target: Target) -> Change:
     row, held = difference.desired, difference.existing
     assert row is not None and held is not None
-    wanted = _stored(pairing, row)
     changed = {column.column for column in difference.columns}
-    before = {
-        name: value
-        for name, value in _stored(pairing, held).items()
-        if name in changed or name in pairing.rule.key
-    }
+    wanted = _stored(pairing, row, changed)
+    before = _stored(pairing, held, changed.union(pairing.rule.key))
     return _change(
         pairing,
         difference,
@@ -125,11 +121,15 @@ def _liveness(rule: Rule) -> dict[str, Stored]:
     return {rule.soft_delete.column: rule.soft_delete.live} if rule.soft_delete else {}
 
 
-def _stored(pairing: Pairing, row: Row) -> dict[str, Stored]:
+def _stored(pairing: Pairing, row: Row, only: Collection[str] | None = None) -> dict[str, Stored]:
     """Return a row's key and compared columns as they are written, references still as keys."""
     projection = pairing.existing
-    parts = [*zip(projection.key, row.key, strict=True), *zip(projection.columns, row.values, strict=True)]
-    return {projected.column: _storable(part, projected.join) for projected, part in parts}
+    parts = zip((*projection.key, *projection.columns), (*row.key, *row.values), strict=True)
+    return {
+        projected.column: _storable(part, projected.join) if isinstance(part, (tuple, Dangling)) else part
+        for projected, part in parts
+        if only is None or projected.column in only
+    }
 
 
 def _storable(part: KeyPart, join: Join | None) -> Stored:

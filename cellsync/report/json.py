@@ -215,7 +215,7 @@ def value(part: KeyPart | Stored) -> Any:
     DECIMAL are text, bytes are "0x" and hex. A reference is the key of its row: the value itself
     where that key has one part, else a list.
     """
-    if part is None or type(part) in PLAIN:
+    if type(part) in PLAIN:
         return part
     if isinstance(part, tuple):
         return value(part[0]) if len(part) == 1 else [value(each) for each in part]
