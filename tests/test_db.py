@@ -299,6 +299,24 @@ ITEMS = st.one_of(TEXTS, PATHS.map("".join))
 CELLS = ITEMS.map(lambda text: text.replace("\0", ""))
 
 
+SPECIAL = st.text(st.sampled_from("'\"\\\0\n\r\x1a%_:`;nZ0é😀"), max_size=12)
+
+
+@settings(max_examples=50)
+@given(values=st.lists(st.one_of(SPECIAL, TEXTS), min_size=1, max_size=20))
+def test_every_text_reaches_the_server_as_it_is(schema: str, *, values: list[str]) -> None:
+    """To the byte, whatever it is made of: as a parameter of a statement and as one of many rows'."""
+    values = [*values, "".join(map(chr, range(0x300))), "".join(map(chr, reversed(range(0x80))))]
+    with opened(schema) as database:
+        asked = ", ".join(f"HEX(:v{number})" for number in range(len(values)))
+        (said,) = database.query(f"SELECT {asked}", **{f"v{n}": value for n, value in enumerate(values)})
+        assert [bytes.fromhex(each) for each in said] == [value.encode() for value in values]
+        database.connection.exec_driver_sql("CREATE TEMPORARY TABLE said (v text CHARACTER SET utf8mb4)")
+        database.execute(sa.text("INSERT INTO said VALUES (:v)"), [{"v": value} for value in values])
+        found = database.query("SELECT HEX(v) FROM said")
+        assert sorted(bytes.fromhex(each) for (each,) in found) == sorted(v.encode() for v in values)
+
+
 @pytest.mark.parametrize("name", REGISTRY)
 @pytest.mark.parametrize("backend", ["mariadb", "sqlite"])
 @settings(max_examples=40)

@@ -12,7 +12,7 @@ import sqlite3
 import ssl
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -23,6 +23,7 @@ import pymysql
 import sqlalchemy
 from oslo_db import exception as oslo_errors
 from oslo_db.sqlalchemy import exc_filters
+from pymysql.constants import SERVER_STATUS
 from sqlalchemy import event, pool
 
 from cellsync import transforms
@@ -129,7 +130,10 @@ def engine(cell: Cell, timeouts: Timeouts, deadline: Deadline) -> sqlalchemy.Eng
 
 
 class _Connection(pymysql.connections.Connection):  # type: ignore[misc]
-    """A connection with a deadline; it shares its TLS context, where nothing is said about it."""
+    """A connection with a deadline; it shares its TLS context, where nothing is said about it.
+
+    It writes text faster than its base.
+    """
 
     deadline: Deadline | None = None
     patience: float = 0
@@ -139,6 +143,17 @@ class _Connection(pymysql.connections.Connection):  # type: ignore[misc]
         """Wait for the next answer until the deadline at most; PyMySQL has no other way to say so."""
         if self.deadline is not None:
             self._read_timeout = min(self.patience, self.deadline.positive)
+
+    def escape(self, obj: object, mapping: Mapping[type, Any] | None = None) -> str:
+        """Return a value as a literal.
+
+        In a string the server takes only three characters otherwise than as they are. PyMySQL escapes
+        seven, looking at each character: 10 us for a row of 24 columns in the journal instead of 1.
+        """
+        if type(obj) is not str or self.server_status & SERVER_STATUS.SERVER_STATUS_NO_BACKSLASH_ESCAPES:
+            literal: str = super().escape(obj, mapping)
+            return literal
+        return "'" + obj.replace("\\", "\\\\").replace("'", "\\'").replace("\0", "\\0") + "'"
 
     def _create_ssl_ctx(self, sslp: Any) -> ssl.SSLContext:
         return super()._create_ssl_ctx(sslp) if sslp else tls.unverified()
