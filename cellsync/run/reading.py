@@ -52,6 +52,10 @@ class Rows:
     keys: tuple[Key, ...] | None = None
     tombstones: bool = False
 
+    def __hash__(self) -> int:
+        # Without the keys, which are thousands: they are compared only where all else is the same.
+        return hash((self.projection, self.tombstones))
+
     def read(self, database: db.Database) -> Sequence[Row]:
         """Read the rows."""
         return tuple(database.rows(self.projection, keys=self.keys, tombstones=self.tombstones))
