@@ -265,6 +265,73 @@ def test_a_row_that_does_not_fit_fails_alone_and_nothing_is_mangled(
     assert rows(urls["c1"], "SELECT COUNT(*) AS n FROM cellsync.changes")[0]["n"] == 2
 
 
+FITTING = {
+    **dict.fromkeys(("too long", "wrong charset", "three bytes", "enum", "spaces cut", "padding"), "aa"),
+    **dict.fromkeys(("out of range", "unsigned", "not null", "check"), 1),
+    "enum": "a",
+    "unique": None,
+    "json": "1",
+    "inet6": "::1",
+    "zeros added": b"aaaa",
+    "fraction": "2026-01-01 00:00:00",
+    "rounded": "1.2",
+    "single": 0.5,
+}
+"""What the server takes in the same cases."""
+
+
+@pytest.mark.parametrize("case", UNFIT)
+def test_a_row_that_does_not_fit_fails_alone_among_rows_that_are_updated_at_once(
+    database: DatabaseFactory, case: str
+) -> None:
+    """Rows that are known by a number and are given values in the same columns are one statement."""
+    wide, narrow, value = UNFIT[case]
+    urls = {"api": database(), "c1": database()}
+    for url, kind in zip(urls.values(), (wide, narrow), strict=True):
+        execute(url, f"CREATE TABLE t (id int PRIMARY KEY, v {kind}, n int)")
+    add(urls["c1"], "t", *({"id": number, "v": 0 if case == "not null" else None} for number in (1, 2, 3)))
+    fit = FITTING[case]
+    add(
+        urls["api"],
+        "t",
+        {"id": 1, "v": fit, "n": 1},
+        {"id": 2, "v": value, "n": 1},
+        {"id": 3, "v": fit, "n": 1},
+    )
+    if case == "unique":
+        add(urls["c1"], "t", {"id": 9, "v": "taken"})
+    before = rows(urls["c1"], "SELECT * FROM t WHERE id = 2")
+    stand = Stand(urls, ruleset("rules: [{table: t, key: [id], limits: {updates: 100%}}]"))
+    done = result(stand.repair("r1"), "c1")
+    assert (done.counts.applied, done.counts.failed) == (2, 1)
+    assert len(done.problems) == 1 and "t id=2: failed: " in done.problems[0]
+    assert rows(urls["c1"], "SELECT * FROM t WHERE id = 2") == before
+    assert rows(urls["c1"], "SELECT id FROM t WHERE n = 1") == [{"id": 1}, {"id": 3}]
+    assert result(stand.repair("r2"), "c1").counts.planned == 1
+
+
+def updates(url: str) -> int:
+    """Return how many statements have updated rows on a server."""
+    return int(rows(url, "SHOW GLOBAL STATUS LIKE 'Com_update'")[0]["Value"])
+
+
+def test_rows_that_are_given_the_same_columns_are_updated_at_once(stand: Stand) -> None:
+    """One that moved is named, and its neighbours are still one statement; an undo is one as well."""
+    names = [f"n{number:02}" for number in range(30)]
+    add(stand.urls["api"], "things", *({"name": name, "size": 1} for name in names))
+    add(stand.urls["c1"], "things", *({"name": name, "size": 7} for name in names))
+    request, prepared = stand.prepare("r1")
+    execute(stand.urls["c1"], "UPDATE things SET size = 9 WHERE name = 'n17'")
+    before = updates(stand.urls["c1"])
+    done = result(run.write(request, prepared), "c1")
+    assert done.problems == ("update things name=n17: conflict: size was 7 and is 9",)
+    assert things(stand) == {**dict.fromkeys(names, 1), "n17": 9}
+    assert result(stand.undo("r1", "u1"), "c1").counts.applied == 29
+    assert things(stand) == {**dict.fromkeys(names, 7), "n17": 9}
+    # One each, beside those of the journal's own rows.
+    assert updates(stand.urls["c1"]) - before < 10
+
+
 def test_a_row_that_a_trigger_refuses_fails_alone(stand: Stand) -> None:
     """SIGNAL is the server's way to refuse a row; the rule was waived through its triggers."""
     url = stand.urls["c1"]

@@ -225,6 +225,50 @@ def test_a_value_of_every_type_finds_its_row(copied: Copy, kind: str) -> None:
             assert found.get(number) == (value,), value
 
 
+def test_what_many_rows_are_given_at_once_arrives_to_the_byte(copied: Copy) -> None:
+    """Values of every type, one row's below the other's in one statement; NULL among them."""
+    rows = {(number,): row for number, row in copied.locked.items()}
+    given = {key: {name: row[name] for name in COLUMNS.values()} for key, row in rows.items()}
+    with opened(copied.there) as there, there.transaction():
+        execute_here = there.connection.exec_driver_sql
+        execute_here("CREATE TEMPORARY TABLE wide_again LIKE wide")
+        for (number,) in rows:
+            execute_here(f"INSERT INTO wide_again (id) VALUES ({number})")
+        there.tables(["wide"])
+        there._tables["wide_again"] = there._tables["wide"]  # information_schema knows no temporary tables
+        assert there.update_many("wide_again", ("id",), given)
+        found = there.read_back("wide_again", ("id",), list(rows))
+    assert {key: repr(dict(row)) for key, row in found.items()} == {k: repr(r) for k, r in rows.items()}
+
+
+def test_many_rows_are_updated_all_or_none(schema: str) -> None:
+    """Where one is not taken or is not there, and where one statement cannot say it."""
+    execute(schema, "CREATE OR REPLACE TABLE many (id int PRIMARY KEY, n tinyint, at datetime)")
+    add(schema, "many", *({"id": number, "n": 0} for number in (1, 2, 3)))
+
+    def held(database: db.Database) -> list[tuple[Any, ...]]:
+        return [tuple(row) for row in database.query("SELECT n, at IS NULL FROM many ORDER BY id")]
+
+    untouched = [(0, 1)] * 3
+    with opened(schema) as database, database.transaction():
+        for rows in ({1: {"n": 1}, 2: {"n": 300}}, {1: {"n": 1}, 9: {"n": 1}}):
+            with pytest.raises(Rejected):
+                database.update_many("many", ("id",), {(key,): row for key, row in rows.items()})
+            assert held(database) == untouched
+        mixed: list[dict[Any, Any]] = [
+            {1: {"n": 1}, 2: {"n": "1"}},
+            {"1": {"n": 1}, "2": {"n": 1}},
+            {1: {"at": ServerTime.NOW}, 2: {"at": None}},
+            {1: {"at": ServerTime.NOW}, 2: {"at": "2026-01-01 00:00:00"}},
+        ]
+        for each in mixed:
+            assert not database.update_many("many", ("id",), {(key,): row for key, row in each.items()})
+            assert held(database) == untouched
+        now = {"n": None, "at": ServerTime.NOW}
+        assert database.update_many("many", ("id",), {(1,): now, (3,): {**now, "n": 3}})
+        assert held(database) == [(None, 0), (0, 1), (3, 0)]
+
+
 # -- Names and people's SQL --------------------------------------------------------------------
 
 NAMES = ["a`b", "a b", "o'clock", 'say "x"', "100%", "%s", "%(x)s", "a:b", "a :b", ":b", ":", "a\\:b",

@@ -65,6 +65,7 @@ class Batch:
         self._left: dict[int, RawRow] = {}
         self._taken = self._look_for_taken()
         self._inserted = self._insert_all()
+        self._updated = self._update_all()
         made = [self._make(change) for change in self._changes]
         return self._read_back(made)
 
@@ -130,6 +131,29 @@ class Batch:
             return {}
         return {} if rows is None else dict(zip(map(id, new), rows, strict=True))
 
+    def _update_all(self) -> Collection[int]:
+        """Update all rows that nothing stands against at once; return for which changes that was done.
+
+        For none where they write different columns, where one row is changed twice, where others may
+        follow a row, where the server cannot do that, or does not take one of them: then each is updated
+        by itself, in order, and the server's answer is about that row.
+        """
+        assert self._table is not None
+        if self._identity != self._table.identity or (self._spares and self._table.cascades):
+            return ()
+        if len({change.identity for change in self._changes}) < len(self._changes):
+            return ()
+        ready = [c for c in self._changes if c.action is Action.UPDATE and self._problem(c) is None]
+        columns = {tuple(change.after or {}) for change in ready}
+        if len(ready) < 2 or len(columns) > 1 or {*self._identity}.intersection(*columns):
+            return ()
+        rows = {change.identity: self._values(change.after) for change in ready}
+        try:
+            done = self._writer.update_many(ready[0].table, self._identity, rows)
+        except Rejected:
+            return ()
+        return {id(change) for change in ready} if done else ()
+
     def _of(self, row: RawRow) -> Identity:
         return tuple(row[name] for name in self._spelled)
 
@@ -137,6 +161,9 @@ class Batch:
         inserted = self._inserted.get(id(change))
         if inserted is not None:
             return Outcome(change=replace(change, identity=self._of(inserted)), fate=Fate.APPLIED)
+        if id(change) in self._updated:
+            self._evolve(change, self._values(change.after))
+            return Outcome(change=change, fate=Fate.APPLIED)
         problem = self._problem(change)
         if problem is not None:
             return Outcome(change=change, fate=Fate.CONFLICT, message=problem)

@@ -49,6 +49,13 @@ class Writer(Protocol):
         self, table: str, identity: tuple[str, ...], identities: Sequence[Identity]
     ) -> Mapping[Identity, RawRow]: ...
 
+    def update_many(
+        self,
+        table: str,
+        identity: tuple[str, ...],
+        rows: Mapping[Identity, Mapping[str, Value | ServerTime]],
+    ) -> bool: ...
+
     def update(self, table: str, identity: RawRow, values: Mapping[str, Value | ServerTime]) -> int: ...
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy
@@ -38,6 +39,9 @@ from cellsync.model import (
 
 _RETURNING = (10, 5)
 """The first version of MariaDB whose INSERT returns the rows; MySQL's does not."""
+
+_IN_A_CASE = 64
+"""More bytes than stand around one value of a CASE, with the number of its row."""
 
 
 class Writing(Session):
@@ -123,9 +127,7 @@ class Writing(Session):
         head = f"INSERT INTO {self._dialect.quote(table)} ({names}) VALUES "
         tail = f" RETURNING {outputs}"
         made: list[Mapping[str, Value]] = []
-        with translated(self.cell.name, writing=True):
-            self.connection.exec_driver_sql("SAVEPOINT many")
-        try:
+        with self._all_or_none():
             for part in self._parted(rows, len(head) + len(tail)):
                 places = [self._places(row) for row in part]
                 values = [v for row in part for v in row.values() if not isinstance(v, ServerTime)]
@@ -143,11 +145,19 @@ class Writing(Session):
                 with translated(self.cell.name, writing=True):
                     records = self.connection.exec_driver_sql(sql, tuple(values)).all()
                 made += [_row(columns, record) for record in records]
+        return made
+
+    @contextmanager
+    def _all_or_none(self) -> Iterator[None]:
+        """Take back what was written inside where a row of it is Rejected."""
+        with translated(self.cell.name, writing=True):
+            self.connection.exec_driver_sql("SAVEPOINT many")
+        try:
+            yield
         except Rejected:
             with translated(self.cell.name, writing=True):
                 self.connection.exec_driver_sql("ROLLBACK TO SAVEPOINT many")
             raise
-        return made
 
     def _places(self, row: Mapping[str, Value | ServerTime]) -> str:
         """Return where the values of one row stand in an INSERT."""
@@ -186,6 +196,43 @@ class Writing(Session):
         where, located = self._located(identity)
         sql = f"UPDATE {quote(table)} SET {assignments} WHERE {where}"
         return int(self._write(Statement(sql, {**parameters, **located})).rowcount)
+
+    def update_many(
+        self, table: str, identity: tuple[str, ...], rows: Mapping[Identity, Mapping[str, Value | ServerTime]]
+    ) -> bool:
+        """Update rows, by primary key, with values of the same columns; say whether it was done.
+
+        False, with nothing updated, where one statement cannot say it. Raises Rejected when the server does
+        not take one of the rows, or when not each of them matched: then none is updated.
+        """
+        if self._dialect.name == "sqlite" or len(identity) > 1 or not _alike(rows):
+            return False
+        # Not a join with a table of the values: for that, MariaDB keeps them in one of its own, and with
+        # shapes and UUIDs among them it says that its file is corrupt.
+        number = for_driver(self._dialect.quote(identity[0]))
+        names = {name: for_driver(self._dialect.quote(name)) for name in next(iter(rows.values()))}
+        head, tail = f"UPDATE {for_driver(self._dialect.quote(table))} SET ", f" WHERE {number} IN "
+        around = len(head) + len(tail) + _IN_A_CASE * len(names) * len(rows)
+        # Under "", which is no name of a column, the number of the row.
+        keyed: list[Mapping[str, Value | ServerTime]] = [{"": key[0], **row} for key, row in rows.items()]
+        with self._all_or_none():
+            for part in self._parted(keyed, around):
+                ids = [row[""] for row in part]
+                assigned, values = [], []
+                for name, quoted in names.items():
+                    if isinstance(part[0][name], ServerTime):
+                        assigned.append(f"{quoted} = {self._dialect.now}")
+                        continue
+                    assigned.append(f"{quoted} = CASE {number}{' WHEN %s THEN %s' * len(part)} END")
+                    values += [value for row in part for value in (row[""], row[name])]
+                sql = f"{head}{', '.join(assigned)}{tail}({', '.join(['%s'] * len(part))})"
+                about = {"cell": self.cell.name}
+                LOG.debug("%s: %s... of %s rows%s", self.cell.name, head, len(part), tail, extra=about)
+                with translated(self.cell.name, writing=True):
+                    matched = self.connection.exec_driver_sql(sql, (*values, *ids)).rowcount
+                if matched != len(part):
+                    raise Rejected(f"{self.cell.name}: {matched} of {len(part)} rows of {table} matched")
+        return True
 
     def delete(self, table: str, identity: Mapping[str, Value]) -> int:
         """Delete the row of that primary key and return how many rows there were."""
@@ -277,6 +324,18 @@ class Writing(Session):
         result = self._write(statement)
         with translated(self.cell.name, writing=True):
             return result.all()
+
+
+def _alike(rows: Mapping[Identity, Mapping[str, Value | ServerTime]]) -> bool:
+    """Say whether rows are known by numbers, and the values of each column are of one type.
+
+    Beside each other in one expression the server would give them one.
+    """
+    for held in zip(*(row.values() for row in rows.values()), strict=True):
+        kinds = {*map(type, held)}
+        if len(kinds - {type(None)}) > 1 or kinds == {type(None), ServerTime}:
+            return False
+    return all(type(part) is int for key in rows for part in key)
 
 
 def _row(columns: Sequence[Column], record: Sequence[Value]) -> Mapping[str, Value]:
