@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -286,8 +287,12 @@ def _joined(join: Join) -> Iterator[str]:
             yield from _joined(part.join)
 
 
+@lru_cache(maxsize=64)
 def for_driver(sql: str) -> str:
-    """Return SQL that was written for SQLAlchemy's ``text`` as PyMySQL takes it."""
+    """Return SQL that was written for SQLAlchemy's ``text`` as PyMySQL takes it.
+
+    Batch after batch asks in the same words for as many keys.
+    """
     return _COLON.sub("", _PARAMETER.sub(r"%(\1)s", sql.replace("%", "%%")))
 
 

@@ -275,12 +275,21 @@ class Writing(Session):
         columns, outputs = self._outputs(table)
         found: dict[Identity, Mapping[str, Value]] = {}
         for part in batches(identities, KEYS_PER_QUERY):
-            terms, parameters = [], {}
-            for index, each in enumerate(part):
-                located = [f"{quote(name)} = :i{index}_{n}" for n, name in enumerate(identity)]
-                terms.append("(" + " AND ".join(located) + ")")
-                parameters.update({f"i{index}_{n}": value for n, value in enumerate(each)})
-            sql = f"SELECT {outputs} FROM {quote(table)} WHERE {' OR '.join(terms)}{suffix}"
+            names = [[f"i{index}_{n}" for n in range(len(identity))] for index in range(len(part))]
+            parameters = {
+                name: value
+                for row, values in zip(names, part, strict=True)
+                for name, value in zip(row, values, strict=True)
+            }
+            if len(identity) == 1:
+                where = f"{quote(identity[0])} IN ({', '.join(f':{name}' for (name,) in names)})"
+            else:
+                located = [zip(identity, row, strict=True) for row in names]
+                terms = (
+                    " AND ".join(f"{quote(column)} = :{name}" for column, name in row) for row in located
+                )
+                where = " OR ".join(f"({term})" for term in terms)
+            sql = f"SELECT {outputs} FROM {quote(table)} WHERE {where}{suffix}"
             for record in self._write_query(Statement(sql, parameters)):
                 row = _row(columns, record)
                 found[tuple(row[known_name(known, name)] for name in identity)] = row
