@@ -49,22 +49,22 @@ rules:
   - {table: things, key: [name], on_extra: delete}
   - {table: parts, key: [thing_id, label], references: {thing_id: things}, on_extra: delete}
 """
-NUMBERS = "(SELECT seq AS n FROM seq_1_to_120) AS s"
+NUMBERS = "(SELECT seq AS n FROM seq_1_to_480) AS s"
 ROWS = {
     "api": (
         f"INSERT INTO things (name, size) SELECT CONCAT('t', n), n FROM {NUMBERS}",
         "INSERT INTO parts (thing_id, label, qty) SELECT id, 'x', size FROM things",
     ),
-    # Of 120 things 80 are missing and 20 changed, and so are their parts; 20 are too many.
+    # Of 480 things 320 are missing and 80 changed, and so are their parts; 80 are too many.
     "c1": (
-        "INSERT INTO things (name, size, touched) SELECT CONCAT('t', n), IF(n <= 20, n, -n), '2001-01-01' "
-        f"FROM {NUMBERS} WHERE n <= 40",
+        "INSERT INTO things (name, size, touched) SELECT CONCAT('t', n), IF(n <= 80, n, -n), '2001-01-01' "
+        f"FROM {NUMBERS} WHERE n <= 160",
         "INSERT INTO things (name, size, touched) SELECT CONCAT('extra', n), n, '2001-01-01' "
-        f"FROM {NUMBERS} WHERE n <= 20",
+        f"FROM {NUMBERS} WHERE n <= 80",
         "INSERT INTO parts (thing_id, label, qty) SELECT id, 'x', size FROM things",
     ),
 }
-PLANNED = 2 * (80 + 20 + 20)
+PLANNED = 2 * (320 + 80 + 80)
 STATE = (
     "SELECT name, size FROM things ORDER BY 1",
     "SELECT things.name, label, qty FROM parts JOIN things ON things.id = thing_id ORDER BY 1, 2",
@@ -127,7 +127,7 @@ class Place:
 
 @pytest.fixture
 def place(servers: Mapping[str, AnyServer], database: Callable[..., str], tmp_path: Path) -> Iterator[Place]:
-    """Give a parent and a child that is out of step by a few hundred rows."""
+    """Give a parent and a child that is out of step by a thousand rows."""
     urls = {"api": database(servers["parent"]), "c1": database(servers["c1"])}
     for name, url in urls.items():
         execute(url, *(f"CREATE TABLE {table} ({columns})" for table, columns in TABLES.items()), *ROWS[name])
