@@ -68,6 +68,10 @@ def follow(
         if difference.kind is not Kind.MISSING or difference.key not in sought:
             followed.extend(_still(pairing, difference))
     followed.extend(missing.values())
+    rule, known = pairing.rule, renames.get(pairing.rule.id, {})
+    if rule.id in rule.references.values() and own.keys() > known.keys():
+        # Rows of the same table refer to those by their old keys, and may be named by them.
+        return follow(pairing, table, pushed=pushed, renames={**renames, rule.id: own})
     differences = followed.kept()
     differ = Status.DIFFERS if differences or table.findings else Status.IN_STEP
     return Followed(table=replace(table, differences=differences, status=differ), renames=own)

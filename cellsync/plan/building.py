@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain, filterfalse
 from typing import Union
 
 from cellsync.model import (
@@ -44,6 +45,7 @@ def build(
     rules that could not be compared there, and ``coming`` says of rules whose rows come with others'
     with those of which rule. Rows of referenced tables are inserted first and
     deleted last, whether a rule or only a foreign key of the schema says that they are referenced.
+    Rows that get another key are updated before new rows that refer to them by it, others after all inserts.
     """
     ordered = _ordered(compared)
     refusals = [*refuse_all(ordered, target, waived)]
@@ -54,6 +56,7 @@ def build(
     changes: Collector[Change] = Collector(tally=deed_of)
     skipped: Collector[Skipped] = Collector()
     aside = {each.pairing.rule.id: set(_set_aside(each.table)) for each in ordered}
+    early = {each.pairing.rule.id: _before_inserts(each, going) for each in going}
     for actions, sequence in (
         ({Action.INSERT}, going),
         ({Action.UPDATE}, going),
@@ -63,14 +66,18 @@ def build(
             if each.pairing.rule.comes_with is not None:
                 continue  # they are made with the rows that they come with
             steps = changes_of(each, actions, target, failed)
+            first = early[each.pairing.rule.id]
             if actions == {Action.INSERT}:
-                steps = _whole(
-                    steps, each, ordered, target, lacking=_lacking(each, stopped, failed, coming or {})
-                )
+                lacking = _lacking(each, stopped, failed, coming or {})
+                steps = _whole(steps, each, ordered, target, lacking=lacking)
+                if first is not None:
+                    updates = filter(first, changes_of(each, {Action.UPDATE}, target, failed))
+                    steps = chain(untangled(updates, each.written), steps)
             if sequence is not going:
                 steps = _kept(steps, each, ordered, stopped)
             if actions == {Action.UPDATE}:
-                steps = untangled(steps, each.written)
+                rest = filterfalse(first, steps) if first is not None else steps
+                steps = untangled(rest, each.written)
             for step in _placed(steps, aside):
                 if isinstance(step, Change):
                     changes.append(step)
@@ -86,6 +93,31 @@ def build(
     )
     writing = {deed.rule for deed in plan.deeds}
     return replace(plan, notices=tuple(_notices(going, writing, target)))
+
+
+def _before_inserts(each: Compared, going: Sequence[Compared]) -> Callable[[Step], bool] | None:
+    """Return which updates of a rule stand before its inserts; None where none does.
+
+    Where rows get other keys these are all, for new rows that refer to them find them by their keys. In a
+    table that refers to itself, those that give another key, but to no row that comes to refer to a new one.
+    """
+    rule, table = each.pairing.rule, each.table
+    referring = [other.pairing.rule for other in going if rule.id in other.pairing.rule.references.values()]
+    if not referring or not table.does(Action.UPDATE):
+        return None
+    updates = (difference for difference in table.differences if difference.action is Action.UPDATE)
+    if not any(column.column in rule.key for update in updates for column in update.columns):
+        return None
+    if rule not in referring:
+        return lambda step: isinstance(step, Change)
+    new = {Reference(rule=rule.id, key=d.key) for d in table.differences if d.action is Action.INSERT}
+
+    def renames(step: Step) -> bool:
+        after = (step.after if isinstance(step, Change) else None) or {}
+        references = {value for value in after.values() if isinstance(value, Reference)}
+        return not after.keys().isdisjoint(rule.key) and new.isdisjoint(references)
+
+    return renames
 
 
 def _lacking(

@@ -51,8 +51,8 @@ def self_ordered(differences: Sequence[Difference], rule: Rule) -> list[Differen
 
 
 def _own_references(difference: Difference, known: Mapping[Key, Difference]) -> Iterator[Key]:
-    row = difference.desired or difference.existing
-    for part in (*difference.key, *(row.values if row else ())):
+    rows = [row for row in (difference.desired, difference.existing) if row is not None]
+    for part in (part for row in rows for part in (*row.key, *row.values)):
         if isinstance(part, tuple) and part in known and part != difference.key:
             yield part
 

@@ -498,6 +498,53 @@ def test_a_pushed_row_that_is_renamed_above_stays_the_same_row(database: MakeDat
     assert checksums(stand.urls["c1"]) == before
 
 
+def test_new_rows_of_a_renamed_row_come_with_its_new_name(database: MakeDatabase) -> None:
+    """The name comes first, for they are found by it; undone to the byte."""
+    stand = pushed(database)
+    before = checksums(stand.urls["c1"])
+    execute(stand.urls["api"], "UPDATE t SET name = 'renamed' WHERE id = 11")
+    add(stand.urls["api"], "t", {"id": 14, "name": "n14", "v": 0})
+    add(stand.urls["api"], "u", *({"t_id": number, "host": "new"} for number in (11, 14)))
+    done = stand.repair("r2")
+    assert (result(done, "c1").problems, result(done, "c1").counts.applied) == ((), 4)
+    joined = "SELECT t.name, u.host FROM t JOIN u ON u.t_id = t.id WHERE u.host = 'new' ORDER BY 1"
+    assert values(stand, joined) == [("n14", "new"), ("renamed", "new")]
+    stand.undo("r2", "u2")
+    assert checksums(stand.urls["c1"]) == before
+
+
+def test_a_tree_is_renamed_moved_and_grown_at_once(database: MakeDatabase) -> None:
+    """Each row is written after the one above it, be that one new or renamed."""
+    tree = "CREATE TABLE tree (id int PRIMARY KEY AUTO_INCREMENT, name varchar(9) UNIQUE, up_id int)"
+    stand = stand_of(database, "rules: [{table: tree, key: [name], references: {up_id: tree}}]", tree)
+    add(stand.urls["c1"], "tree", {"id": 7, "name": "own", "up_id": None})
+    rows = ((1, "root", None), (2, "leaf", 1), (3, "loose", 1))
+    add(stand.urls["api"], "tree", *({"id": n, "name": name, "up_id": up} for n, name, up in rows))
+    assert result(stand.repair("r1"), "c1").counts.applied == 3
+    before = checksums(stand.urls["c1"])
+    execute(stand.urls["api"], "UPDATE tree SET name = 'trunk' WHERE id = 1")
+    assert counts(stand.diff(), "tree") == (0, 1, 1)
+    execute(
+        stand.urls["api"],
+        "INSERT INTO tree (id, name, up_id) VALUES (4, 'branch', 1), (5, 'bud', 2)",
+        "UPDATE tree SET name = 'twig' WHERE id = 2",
+        "UPDATE tree SET up_id = 4 WHERE id = 3",
+    )
+    done = stand.repair("r2")
+    assert (result(done, "c1").problems, result(done, "c1").counts.applied) == ((), 5)
+    joined = "SELECT t.name, up.name AS above FROM tree t LEFT JOIN tree up ON up.id = t.up_id ORDER BY 1"
+    assert values(stand, joined) == [
+        ("branch", "trunk"),
+        ("bud", "twig"),
+        ("loose", "branch"),
+        ("own", None),
+        ("trunk", None),
+        ("twig", "trunk"),
+    ]
+    stand.undo("r2", "u2")
+    assert checksums(stand.urls["c1"]) == before
+
+
 def changes_of(report: Report) -> list[Change]:
     """Return the planned changes."""
     return [change for made in result(report, "c1").plans for change in made.changes]
