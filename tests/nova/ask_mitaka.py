@@ -11,9 +11,10 @@ from typing import Any
 from uuid import uuid4
 
 import sqlalchemy as sa
-from nova import context
+from nova import context, exception
 from nova.db.main import api as main_database
 from nova.db.main import models
+from oslo_db import exception as db_exception
 from oslo_db.sqlalchemy import models as oslo
 
 Context = context.RequestContext
@@ -114,13 +115,32 @@ def _query(by: Context, model: Any, **values: Any) -> Any:
     return by.session.query(model).filter_by(deleted=0, **values)
 
 
+def _aggregate(by: Context, name: str) -> Aggregate:
+    return _query(by, Aggregate, name=name).one()
+
+
+def _free(by: Context, name: str) -> None:
+    if _query(by, Aggregate, name=name).first() is not None:
+        raise exception.AggregateNameExists(aggregate_name=name)
+
+
+def _set(by: Context, aggregate: Aggregate, key: str, value: str) -> None:
+    """Change the live row of a key, or add one: a deleted row stays deleted."""
+    found = _query(by, AggregateMetadata, aggregate_id=aggregate.id, key=key).first()
+    if found is None:
+        _add(by, AggregateMetadata(aggregate_id=aggregate.id, key=key, value=value))
+    else:
+        found.value = value
+
+
 @question
 @main_database.pick_context_manager_writer
 def create_aggregate(by: Context, name: str, metadata: dict[str, str], hosts: list[str]) -> int:
     """Create an aggregate with its hosts; return its id."""
+    _free(by, name)
     aggregate = _add(by, Aggregate(uuid=str(uuid4()), name=name))
     for key, value in metadata.items():
-        _add(by, AggregateMetadata(aggregate_id=aggregate.id, key=key, value=value))
+        _set(by, aggregate, key, value)
     for host in hosts:
         _add(by, AggregateHost(aggregate_id=aggregate.id, host=host))
     return int(aggregate.id)
@@ -130,22 +150,45 @@ def create_aggregate(by: Context, name: str, metadata: dict[str, str], hosts: li
 @main_database.pick_context_manager_writer
 def rename_aggregate(by: Context, name: str, to: str) -> None:
     """Rename an aggregate."""
-    _query(by, Aggregate, name=name).one().name = to
+    _free(by, to)
+    _aggregate(by, name).name = to
+
+
+@question
+@main_database.pick_context_manager_writer
+def set_metadata(by: Context, name: str, metadata: dict[str, str | None]) -> None:
+    """Set metadata of an aggregate; None takes a key away."""
+    aggregate = _aggregate(by, name)
+    for key, value in metadata.items():
+        if value is None:
+            _query(by, AggregateMetadata, aggregate_id=aggregate.id, key=key).soft_delete()
+        else:
+            _set(by, aggregate, key, value)
 
 
 @question
 @main_database.pick_context_manager_writer
 def add_host(by: Context, name: str, host: str) -> None:
     """Add a host to an aggregate."""
-    aggregate = _query(by, Aggregate, name=name).one()
-    _add(by, AggregateHost(aggregate_id=aggregate.id, host=host))
+    try:
+        _add(by, AggregateHost(aggregate_id=_aggregate(by, name).id, host=host))
+    except db_exception.DBDuplicateEntry as twice:
+        raise exception.AggregateHostExists(aggregate_id=name, host=host) from twice
+
+
+@question
+@main_database.pick_context_manager_writer
+def delete_host(by: Context, name: str, host: str) -> None:
+    """Take a host out of an aggregate."""
+    if _query(by, AggregateHost, aggregate_id=_aggregate(by, name).id, host=host).soft_delete() == 0:
+        raise exception.AggregateHostNotFound(aggregate_id=name, host=host)
 
 
 @question
 @main_database.pick_context_manager_writer
 def delete_aggregate(by: Context, name: str) -> None:
     """Delete an aggregate, its hosts first, as the API demands it, and then its metadata."""
-    aggregate = _query(by, Aggregate, name=name).one()
+    aggregate = _aggregate(by, name)
     _query(by, AggregateHost, aggregate_id=aggregate.id).soft_delete()
     _query(by, Aggregate, id=aggregate.id).soft_delete()
     _query(by, AggregateMetadata, aggregate_id=aggregate.id).soft_delete()

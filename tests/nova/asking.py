@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,29 +47,47 @@ def program(name: str) -> str:
     return str(path)
 
 
+Question = tuple[str, Mapping[str, Any]]
+"""A function of ``ask.py`` and what it is given; ``project`` and ``admin`` are whose question it is."""
+
+
+WHOSE = ("project", "admin")
+
+
+def _taken(given: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if name in names}
+
+
+def _left(given: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if name not in names}
+
+
 class Judge:
     """Nova's own code in a process of its own, which answers one question after the other."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
-        assert self._answer() == "ready"
+        assert self._line() == "ready"
 
-    def ask(self, conf: Path, do: str, *, project: str = "p1", admin: bool = True, **given: Any) -> Any:
-        """Return Nova's answer, or raise NovaRefused."""
-        question = {"conf": str(conf), "project": project, "admin": admin, "do": do, "with": given}
+    def ask(self, conf: Path, questions: Sequence[Question]) -> list[Any]:
+        """Return Nova's answers, with a NovaRefused where it refused; many take hardly longer than one."""
+        asked = [
+            {"do": do, "project": "p1", "admin": True, **_taken(given, WHOSE), "with": _left(given, WHOSE)}
+            for do, given in questions
+        ]
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(question) + "\n")
+        self._process.stdin.write(json.dumps({"conf": str(conf), "questions": asked}) + "\n")
         self._process.stdin.flush()
-        return self._answer()
+        return [
+            NovaRefused(said["error"], said["message"]) if "error" in said else said["answer"]
+            for said in self._line()
+        ]
 
-    def _answer(self) -> Any:
+    def _line(self) -> Any:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         assert line, "Nova gave no answer: its traceback is above"
-        said = json.loads(line)
-        if "error" in said:
-            raise NovaRefused(said["error"], said["message"])
-        return said["answer"]
+        return json.loads(line)
 
 
 @contextmanager
@@ -93,21 +111,60 @@ class NovaCell:
 
     def ask(self, do: str, **given: Any) -> Any:
         """Have Nova do or answer something in this cell; raises NovaRefused."""
-        return self.judge.ask(self.conf, do, **given)
+        return self.ask_all((do, given))[0]
 
-    def refusal(self, do: str, **given: Any) -> str:
-        """Return the kind of Nova's refusal, which must come."""
-        try:
-            answer = self.ask(do, **given)
-        except NovaRefused as refused:
-            return refused.kind
-        raise AssertionError(f"{self.name}: Nova answered {do} with {answer}")
+    def ask_all(self, *questions: Question) -> list[Any]:
+        """Have Nova do or answer several things; raises NovaRefused for the first that it refused."""
+        answers = self.judge.ask(self.conf, questions)
+        for refused in (answer for answer in answers if isinstance(answer, NovaRefused)):
+            raise refused
+        return answers
+
+    def found(self, questions: Mapping[str, Question]) -> dict[str, Any]:
+        """Return what Nova answers to each question, or the kind of its refusal."""
+        answers = self.judge.ask(self.conf, [*questions.values()])
+        said = [answer.kind if isinstance(answer, NovaRefused) else answer for answer in answers]
+        return dict(zip(questions, said, strict=True))
 
 
 Cells = Mapping[str, NovaCell]
 """The parent first, then the children."""
 Topology = Callable[..., Deployment]
 """The fixture ``topology``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """A parent and a child, the pack that keeps them in step, and how Nova writes what the pack is about."""
+
+    pack: str
+    cells: Cells
+
+    @property
+    def parent(self) -> NovaCell:
+        """Whose API people use."""
+        return self.cells["parent"]
+
+    @property
+    def c1(self) -> NovaCell:
+        """The child."""
+        return self.cells["c1"]
+
+    @property
+    def urls(self) -> dict[str, str]:
+        """Cell -> the database that the pack compares."""
+        main = self.pack == "nova-cells-v1"
+        return {name: cell.main if main else cell.api for name, cell in self.cells.items()}
+
+    def write(self, cell: NovaCell, *questions: Question) -> None:
+        """Have Nova write rows of the pack in a cell; raises NovaRefused."""
+        prefix = "mitaka." if self.pack == "nova-cells-v1" else ""
+        cell.ask_all(*((prefix + do, given) for do, given in questions))
+
+    def run_hosts(self, *hosts: str) -> None:
+        """Have hosts in the child, as Nova knows them by their services, and nova_api by its mappings."""
+        known = ("create_service", "map_host") if self.pack == "nova-api" else ("create_service",)
+        self.c1.ask_all(*((do, {"host": host}) for host in hosts for do in known))
 
 
 def write_conf(folder: Path, name: str, *, api: str, main: str) -> Path:
@@ -175,4 +232,4 @@ def clear(url: str) -> None:
     """Delete all rows of a database but its version."""
     names = [name for name, kind in sql(url, "SHOW FULL TABLES") if kind == "BASE TABLE"]
     rows = [f"DELETE FROM `{name}`" for name in names if not name.endswith("_version")]
-    servers.load(url, "SET foreign_key_checks = 0;\n" + ";\n".join(rows) + ";\n")
+    servers.load(url, "SET foreign_key_checks = 0;\nBEGIN;\n" + ";\n".join([*rows, "COMMIT"]) + ";\n")

@@ -3,6 +3,8 @@
 ``nova_cells``    both databases of each, as Nova has them today: {"parent": ..., "c1": ...}
 ``mitaka_cells``  the same with main databases as Mitaka had them, which `mitaka` explains
 
+``trial``         one of both with the pack that is for it; a test that takes it runs with each
+
 ``topology``      writes a cellsync.yaml for some of them and a pack, and gives what runs cellsync
 
 Each test finds the databases empty.
@@ -18,11 +20,13 @@ import asking
 import mitaka
 import pytest
 import servers
-from asking import Cells, Judge, NovaCell, Schemas, Topology
+from asking import Cells, Judge, NovaCell, Schemas, Topology, Trial
 from deployment import Deployment
 from servers import Server, sql
 
 CELLS = ("parent", "c1")
+PACKS = {"nova-cells-v1": "mitaka_cells", "nova-api": "nova_cells"}
+"""A pack -> the fixture of the cells that it is for."""
 
 
 @pytest.fixture(scope="session")
@@ -93,6 +97,12 @@ def mitaka_cells(_mitaka_cells: Cells) -> Iterator[Cells]:
     """Give empty databases of Mitaka's, which today's Nova reads through views."""
     yield _mitaka_cells
     _clear(_mitaka_cells)
+
+
+@pytest.fixture(params=PACKS)
+def trial(request: pytest.FixtureRequest) -> Trial:
+    """Give empty databases and the pack that is for them, one pack after the other."""
+    return Trial(pack=request.param, cells=request.getfixturevalue(PACKS[request.param]))
 
 
 def _clear(cells: Cells) -> None:

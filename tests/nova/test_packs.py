@@ -1,0 +1,220 @@
+"""Nova's own code sees in a child what cellsync pushed there, and not before; and it goes on from there.
+
+Each test runs with ``nova-cells-v1`` on main databases and with ``nova-api`` on databases nova_api.
+"""
+
+from __future__ import annotations
+
+from uuid import NAMESPACE_DNS, uuid5
+
+from asking import NovaCell, Question, Topology, Trial
+from deployment import AGGREGATE_RULES
+from servers import sql
+
+KEY = "ssh-ed25519 AAAAC3 somebody"
+
+
+def uuid(name: str) -> str:
+    """Return the uuid of something that has a name here."""
+    return str(uuid5(NAMESPACE_DNS, name))
+
+
+ASKED: dict[str, Question] = {
+    "zones": ("zones", {}),
+    "zone of h1": ("host_zone", {"host": "h1"}),
+    "aggregates of h1": ("aggregates_by_host", {"host": "h1"}),
+    "aggregates of h2": ("aggregates_by_host", {"host": "h2"}),
+    "aggregates with a zone": ("aggregates_by_metadata_key", {"key": "availability_zone"}),
+    "aggregates with ssd=true": ("aggregates_by_metadata", {"key": "ssd", "value": "true"}),
+    "flavor new": ("flavor", {"flavorid": "new"}),
+    "flavor old": ("flavor", {"flavorid": "old"}),
+    "flavors of p1": ("flavors", {"project": "p1", "admin": False}),
+    "flavors of p2": ("flavors", {"project": "p2", "admin": False}),
+    "key pair": ("key_pair", {"user": "u1", "name": "mine"}),
+    "group near": ("server_group", {"uuid": uuid("near")}),
+    "group apart": ("server_group", {"uuid": uuid("apart")}),
+    "group of i1": ("server_group_of", {"instance": uuid("i1")}),
+    "group of i2": ("server_group_of", {"instance": uuid("i2")}),
+}
+"""What the scheduler, the metadata service and nova-api look up."""
+
+EAST = {"name": "east", "hosts": ["h1"], "metadata": {"availability_zone": "az-east", "ssd": "true"}}
+WEST = {"name": "west", "hosts": ["h2"], "metadata": {"availability_zone": "az-west"}}
+SIZES = {"memory_mb": 2048, "rxtx_factor": 1.1, "is_public": False}
+OLD = {"id": 1, "name": "old-flavor", **SIZES}
+NEW = {"id": 2, "name": "new-flavor", **SIZES}
+NEAR = {"name": "near-group", "policy": "affinity", "members": [uuid("i1"), uuid("i3")]}
+APART = {"name": "apart-group", "policy": "anti-affinity", "members": [uuid("i2")]}
+
+BEFORE = {
+    "zones": {"az-old": ["h2"], "nova": ["h1"]},
+    "zone of h1": "nova",
+    "aggregates of h1": [],
+    "aggregates of h2": [WEST | {"metadata": {"availability_zone": "az-old"}}],
+    "aggregates with a zone": [WEST | {"metadata": {"availability_zone": "az-old"}}],
+    "aggregates with ssd=true": [],
+    "flavor new": "FlavorNotFound",
+    "flavor old": OLD | {"extra_specs": {}, "projects": ["p1"]},
+    "flavors of p1": ["old-flavor"],
+    "flavors of p2": [],
+    "key pair": "KeypairNotFound",
+    "group near": "InstanceGroupNotFound",
+    "group apart": APART | {"members": []},
+    "group of i1": "InstanceGroupNotFound",
+    "group of i2": "InstanceGroupNotFound",
+}
+AFTER = {
+    "zones": {"az-east": ["h1"], "az-west": ["h2"]},
+    "zone of h1": "az-east",
+    "aggregates of h1": [EAST],
+    "aggregates of h2": [WEST],
+    "aggregates with a zone": [EAST | {"metadata": {"availability_zone": "az-east"}}, WEST],
+    "aggregates with ssd=true": ["east"],
+    "flavor new": NEW | {"extra_specs": {"hw:cpu_policy": "dedicated"}, "projects": ["p2"]},
+    "flavor old": OLD | {"extra_specs": {"hw:numa_nodes": "2"}, "projects": ["p1", "p2"]},
+    "flavors of p1": ["old-flavor"],
+    "flavors of p2": ["new-flavor", "old-flavor"],
+    "key pair": KEY,
+    "group near": NEAR,
+    "group apart": APART,
+    "group of i1": NEAR,
+    "group of i2": APART,
+}
+assert BEFORE.keys() == AFTER.keys() == ASKED.keys()
+
+
+def write_both(trial: Trial) -> None:
+    """Have Nova write everything in the parent, and in the child what is old there: other ids, and less."""
+    trial.run_hosts("h1", "h2")
+    old, new = {"name": "old-flavor", "flavorid": "old"}, {"name": "new-flavor", "flavorid": "new"}
+    trial.write(
+        trial.parent,
+        ("create_aggregate", EAST | {"hosts": ["parent!c1@h1"]}),
+        ("create_aggregate", WEST),
+        ("create_flavor", old | {"extra_specs": {"hw:numa_nodes": "2"}, "projects": ["p1", "p2"]}),
+        ("create_flavor", new | {"extra_specs": {"hw:cpu_policy": "dedicated"}, "projects": ["p2"]}),
+        ("create_key_pair", {"user": "u1", "name": "mine", "public_key": KEY}),
+        ("create_server_group", NEAR | {"uuid": uuid("near")}),
+        ("create_server_group", APART | {"uuid": uuid("apart")}),
+    )
+    trial.write(
+        trial.c1,
+        ("create_aggregate", WEST | {"metadata": {"availability_zone": "az-old"}}),
+        ("create_flavor", old | {"extra_specs": {}, "projects": ["p1"]}),
+        ("create_server_group", APART | {"uuid": uuid("apart"), "members": []}),
+    )
+
+
+def test_nova_finds_in_a_child_what_a_repair_pushed_until_an_undo(trial: Trial, topology: Topology) -> None:
+    """Which is what cellsync is for."""
+    write_both(trial)
+    cells = topology(trial.urls, trial.pack)
+    before = cells.checksums()
+    assert trial.c1.found(ASKED) == BEFORE
+    done = cells.process("repair", "--yes")
+    assert done.code == 0, done.said
+    assert trial.c1.found(ASKED) == AFTER
+    undone = cells.process("undo", cells.last_run(), "--yes")
+    assert undone.code == 0, undone.said
+    assert trial.c1.found(ASKED) == BEFORE
+    assert cells.checksums() == before
+
+
+# -- Nova goes on ------------------------------------------------------------------------------
+
+
+def aggregates(cell: NovaCell) -> dict[str, tuple[list[str], dict[str, str]]]:
+    """Return name -> (hosts, metadata) of all aggregates that Nova finds in a cell, none of them twice."""
+    rows = {
+        "aggregates": "name",
+        "aggregate_hosts": "aggregate_id, host",
+        "aggregate_metadata": "aggregate_id, `key`",
+    }
+    for table, key in rows.items():
+        assert not sql(cell.api, f"SELECT {key} FROM {table} GROUP BY {key} HAVING COUNT(*) > 1")
+    return {each["name"]: (each["hosts"], each["metadata"]) for each in cell.ask("aggregates")}
+
+
+def ids(cell: NovaCell) -> dict[str, int]:
+    """Return name -> id of the aggregates of a cell."""
+    return dict(sql(cell.api, "SELECT name, id FROM aggregates"))
+
+
+def write_aggregates(trial: Trial) -> None:
+    """Have Nova write the aggregates in the parent that the tests are about."""
+    trial.run_hosts("h1", "h2", "h3")
+    aggregates = (
+        {"name": "kept", "metadata": {"availability_zone": "az-kept"}, "hosts": ["parent!c1@h1"]},
+        {"name": "moved", "metadata": {"ssd": "true", "disk": "old"}, "hosts": ["h2"]},
+        {"name": "gone", "metadata": {"purpose": "none"}, "hosts": ["h3"]},
+        {"name": "again", "metadata": {"round": "1"}, "hosts": ["h3"]},
+        {"name": "lost", "metadata": {"purpose": "test"}, "hosts": ["h2"]},
+    )
+    trial.write(trial.parent, *(("create_aggregate", aggregate) for aggregate in aggregates))
+
+
+def go_on_in_the_parent(trial: Trial) -> None:
+    """Have Nova change, rename, delete and create aggregates in the parent."""
+    trial.write(
+        trial.parent,
+        ("rename_aggregate", {"name": "moved", "to": "moved-on"}),
+        ("set_metadata", {"name": "moved-on", "metadata": {"ssd": "fast", "disk": None, "net": "10g"}}),
+        ("add_host", {"name": "moved-on", "host": "h1"}),
+        ("delete_host", {"name": "moved-on", "host": "h2"}),
+        ("delete_aggregate", {"name": "gone"}),
+        ("delete_aggregate", {"name": "again"}),
+        ("create_aggregate", {"name": "again", "metadata": {"round": "2"}, "hosts": ["h3"]}),
+        ("create_aggregate", {"name": "new", "metadata": {"purpose": "more"}, "hosts": ["h2"]}),
+    )
+
+
+def go_on_in_the_child(trial: Trial) -> None:
+    """Have Nova do the same in the child, on rows of its own and on those that cellsync wrote."""
+    trial.write(
+        trial.c1,
+        ("create_aggregate", {"name": "own", "metadata": {"owner": "c1"}, "hosts": ["h3"]}),
+        ("rename_aggregate", {"name": "own", "to": "own-still"}),
+        ("create_aggregate", {"name": "brief", "metadata": {"owner": "c1"}, "hosts": ["h3"]}),
+        ("delete_aggregate", {"name": "brief"}),
+        ("rename_aggregate", {"name": "kept", "to": "kept-otherwise"}),
+        ("add_host", {"name": "kept-otherwise", "host": "h3"}),
+        ("delete_host", {"name": "kept-otherwise", "host": "h1"}),
+        ("set_metadata", {"name": "moved", "metadata": {"ssd": "false", "disk": None, "local": "yes"}}),
+        ("delete_aggregate", {"name": "lost"}),
+    )
+
+
+def test_nova_goes_on_in_both_and_a_repair_doubles_and_loses_nothing(
+    trial: Trial, topology: Topology
+) -> None:
+    """What the child made stays; what the parent says comes; what the parent deleted is reported."""
+    write_aggregates(trial)
+    cells = topology(trial.urls, trial.pack)
+    done = cells.process("repair", "--yes")
+    assert done.code == 0, done.said
+    pushed = ids(trial.c1)
+    go_on_in_the_child(trial)
+    go_on_in_the_parent(trial)
+    done = cells.process("repair", "--yes")
+    assert done.code == 1, done.said
+    assert aggregates(trial.c1) == {
+        "again": (["h3"], {"round": "2"}),
+        "gone": (["h3"], {"purpose": "none"}),
+        "kept": (["h1", "h3"], {"availability_zone": "az-kept"}),
+        "lost": (["h2"], {"purpose": "test"}),
+        "moved-on": (["h1", "h2"], {"ssd": "fast", "net": "10g", "local": "yes"}),
+        "new": (["h2"], {"purpose": "more"}),
+        "own-still": (["h3"], {"owner": "c1"}),
+    }
+    now = ids(trial.c1)
+    assert {name: now[name] for name in ("again", "gone", "kept", "moved-on")} == {
+        "again": pushed["again"],
+        "gone": pushed["gone"],
+        "kept": pushed["kept"],
+        "moved-on": pushed["moved"],
+    }
+    found = cells.json("diff")
+    assert found.counts(*AGGREGATE_RULES) == {
+        "c1": {"aggregates": (0, 0, 2), "aggregate-metadata": (0, 0, 3), "aggregate-hosts": (0, 0, 4)}
+    }
+    assert found.findings() == []
