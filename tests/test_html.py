@@ -469,7 +469,7 @@ def test_what_a_repair_would_do_and_why_is_said() -> None:
         "insert it, as api has it": replace(base, kind=Kind.MISSING, action=Action.INSERT),
         "update it, as api is right": base,
         "delete it, as api does not have it, and cellsync wrote it": replace(
-            base, kind=Kind.EXTRA, action=Action.DELETE, pushed=True
+            base, kind=Kind.EXTRA, action=Action.DELETE, origin=(1,)
         ),
         "leave it: it is only reported": replace(base, action=Action.REPORT),
         "leave it: the rule ignores rows that are changed": replace(base, action=Action.IGNORE),

@@ -64,7 +64,7 @@ def follow(
                 if same.key != original.key:
                     own[original.key] = same.key
                 continue
-            difference = replace(difference, pushed=held.identity in pushed)
+            difference = replace(difference, origin=pushed.get(held.identity, ()))
         if difference.kind is not Kind.MISSING or difference.key not in sought:
             followed.extend(_still(pairing, difference))
     followed.extend(missing.values())

@@ -11,7 +11,7 @@ from typing import NamedTuple, Union
 from cellsync.model.reading import Row
 from cellsync.model.rules import Action, Direction, Way
 from cellsync.model.schemas import SchemaDifference
-from cellsync.model.values import Key, KeyPart
+from cellsync.model.values import Identity, Key, KeyPart
 from cellsync.spool import tallied
 
 
@@ -44,8 +44,8 @@ class Difference:
     action: Action = Action.REPORT
     reason: str = ""
     """What it means, in the users' words."""
-    pushed: bool = False
-    """True when the existing row is one that cellsync wrote, not one of the cell's own."""
+    origin: Identity = ()
+    """The primary key of the row that cellsync made the existing one from; () for one of the cell's own."""
     accepted: str = ""
     """Why people live with it, "being retired (until 2026-12-31)"; empty when it counts. The action
     of an accepted difference is IGNORE, but not all that is ignored is accepted: a rule may say so."""
@@ -57,6 +57,11 @@ class Difference:
     ``where``, ``route`` or a soft delete that is NULL; told only where the rule does not revive."""
     claimed: tuple[str, ...] = ()
     """The children that have the row where several do and each would insert it into the parent."""
+
+    @property
+    def pushed(self) -> bool:
+        """Tell whether cellsync wrote the existing row."""
+        return bool(self.origin)
 
 
 class Sort(NamedTuple):

@@ -12,6 +12,7 @@ from cellsync.model import (
     Change,
     Gate,
     Key,
+    Kind,
     Plan,
     Reference,
     Skipped,
@@ -56,6 +57,7 @@ def build(
     changes: Collector[Change] = Collector(tally=deed_of)
     skipped: Collector[Skipped] = Collector()
     aside = {each.pairing.rule.id: set(_set_aside(each.table)) for each in ordered}
+    held = _held(ordered)
     early = {each.pairing.rule.id: _before_inserts(each, going) for each in going}
     for actions, sequence in (
         ({Action.INSERT}, going),
@@ -74,7 +76,7 @@ def build(
                     updates = filter(first, changes_of(each, {Action.UPDATE}, target, failed))
                     steps = chain(untangled(updates, each.written), steps)
             if sequence is not going:
-                steps = _kept(steps, each, ordered, stopped)
+                steps = _kept(steps, each, ordered, stopped, held)
             if actions == {Action.UPDATE}:
                 rest = filterfalse(first, steps) if first is not None else steps
                 steps = untangled(rest, each.written)
@@ -146,10 +148,36 @@ def _whole(
     return joined(steps, leader, companions, target, lacking=lacking)
 
 
+def _held(ordered: Sequence[Compared]) -> dict[Reference, str]:
+    """Return which rows are referred to by extra rows that stay, and by which rule's."""
+    removing = {
+        each.pairing.rule.id for each in ordered if each.table.does(Action.DELETE, Action.SOFT_DELETE)
+    }
+    held: dict[Reference, str] = {}
+    for each in ordered:
+        rule, projection = each.pairing.rule, each.pairing.existing
+        if removing.isdisjoint(rule.references.values()):
+            continue
+        staying = (d for d in each.table.differences if d.action in (Action.REPORT, Action.IGNORE))
+        for row in (d.existing for d in staying if d.kind is Kind.EXTRA and d.existing):
+            columns, parts = (*projection.key, *projection.columns), (*row.key, *row.values)
+            for column, part in zip(columns, parts, strict=True):
+                if column.join is not None and isinstance(part, tuple):
+                    held[Reference(rule=column.join.rule, key=part)] = rule.id
+    return held
+
+
 def _kept(
-    removals: Iterator[Step], each: Compared, ordered: Sequence[Compared], stopped: Collection[str]
+    removals: Iterator[Step],
+    each: Compared,
+    ordered: Sequence[Compared],
+    stopped: Collection[str],
+    held: dict[Reference, str],
 ) -> Iterator[Step]:
-    """Keep all rows of a rule where rows that refer to them stay, as their own rule was refused."""
+    """Keep the rows of a rule that rows which stay refer to; adds to ``held`` what those refer to.
+
+    All of them, where a rule that refers to them was refused.
+    """
     rule = each.pairing.rule.id
     staying = [
         other.pairing.rule.id
@@ -158,10 +186,15 @@ def _kept(
         and rule in other.pairing.rule.references.values()
         and other.table.does(Action.DELETE, Action.SOFT_DELETE)
     ]
-    reason = f"rows of {', '.join(staying)} may refer to it, and that rule was refused"
+    refused = f"rows of {', '.join(staying)} may refer to it, and that rule was refused"
     for step in removals:
-        stays = staying and isinstance(step, Change)
-        yield Skipped(rule=rule, key=step.key, reason=reason) if stays else step
+        by = held.get(Reference(rule=rule, key=step.key))
+        if not isinstance(step, Change) or not (staying or by):
+            yield step
+            continue
+        held.update({v: rule for v in (step.before or {}).values() if isinstance(v, Reference)})
+        reason = refused if staying else f"rows of {by} that stay refer to it"
+        yield Skipped(rule=rule, key=step.key, reason=reason)
 
 
 def _set_aside(table: TableDiff) -> Iterator[Key]:

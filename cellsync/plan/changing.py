@@ -112,7 +112,7 @@ def _change(
         identity=identity,
         before=before,
         after=after,
-        origin=difference.desired.identity if difference.desired else (),
+        origin=difference.desired.identity if difference.desired else difference.origin,
         reason=difference.reason,
     )
 

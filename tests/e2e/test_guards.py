@@ -460,6 +460,36 @@ def test_only_rows_that_cellsync_wrote_are_removed(database: MakeDatabase) -> No
     assert len(reasons) == 2 and all("cellsync did not write it" in reason for reason in reasons)
 
 
+def test_a_pushed_row_stays_while_rows_of_the_cell_refer_to_it(database: MakeDatabase) -> None:
+    """It is skipped with the reason, and goes when they have gone."""
+    stand = pushed(database)
+    add(stand.urls["c1"], "u", {"t_id": 5, "host": "own"})
+    named = "SELECT t.name, u.host FROM t LEFT JOIN u ON u.t_id = t.id ORDER BY 1, 2"
+    assert ("n11", "own") in values(stand, named)
+    execute(stand.urls["api"], "DELETE FROM u WHERE t_id = 11", "DELETE FROM t WHERE id = 11")
+    done = stand.repair("r2")
+    assert (done.exit_code, result(done, "c1").problems) == (1, ())
+    assert [(s.rule, s.key, s.reason) for s in result(done, "c1").skipped] == [
+        ("t", ("n11",), "rows of u that stay refer to it")
+    ]
+    assert [row for row in values(stand, named) if row[0] == "n11"] == [("n11", "own")]
+    execute(stand.urls["c1"], "DELETE FROM u WHERE t_id = 5")
+    stand.repair("r3")
+    assert [row for row in values(stand, named) if row[0] == "n11"] == []
+
+
+def test_a_row_that_an_undo_brought_back_is_a_pushed_one_still(database: MakeDatabase) -> None:
+    """The undo takes back what the deletion did to cellsync's memory, too."""
+    stand = pushed(database)
+    before = checksums(stand.urls["c1"])
+    execute(stand.urls["api"], "DELETE FROM u WHERE t_id = 11", "DELETE FROM t WHERE id = 11")
+    assert result(stand.repair("r2"), "c1").counts.applied == 2
+    assert stand.undo("r2", "u1").exit_code == 0
+    assert checksums(stand.urls["c1"]) == before
+    assert result(stand.repair("r3"), "c1").counts.applied == 2
+    assert values(stand, "SELECT name FROM t WHERE name = 'n11'") == []
+
+
 def test_an_emptied_parent_does_not_even_remove_pushed_rows(database: MakeDatabase) -> None:
     """The guard of the empty parent holds for them too."""
     stand = pushed(database)
