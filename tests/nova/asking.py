@@ -120,6 +120,12 @@ class NovaCell:
             raise refused
         return answers
 
+    def refusal(self, do: str, **given: Any) -> str:
+        """Return the kind of Nova's refusal, which must come."""
+        (answer,) = self.judge.ask(self.conf, [(do, given)])
+        assert isinstance(answer, NovaRefused), f"{self.name}: Nova answered {do} with {answer}"
+        return answer.kind
+
     def found(self, questions: Mapping[str, Question]) -> dict[str, Any]:
         """Return what Nova answers to each question, or the kind of its refusal."""
         answers = self.judge.ask(self.conf, [*questions.values()])

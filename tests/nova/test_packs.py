@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from uuid import NAMESPACE_DNS, uuid5
 
+import asking
+import yaml
 from asking import NovaCell, Question, Topology, Trial
 from deployment import AGGREGATE_RULES
 from servers import sql
@@ -190,12 +192,12 @@ def test_nova_goes_on_in_both_and_a_repair_doubles_and_loses_nothing(
     """What the child made stays; what the parent says comes; what the parent deleted is reported."""
     write_aggregates(trial)
     cells = topology(trial.urls, trial.pack)
-    done = cells.process("repair", "--yes")
+    done = cells.run("repair", "--yes")
     assert done.code == 0, done.said
     pushed = ids(trial.c1)
     go_on_in_the_child(trial)
     go_on_in_the_parent(trial)
-    done = cells.process("repair", "--yes")
+    done = cells.run("repair", "--yes")
     assert done.code == 1, done.said
     assert aggregates(trial.c1) == {
         "again": (["h3"], {"round": "2"}),
@@ -218,3 +220,81 @@ def test_nova_goes_on_in_both_and_a_repair_doubles_and_loses_nothing(
         "c1": {"aggregates": (0, 0, 2), "aggregate-metadata": (0, 0, 3), "aggregate-hosts": (0, 0, 4)}
     }
     assert found.findings() == []
+    before = cells.checksums()
+    done = cells.repair()
+    assert (done.code, done.cell("c1")["changes"]["planned"], cells.checksums()) == (1, 0, before)
+
+
+def test_what_nova_deleted_on_both_sides_is_in_step_and_may_come_again(
+    trial: Trial, topology: Topology
+) -> None:
+    """Deleted rows of main databases stand in nobody's way."""
+    write_aggregates(trial)
+    cells = topology(trial.urls, trial.pack)
+    assert cells.repair().code == 0
+    for cell in (trial.c1, trial.parent):
+        trial.write(cell, *(("delete_aggregate", {"name": name}) for name in ids(trial.parent)))
+    assert (aggregates(trial.c1), cells.json("diff").code) == ({}, 0)
+    again = {"name": "kept", "metadata": {"availability_zone": "az-kept"}, "hosts": ["h1"]}
+    trial.write(trial.parent, ("create_aggregate", again))
+    assert cells.repair().code == 0
+    assert aggregates(trial.c1) == {"kept": (["h1"], {"availability_zone": "az-kept"})}
+
+
+def removing(pack: str) -> str:
+    """Return a pack whose rules take away what cellsync wrote and Nova deleted in the parent."""
+    loaded = yaml.safe_load((asking.ROOT / "rules" / f"{pack}.yaml").read_text(encoding="utf-8"))
+    removal = "soft_delete" if "soft_delete" in loaded["defaults"] else "delete"
+    loaded["defaults"] |= {"on_extra": removal, "removes": "pushed"}
+    return str(yaml.safe_dump({**loaded, "pack": "removing"}, sort_keys=False))
+
+
+def test_what_nova_deleted_in_the_parent_goes_where_the_rules_say_so(
+    trial: Trial, topology: Topology
+) -> None:
+    """Only rows that cellsync wrote: what Nova made in the child stays, were it of the same name."""
+    write_aggregates(trial)
+    cells = topology(trial.urls, trial.pack).rule_file(removing(trial.pack))
+    assert cells.repair().code == 0
+    trial.write(
+        trial.c1,
+        ("create_aggregate", {"name": "own", "metadata": {"owner": "c1"}, "hosts": ["h3"]}),
+        ("add_host", {"name": "kept", "host": "h3"}),
+        ("set_metadata", {"name": "moved", "metadata": {"local": "yes"}}),
+    )
+    there = aggregates(trial.c1)
+    trial.write(
+        trial.parent,
+        ("delete_aggregate", {"name": "gone"}),
+        ("set_metadata", {"name": "moved", "metadata": {"disk": None}}),
+        ("delete_host", {"name": "moved", "host": "h2"}),
+    )
+    done = cells.run("repair", "--yes")
+    assert done.code == 1, done.said
+    left = {name: told for name, told in there.items() if name != "gone"}
+    left["moved"] = ([], {"ssd": "true", "local": "yes"})
+    assert aggregates(trial.c1) == left
+    undone = cells.run("undo", cells.last_run(), "--yes")
+    assert (undone.code, aggregates(trial.c1)) == (0, there), undone.said
+    assert cells.repair().code == 1
+    trial.write(trial.c1, ("create_aggregate", {"name": "gone", "metadata": {}, "hosts": ["h1"]}))
+    assert cells.repair().code == 1
+    assert aggregates(trial.c1) == {**left, "gone": (["h1"], {})}
+
+
+def test_a_pushed_aggregate_stays_while_it_has_a_host_that_nova_added_in_the_child(
+    trial: Trial, topology: Topology
+) -> None:
+    """Nova would not delete it either; what cellsync wrote of it goes."""
+    write_aggregates(trial)
+    cells = topology(trial.urls, trial.pack).rule_file(removing(trial.pack))
+    assert cells.repair().code == 0
+    trial.write(trial.c1, ("add_host", {"name": "gone", "host": "h1"}))
+    trial.write(trial.parent, ("delete_aggregate", {"name": "gone"}))
+    done = cells.run("repair", "--yes")
+    assert done.code == 1, done.said
+    assert "aggregates name=gone: rows of aggregate-hosts that stay refer to it" in done.said
+    assert aggregates(trial.c1)["gone"] == (["h1"], {})
+    trial.write(trial.c1, ("delete_host", {"name": "gone", "host": "h1"}))
+    assert cells.repair().code == 0
+    assert "gone" not in aggregates(trial.c1)
