@@ -114,7 +114,7 @@ def test_the_json_has_what_the_chart_shows() -> None:
     found = triage(IN_STEP, drifted("x"), DOWN, drifted("x"), repairs=repairs)
     content = json.loads("".join(dossiers.json(dossier(found, journaled(1)))))["course"]
     assert content == json.loads("".join(documents.course((journaled(1),), found)))
-    assert list(content) == ["version", "since", "until", "runs", "drift", "rows", "log"]
+    assert list(content) == ["version", "since", "until", "runs", "drift", "rows", "log", "unseen"]
     ways = {"first_seen", "or_earlier", "last_seen", "gone", "repaired", "repair"}
     assert [set(each["spells"][0]) for each in (*content["drift"], *content["rows"])] == [ways, ways]
     [drift], [row] = content["drift"], content["rows"]

@@ -510,6 +510,8 @@ def test_the_history_reads_as_its_golden_files() -> None:
     check_golden("history.txt", past.history(RUNS, PLAIN))
     check_golden("history.json", json.history(RUNS))
     assert "".join(past.history([], PLAIN)) == "no run has written anything yet\n"
+    unseen = "".join(past.history([], PLAIN, unseen=["c1"]))
+    assert unseen == "as far as journals are seen, no run has written anything yet\n"
 
 
 # -- What a person must be able to rely on -------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from functools import partial
@@ -28,6 +29,7 @@ from cellsync.cli.preparing import (
 from cellsync.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
+    from cellsync.model import CellFailure
     from cellsync.run import Course, Request
 
 TRIAGE = timedelta(days=30)
@@ -89,19 +91,26 @@ def history(
     if begin is not None and not repeated:
         return _since(common, request, begin, format_, output)
     if repeated:
-        rows, failures = run.repeated(request, since=now - begin if begin else TRIAGE, times=AGAIN)
-        for failure in failures:
-            logs.remark(common, f"{failure.status.value}: {failure.error}", cell=failure.cell)
-        put(json.repeated(rows) if format_ == "json" else past.repeated(rows, style_of(common)), output)
-        return ExitCode.INCOMPLETE if failures else ExitCode.IN_STEP
+        again = run.repeated(request, since=now - begin if begin else TRIAGE, times=AGAIN)
+        _say_unknown(common, again.failures, again.unseen)
+        put(
+            json.repeated(again.rows, unseen=again.unseen)
+            if format_ == "json"
+            else past.repeated(again.rows, style_of(common), unseen=again.unseen),
+            output,
+        )
+        return ExitCode.INCOMPLETE if again.failures else ExitCode.IN_STEP
     found = run.history(request, run_id)
-    for failure in found.failures:
-        logs.remark(common, f"{failure.status.value}: {failure.error}", cell=failure.cell)
+    _say_unknown(common, found.failures, found.unseen)
     style = style_of(common)
     if format_ == "sql" and found.runs:
         put_report(telling.of_run(request, found.runs[0]), style, format_, output)
         return found.exit_code
-    shown = [json.history(found.runs) if format_ == "json" else past.history(found.runs, style)]
+    shown = [
+        json.history(found.runs, unseen=found.unseen)
+        if format_ == "json"
+        else past.history(found.runs, style, unseen=found.unseen)
+    ]
     if run_id is not None and format_ == "text":
         style = replace(style, secrets=request.topology.secrets)
         shown.append(past.changes(run.changes(request, run_id), style))
@@ -115,9 +124,11 @@ def _since(common: Common, request: Request, since: datetime, format_: str, outp
 
     found = run.course(request, since=since)
     say_unread(common, found, request)
-    runs, triage = found.history.runs, found.triage
+    runs, unseen, triage = found.history.runs, found.history.unseen, found.triage
     put(
-        json.course(runs, triage) if format_ == "json" else past.course(runs, triage, style_of(common)),
+        json.course(runs, triage, unseen=unseen)
+        if format_ == "json"
+        else past.course(runs, triage, style_of(common), unseen=unseen),
         output,
     )
     return found.exit_code
@@ -126,8 +137,7 @@ def _since(common: Common, request: Request, since: datetime, format_: str, outp
 def say_unread(common: Common, found: Course, request: Request) -> None:
     """Say on stderr what of the past could not be read."""
     triage = found.triage
-    for failure in found.history.failures:
-        logs.remark(common, f"{failure.status.value}: {failure.error}", cell=failure.cell)
+    _say_unknown(common, found.history.failures, found.history.unseen)
     if triage.unread:
         logs.remark(common, triage.unread)
     if triage.torn:
@@ -142,6 +152,16 @@ def say_unread(common: Common, found: Course, request: Request) -> None:
         logs.remark(common, said, level=logging.WARNING)
 
 
+def _say_unknown(common: Common, failures: Iterable[CellFailure], unseen: Sequence[str]) -> None:
+    """Say on stderr which journals could not be read, and which may be there unseen."""
+    from cellsync.report import words
+
+    for failure in failures:
+        logs.remark(common, f"{failure.status.value}: {failure.error}", cell=failure.cell)
+    if unseen:
+        logs.remark(common, words.unseen(unseen), level=logging.WARNING)
+
+
 def _prune(common: Common, keep: timedelta, *, yes: bool) -> ExitCode:
     from cellsync import run
     from cellsync.model import CellFailure
@@ -152,12 +172,14 @@ def _prune(common: Common, keep: timedelta, *, yes: bool) -> ExitCode:
     if not yes and not click.confirm(question, err=True):
         return ExitCode.IN_STEP
     code = ExitCode.IN_STEP
-    for name, result in run.prune(request, keep=keep).items():
+    results = run.prune(request, keep=keep)
+    for name, result in results.items():
         if isinstance(result, CellFailure):
             code = ExitCode.INCOMPLETE
-            logs.remark(common, f"{result.status.value}: {result.error}", cell=name)
-        elif not common.silent:
+        elif result is not None and not common.silent:
             click.echo(f"{name}: {result} runs forgotten")
+    failures = (each for each in results.values() if isinstance(each, CellFailure))
+    _say_unknown(common, failures, [name for name, result in results.items() if result is None])
     return code
 
 

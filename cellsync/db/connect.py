@@ -288,9 +288,22 @@ def _about_tls(cell: Cell, error: Exception, message: str) -> str:
     return "; it says so too where the user needs a certificate: see ssl_cert" if wanted.cert is None else ""
 
 
+def forbidden(error: Exception) -> bool:
+    """Say whether the server wants a privilege; it does not say then whether there is what was asked for."""
+    return _code(error) in _FORBIDDEN
+
+
+def absent(error: Exception) -> bool:
+    """Say whether there is no such table, or no such schema."""
+    return _code(error) in _ABSENT
+
+
 _ACCESS_DENIED = 1045
 # Access denied to a user, a host, or for lack of a password; and to a schema, or there is none.
 _REASONS = {_ACCESS_DENIED: "auth", 1130: "auth", 1698: "auth", 1044: "schema", 1049: "schema"}
+# To a schema, a table, a column.
+_FORBIDDEN = {1044, 1142, 1143}
+_ABSENT = {1049, 1146}
 _LOST = (oslo_errors.DBDeadlock, oslo_errors.DBConnectionError)
 # The row has changed since the snapshot, a Galera node that is not ready or found a conflict at
 # COMMIT (oslo.db does not know every wording of it), a server that is being shut down.

@@ -16,7 +16,7 @@ import sqlalchemy
 from oslo_db import exception as oslo_errors
 
 from cellsync.db import schema
-from cellsync.db.connect import Deadline, translated, unreachable
+from cellsync.db.connect import Deadline, absent, forbidden, translated, unreachable
 from cellsync.db.dialects import Dialect, MariaDB, SQLite
 from cellsync.db.select import Select
 from cellsync.errors import ReadFailed
@@ -245,6 +245,24 @@ class Session:
         # Not SQLAlchemy's way, DESCRIBE: that is an error where this login may not see the table.
         sql = "SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA = :schema AND TABLE_NAME = :name"
         return bool(self.query(sql, schema=schema, name=name))
+
+    def hides(self, name: str, *, schema: str) -> bool:
+        """Say whether this login may not read a table, so that it cannot tell whether there is one.
+
+        One query. The server itself is asked, for what a login may stands in many places: its own
+        grants, patterns of names, roles, PUBLIC. It looks at them before it looks for the table.
+        """
+        if not self.makes_schemas:
+            return False
+        place = f"{self._dialect.quote(schema)}.{self._dialect.quote(name)}"
+        with self._in_time():
+            try:
+                self.connection.exec_driver_sql(f"SELECT 1 FROM {place} LIMIT 0")
+            except (oslo_errors.DBError, sqlalchemy.exc.SQLAlchemyError) as error:
+                if not (forbidden(error) or absent(error)):
+                    raise
+                return forbidden(error)
+        return False
 
     def execute(
         self, statement: sqlalchemy.Executable, rows: Sequence[Mapping[str, Any]] = ()

@@ -22,7 +22,7 @@ from cellsync.journal.history import (
     written,
 )
 from cellsync.journal.recording import Journal
-from cellsync.journal.tables import SCHEMA, VERSION, Session, prepare, sql
+from cellsync.journal.tables import SCHEMA, VERSION, Session, prepare, sql, unseen
 
 __all__ = [
     "SCHEMA",
@@ -40,5 +40,6 @@ __all__ = [
     "runs",
     "sql",
     "timestamp",
+    "unseen",
     "written",
 ]

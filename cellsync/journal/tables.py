@@ -94,6 +94,8 @@ class Session(Protocol):
 
     def has_table(self, name: str, *, schema: str) -> bool: ...
 
+    def hides(self, name: str, *, schema: str) -> bool: ...
+
     def packet(self) -> int:
         """Return how large a statement may be, in bytes."""
 
@@ -223,3 +225,8 @@ def version_of(session: Session) -> int | None:
         return None
     found: int | None = session.execute(sa.select(sa.func.max(FORMAT.c.version))).scalar()
     return found
+
+
+def unseen(session: Session) -> bool:
+    """Say whether there may be a journal that this login may not see: to it that looks like none."""
+    return session.hides(FORMAT.name, schema=SCHEMA)

@@ -24,6 +24,8 @@ class Dossier:
     """The last runs that wrote, newest first."""
     unread: Mapping[str, str] = field(default_factory=dict)
     """Cell -> why its journal could not be read."""
+    unseen: tuple[str, ...] = ()
+    """The cells whose journal, if there is one, the login may not see."""
     features: tuple[str, ...] = ()
     """The features of the rules in use, in their order."""
     triage: Triage | None = None

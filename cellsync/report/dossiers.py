@@ -10,7 +10,7 @@ from itertools import chain
 
 from cellsync.codec import Lines
 from cellsync.model import Accepted, Dossier, Report, Vitals
-from cellsync.report import facts, register, standing
+from cellsync.report import facts, register, standing, words
 from cellsync.report import json as documents
 from cellsync.report import text as texts
 from cellsync.report.json import Object
@@ -43,13 +43,14 @@ def _sections(of: Dossier, style: Style) -> Iterator[tuple[str, Sequence[Block]]
         yield "databases and brokers:", list(register.answers(of.checked, style, depth=1))
     if services := list(chain.from_iterable(map(_services, of.vitals))):
         yield "services:", services
-    if of.unread or (of.runs and of.triage is None):
+    if of.unread or of.unseen or (of.runs and of.triage is None):
         unread = [
             Line(f"{cell}: could not be read: {error}", 1, Tone.BAD) for cell, error in of.unread.items()
         ]
-        yield "the last runs that wrote:", [*unread, *_runs(of, style)]
+        unseen = [Line(words.unseen(of.unseen), 1, Tone.STRONG)] if of.unseen else []
+        yield "the last runs that wrote:", [*unread, *unseen, *_runs(of, style)]
     if of.triage is not None:
-        yield "the course of drift:", list(course_blocks(of.runs, of.triage, style))
+        yield "the course of drift:", list(course_blocks(of.runs, of.triage, style, unseen=of.unseen))
     yield "versions:", list(_versions(of, style))
 
 
@@ -119,7 +120,8 @@ def json(of: Dossier) -> Iterator[str]:
             "vitals": [_vitals(vitals) for vitals in of.vitals],
             "runs": [documents.journaled(run) for run in of.runs],
             "unread": dict(of.unread),
-            "course": None if of.triage is None else documents.course_content(of.runs, of.triage),
+            "unseen": [*of.unseen],
+            "course": of.triage and documents.course_content(of.runs, of.triage, unseen=of.unseen),
             "settings": dict(of.settings),
             "accept": [_accepted(entry) for entry in of.accepts],
         }

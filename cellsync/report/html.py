@@ -174,6 +174,7 @@ def _page(of: Dossier) -> dict[str, Any]:
         "course": course.section(of.triage, of.runs) if of.triage else None,
         "runs": [_run(each) for each in of.runs],
         "unread": of.unread,
+        "unseen": words.unseen(of.unseen) if of.unseen else "",
         "settings": of.settings,
         "accepts": [_accept(each) for each in of.accepts],
         "notes": [*report.notes, *report.left_out],

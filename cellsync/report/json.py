@@ -74,17 +74,17 @@ def schema(report: Report, style: Style | None = None) -> Iterator[str]:
     return whole({**_head(report), "cells": cells, **_foot(report)})
 
 
-def history(runs: Sequence[JournaledRun]) -> Iterator[str]:
-    """Yield the runs in the order given, newest first."""
-    return whole({"version": VERSION, "runs": Lines(map(journaled, runs))})
+def history(runs: Sequence[JournaledRun], *, unseen: Sequence[str] = ()) -> Iterator[str]:
+    """Yield the runs in the order given, newest first, and the cells of whose journal nothing is known."""
+    return whole({"version": VERSION, "runs": Lines(map(journaled, runs)), "unseen": [*unseen]})
 
 
-def course(runs: Sequence[JournaledRun], of: Triage) -> Iterator[str]:
+def course(runs: Sequence[JournaledRun], of: Triage, *, unseen: Sequence[str] = ()) -> Iterator[str]:
     """Yield the runs of a time, newest first, those that only looked among them, and what drifted."""
-    return whole(course_content(runs, of))
+    return whole(course_content(runs, of, unseen=unseen))
 
 
-def course_content(runs: Sequence[JournaledRun], of: Triage) -> Object:
+def course_content(runs: Sequence[JournaledRun], of: Triage, *, unseen: Sequence[str] = ()) -> Object:
     """Return the same as the keys of its document.
 
     A run that only looked stands for those after it that saw the same: ``alike`` of them, until
@@ -107,6 +107,7 @@ def course_content(runs: Sequence[JournaledRun], of: Triage) -> Object:
         "drift": Lines(map(_drifted, of.rules)),
         "rows": Lines(map(_drifted_row, of.rows)),
         "log": {"error": of.unread or None, "torn": of.torn},
+        "unseen": [*unseen],
     }
 
 
@@ -175,7 +176,7 @@ def _spells(of: Drifted) -> Object:
     return {"open": of.open, "spells": spells}
 
 
-def repeated(rows: Sequence[Repeated]) -> Iterator[str]:
+def repeated(rows: Sequence[Repeated], *, unseen: Sequence[str] = ()) -> Iterator[str]:
     """Yield the rows that several repairs wrote."""
     listed = [
         {
@@ -188,7 +189,7 @@ def repeated(rows: Sequence[Repeated]) -> Iterator[str]:
         }
         for row in rows
     ]
-    return whole({"version": VERSION, "repeated": listed})
+    return whole({"version": VERSION, "repeated": listed, "unseen": [*unseen]})
 
 
 def whole(content: Object) -> Iterator[str]:

@@ -24,14 +24,22 @@ from cellsync.report.verdict import drift
 from cellsync.report.words import counted
 
 
-def history(runs: Sequence[JournaledRun], style: Style) -> Iterator[str]:
-    """Yield one line for every run, in the order given, newest first."""
-    return compose([grid(runs)] if runs else [Line("no run has written anything yet")], style)
+def history(runs: Sequence[JournaledRun], style: Style, *, unseen: Sequence[str] = ()) -> Iterator[str]:
+    """Yield one line for every run, in the order given, newest first.
+
+    ``unseen`` here and below: the cells of whose journal nothing is known, so that none is no "none".
+    """
+    return compose([grid(runs)] if runs else [_none("no run has written anything yet", unseen)], style)
 
 
-def repeated(rows: Sequence[Repeated], style: Style) -> Iterator[str]:
+def _none(claim: str, unseen: Sequence[str]) -> Line:
+    return Line(f"as far as journals are seen, {claim}" if unseen else claim)
+
+
+def repeated(rows: Sequence[Repeated], style: Style, *, unseen: Sequence[str] = ()) -> Iterator[str]:
     """Yield one line for every row that several repairs wrote."""
-    return compose(map(_repeated, rows) if rows else [Line("no row was repaired again and again")], style)
+    none = _none("no row was repaired again and again", unseen)
+    return compose(map(_repeated, rows) if rows else [none], style)
 
 
 def _repeated(row: Repeated) -> Line:
@@ -44,12 +52,16 @@ ROWS = 20
 """So many rows that drifted are shown, unless more is asked for."""
 
 
-def course(runs: Sequence[JournaledRun], of: Triage, style: Style) -> Iterator[str]:
+def course(
+    runs: Sequence[JournaledRun], of: Triage, style: Style, *, unseen: Sequence[str] = ()
+) -> Iterator[str]:
     """Yield the runs of a time, newest first, what drifted in it, and which rows came back."""
-    return compose(course_blocks(runs, of, style), style)
+    return compose(course_blocks(runs, of, style, unseen=unseen), style)
 
 
-def course_blocks(runs: Sequence[JournaledRun], of: Triage, style: Style) -> Iterator[Block]:
+def course_blocks(
+    runs: Sequence[JournaledRun], of: Triage, style: Style, *, unseen: Sequence[str] = ()
+) -> Iterator[Block]:
     """Yield the blocks of that text."""
     since = clock(of.since)
     found = {look.first.run: saw(look.first) for look in of.looks}
@@ -61,7 +73,7 @@ def course_blocks(runs: Sequence[JournaledRun], of: Triage, style: Style) -> Ite
         ordered = [row for _, row in sorted(rows, key=lambda each: each[0], reverse=True)]
         yield Grid((head, *ordered), tuple(Tone.PLAIN for _ in ordered), whole=3, numbers=len(head))
     else:
-        yield Line(f"no run has written anything or kept what it saw since {since}")
+        yield _none(f"no run has written anything or kept what it saw since {since}", unseen)
     yield from _rules(of, since)
     yield from _rows(of, style)
 

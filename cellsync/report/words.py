@@ -90,6 +90,14 @@ def listed(items: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))
 
 
+def unseen(cells: Sequence[str]) -> str:
+    """Return what is to be said of cells whose journal, if there is one, is hidden from this login."""
+    return (
+        f"no journal is seen in {listed(cells)}: either no run ever wrote there, or it is hidden from this "
+        f"login, which has no SELECT on the schema cellsync: GRANT SELECT ON cellsync.* to it"
+    )
+
+
 def instant(time: datetime) -> str:
     """Return a UTC time as ISO 8601 with seconds and a Z; jq's fromdate takes no fraction."""
     utc = time.replace(tzinfo=None) - (time.utcoffset() or timedelta())

@@ -30,6 +30,7 @@ from cellsync.model import (
     Table,
     Triage,
 )
+from cellsync.report import words
 from cellsync.run import triaging
 from cellsync.run.request import Edge, Prepared, Request, each_cell, executor, exit_code, with_plans
 
@@ -40,6 +41,8 @@ class History:
 
     runs: tuple[JournaledRun, ...]
     failures: tuple[CellFailure, ...]
+    unseen: tuple[str, ...] = ()
+    """The cells whose journal, if there is one, this login may not see: their runs are not known."""
 
     @property
     def exit_code(self) -> ExitCode:
@@ -61,10 +64,21 @@ class Course:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Fights:
+    """The rows that several repairs wrote, the most often written first, and what is not known of them."""
+
+    rows: tuple[Repeated, ...]
+    failures: tuple[CellFailure, ...]
+    unseen: tuple[str, ...]
+    """As in History."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Past:
     """What the journal of one database says of it."""
 
     identity: DatabaseIdentity
+    unseen: bool
     health: Health
     runs: tuple[JournaledRun, ...]
     changes: tuple[JournaledChange, ...]
@@ -80,9 +94,10 @@ def history(request: Request, run_id: str | None = None) -> History:
     past, failures = _read(request, run_id)
     runs = journal.merged(run for each in past.values() for run in each.runs)
     chosen = tuple(each for each in runs if run_id in (None, each.run.id))
+    unseen = _unseen(past)
     if run_id is not None and not chosen and not failures:
-        raise _unknown(run_id)
-    return History(runs=chosen, failures=tuple(failures.values()))
+        raise _unknown(run_id, unseen)
+    return History(runs=chosen, failures=tuple(failures.values()), unseen=unseen)
 
 
 def course(request: Request, *, since: datetime, also: Sequence[Sighting] = ()) -> Course:
@@ -153,35 +168,40 @@ def made_by(
     return plans, failures
 
 
-def repeated(
-    request: Request, *, since: timedelta, times: int
-) -> tuple[tuple[Repeated, ...], tuple[CellFailure, ...]]:
-    """Return the rows that several repairs wrote, of all cells, and the journals that could not be read."""
+def repeated(request: Request, *, since: timedelta, times: int) -> Fights:
+    """Return the rows that so many repairs or more wrote, of all cells. Reads only."""
     before = request.clock() - since
 
-    def task(cell: Cell) -> tuple[Repeated, ...]:
+    def task(cell: Cell) -> tuple[Repeated, ...] | None:
         with db.connect(cell, request.timeouts) as database:
+            if journal.unseen(database):
+                return None
             schema = database.identity().schema
             return journal.repeated(database, database=schema, cell=cell.name, since=before, times=times)
 
     cells = [request.topology.parent, *request.topology.children]
     with executor(request.jobs) as pool:
         results = each_cell(pool, task, cells)
-    rows = [row for each in results.values() if not isinstance(each, CellFailure) for row in each]
-    failures = tuple(each for each in results.values() if isinstance(each, CellFailure))
-    return tuple(sorted(rows, key=lambda row: -row.runs)), failures
+    rows = [row for each in results.values() if isinstance(each, tuple) for row in each]
+    return Fights(
+        rows=tuple(sorted(rows, key=lambda row: -row.runs)),
+        failures=tuple(each for each in results.values() if isinstance(each, CellFailure)),
+        unseen=tuple(name for name, each in results.items() if each is None),
+    )
 
 
-def prune(request: Request, *, keep: timedelta) -> Mapping[str, int | CellFailure]:
+def prune(request: Request, *, keep: timedelta) -> Mapping[str, int | CellFailure | None]:
     """Forget the runs that started longer ago than ``keep``, and say how many for each cell.
 
-    Writes to every journal. Which rows cellsync pushed is not forgotten; runs that were forgotten
-    can no longer be taken back.
+    None for a cell whose journal, if there is one, this login may not see. Writes to every journal.
+    Which rows cellsync pushed is not forgotten; runs that were forgotten can no longer be taken back.
     """
     before = request.clock() - keep
 
-    def task(cell: Cell) -> int:
+    def task(cell: Cell) -> int | None:
         with db.connect(cell, request.timeouts) as database:
+            if journal.unseen(database):
+                return None
             return journal.prune(database, database=database.identity().schema, before=before)
 
     cells = [request.topology.parent, *request.topology.children]
@@ -193,11 +213,13 @@ def prepare_undo(request: Request, run_id: str) -> Prepared:
     """Plan the inverse of a run, on every database that it wrote.
 
     Raises UsageError when no journal knows the run, or when it was taken back already. A cell
-    that cannot be reached is in the report as such: the others are undone all the same.
+    that cannot be reached is in the report as such: the others are undone all the same. A note
+    names those whose journal this login may not see.
     """
     past, failures = _read(request, run_id)
     runs = journal.merged(run for each in past.values() for run in each.runs)
-    undone_by = _check(run_id, runs, complete=not failures)
+    unseen = _unseen(past)
+    undone_by = _check(run_id, runs, unseen, complete=not failures)
     for earlier in undone_by:
         past = _without(past, _read(request, earlier)[0])
     edges = tuple(_edge(request, name, each, run_id) for name, each in past.items() if each.changes)
@@ -211,6 +233,7 @@ def prepare_undo(request: Request, run_id: str) -> Prepared:
         finished=request.clock(),
         cells=tuple(cells),
         exit_code=exit_code(cells, remaining=False, refusals=True),
+        notes=(words.unseen(unseen),) if unseen else (),
         secrets=request.topology.secrets,
     )
     return Prepared(report=report, edges=edges)
@@ -227,6 +250,7 @@ def _read(
             found = journal.runs(database, **about)
             return _Past(
                 identity=identity,
+                unseen=journal.unseen(database),
                 health=database.health(),
                 runs=found,
                 changes=made,
@@ -241,15 +265,23 @@ def _read(
     return {name: each for name, each in results.items() if isinstance(each, _Past)}, failures
 
 
-def _unknown(run_id: str) -> UsageError:
+def _unseen(past: Mapping[str, _Past]) -> tuple[str, ...]:
+    return tuple(name for name, each in past.items() if each.unseen)
+
+
+def _unknown(run_id: str, unseen: Sequence[str]) -> UsageError:
+    if unseen:
+        return UsageError(f"no journal that is seen knows a run {run_id}; {words.unseen(unseen)}")
     return UsageError(f"no journal knows a run {run_id}: `cellsync history` lists the runs")
 
 
-def _check(run_id: str, runs: Iterable[JournaledRun], *, complete: bool) -> tuple[str, ...]:
+def _check(
+    run_id: str, runs: Iterable[JournaledRun], unseen: Sequence[str], *, complete: bool
+) -> tuple[str, ...]:
     """Return the runs that took this one back before, in part or as a whole."""
     known = next((each for each in runs if each.run.id == run_id), None)
     if known is None and complete:
-        raise _unknown(run_id)
+        raise _unknown(run_id, unseen)
     return known.undone_by if known else ()
 
 

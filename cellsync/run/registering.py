@@ -32,6 +32,7 @@ from cellsync.model import (
     Value,
 )
 from cellsync.plan import registering as plans
+from cellsync.report import words
 from cellsync.run.probing import ask_broker
 from cellsync.run.request import Edge, Prepared, Request, each_cell, executor, exit_code, with_plans
 
@@ -373,16 +374,14 @@ def _back(request: Request, held: Known, name: str) -> tuple[Change, str]:
     if row is not None:
         return plans.bring_back(row), row.transport_url.reveal()
     whole = _from_journal(request, held, name)
-    if whole is None:
-        raise UsageError(
-            f"{held.cell.name} never had a row for {name}, as far as its table and the journal know: "
-            f"cellsync cells create makes one"
-        )
     return plans.bring_back_lost(whole), str(whole["transport_url"])
 
 
-def _from_journal(request: Request, held: Known, name: str) -> Mapping[str, Value] | None:
-    """Return the row of a child as it was before it was isolated; Nova may have archived it since."""
+def _from_journal(request: Request, held: Known, name: str) -> Mapping[str, Value]:
+    """Return the row of a child as it was before it was isolated; Nova may have archived it since.
+
+    Raises UsageError where the journal has none.
+    """
     with db.connect(held.cell, request.timeouts) as database:
         about = {"database": held.identity.schema, "cell": held.cell.name}
         for known in journal.runs(database, **about):
@@ -397,7 +396,11 @@ def _from_journal(request: Request, held: Known, name: str) -> Mapping[str, Valu
                     and before.get("deleted") == 0
                 ):
                     return whole  # type: ignore[return-value]
-    return None
+        unseen = f"; {words.unseen([held.cell.name])}" if journal.unseen(database) else ""
+    raise UsageError(
+        f"{held.cell.name} never had a row for {name}, as far as its table and the journal know: "
+        f"cellsync cells create makes one{unseen}"
+    )
 
 
 def interval(nova: NovaConf | None) -> int:

@@ -53,6 +53,7 @@ def report(request: Request, *, timeout: float, since: datetime | None = None) -
         vitals=vitals,
         runs=past.runs[:RUNS],
         unread={failure.cell: failure.error for failure in past.failures},
+        unseen=past.unseen,
         triage=triage,
         features=tuple(dict.fromkeys(name for rule in rules for name in rule.features)),
         settings=_settings(request, checked),

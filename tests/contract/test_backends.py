@@ -66,6 +66,15 @@ def things(*, where: str | None = None) -> Projection:
     )  # fmt: skip
 
 
+def test_what_a_login_may_read_is_not_hidden(store: db.Database) -> None:
+    """Whether there is the table, no such table, or no such schema; and the connection goes on."""
+    schema = store.identity().schema if store.makes_schemas else "main"
+    assert not store.hides("things", schema=schema)
+    assert not store.hides("nothing", schema=schema)
+    assert not store.hides("nothing", schema="nowhere `%s` :x")
+    assert store.has_table("things", schema=schema)
+
+
 def test_values_are_canonical(store: db.Database, urls: list[str]) -> None:
     """Numbers, exact doubles, bytes, text with every kind of character, NULL."""
     values = [(5, 0.1, b"\x00\xff"), (None, 1e300, b""), (-(2**31), -1.5, None)]

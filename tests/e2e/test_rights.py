@@ -184,10 +184,86 @@ def test_looking_needs_no_right_to_write(admit: Admit) -> None:
         done = cells.run(*map(str, command))
         assert done.code == code, (command, done.said)
     assert "denied" not in cells.run("trace", "c1").said
-    assert cells.json("history").report["runs"] == []  # the server shows it no journal
+    assert cells.json("history").report == {"version": 1, "runs": [], "unseen": ["parent", "c1", "c2"]}
     admit("SELECT ON cellsync")
     assert len(cells.json("history").report["runs"]) == 1
     assert "denied" not in cells.run("report", "--format", "text").said
+
+
+HIDDEN = "no journal is seen in parent, c1 and c2: either no run ever wrote there, or it is hidden"
+GRANT = "GRANT SELECT ON cellsync.* to it"
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_a_hidden_journal_is_not_an_empty_one(made: bool, admit: Admit, server: Server) -> None:
+    """To a login without SELECT on it both look alike: every command that looks back says so."""
+    cells = admit(*LOOKING)
+    if not made:
+        sql(server.url(), "DROP DATABASE cellsync")
+    for command in (["history"], ["history", "--since", "7d"], ["history", "--repeated"]):
+        done = cells.run(*command)
+        assert (done.code, HIDDEN in done.err, GRANT in done.err) == (0, True, True), (command, done.said)
+        assert done.out.startswith("as far as journals are seen, no r"), command
+        assert cells.json(*command).report["unseen"] == ["parent", "c1", "c2"]
+    done = cells.run("history", "--prune", "--keep", "0h", "--yes")
+    assert (done.code, done.out, HIDDEN in done.err) == (0, "", True)
+    for command in (["undo", "20261123-184546-2e43", "--yes"], ["history", "20261123-184546-2e43"]):
+        done = cells.run(*command)
+        assert (done.code, HIDDEN in done.err, GRANT in done.err) == (2, True, True), (command, done.said)
+    cells.sql("parent", "DELETE FROM cells WHERE name = 'c2'")  # as when Nova has archived it
+    done = cells.run("cells", "restore", "c2", "--yes")
+    assert (done.code, "no journal is seen in parent: " in done.err) == (2, True), done.said
+    for option in ([], ["--since", "7d"]):
+        text = cells.run("report", "--format", "text", *option).out
+        assert (HIDDEN in text, "\n  no run has written" in text) == (True, False)
+        assert HIDDEN in cells.run("report", *option).out
+        report = cells.json("report", *option).report
+        assert (report["runs"], report["unread"], report["unseen"]) == ([], {}, ["parent", "c1", "c2"])
+        assert not option or report["course"]["unseen"] == report["unseen"]
+
+
+@pytest.mark.parametrize("right", ["SELECT ON cellsync", "SELECT ON cellsync.format", "role"])
+def test_a_login_that_could_see_a_journal_is_told_that_there_is_none(
+    right: str, admit: Admit, server: Server
+) -> None:
+    """By a right on the schema, on a table of it, or through a role: nothing is unseen, and nothing said."""
+    cells = admit(*LOOKING)
+    sql(server.url(), "CREATE ROLE IF NOT EXISTS keeper")
+    try:
+        if right == "role":
+            sql(server.url(), "GRANT SELECT ON cellsync.* TO keeper")
+            sql(server.url(), "GRANT keeper TO 'least'@'127.0.0.1'")
+            sql(server.url(), "SET DEFAULT ROLE keeper FOR 'least'@'127.0.0.1'")
+        else:
+            admit(right)
+        sql(server.url(), "DROP DATABASE cellsync")
+        done = cells.run("history")
+        assert (done.code, done.out, done.err) == (0, "no run has written anything yet\n", "")
+        assert cells.json("history").report == {"version": 1, "runs": [], "unseen": []}
+        assert cells.json("report").report["unseen"] == []
+        assert "no journal is seen" not in cells.run("report").out
+        assert cells.run("undo", "20261123-184546-2e43", "--yes").err.endswith("lists the runs\n")
+    finally:
+        sql(server.url(), "DROP ROLE keeper")
+
+
+def test_an_undo_says_which_journals_it_could_not_see(cells: Deployment, server: Server) -> None:
+    """What the run wrote there is not taken back, and may be there; the rest is."""
+    before = cells.checksums()
+    done = cells.repair("c1", "--rule", "flavors")
+    user = "'blind'@'127.0.0.1'"
+    url = sa.make_url(cells.urls["c2"])
+    try:
+        sql(server.url(), f"CREATE USER {user} IDENTIFIED BY '{PASSWORD}'")
+        sql(server.url(), f"GRANT SELECT ON `{url.database}`.* TO {user}")
+        blind = url.set(username="blind", password=PASSWORD).render_as_string(hide_password=False)
+        cells.configure(urls={**cells.urls, "c2": blind})
+        again = cells.json("undo", str(done.report["run"]), "--yes")
+        assert (again.code, cells.checksums()) == (0, before)
+        (note,) = again.report["notes"]
+        assert note.startswith("no journal is seen in c2: either no run ever wrote there, or it is hidden")
+    finally:
+        sql(server.url(), f"DROP USER {user}")
 
 
 def test_a_repair_and_its_undo_need_the_tables_that_they_write(admit: Admit) -> None:
