@@ -35,10 +35,11 @@ without any, hundreds of thousands of them: at its own 700, looking took a fifth
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit; the only place that turns errors into exit codes."""
     gc.set_threshold(COLLECT_AT)
-    common = Common(log_format=logs.asked_for(sys.argv[1:] if arguments is None else arguments))
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    common = Common(arguments=given, log_format=logs.asked_for(given))
     try:
         code = cellsync.main(
-            None if arguments is None else list(arguments),
+            given,
             prog_name="cellsync",
             standalone_mode=False,
             obj=common,

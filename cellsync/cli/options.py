@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,6 +22,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 class Common:
     """The options that every command takes, before its name or after it."""
 
+    arguments: Sequence[str] = ()
+    """The command line without the program's name."""
     config: str | None = None
     rules: list[str] = field(default_factory=list)
     verbose: int = 0

@@ -127,7 +127,7 @@ def request_for(
             topology=topology.parent.name,
             operator=_operator(),
             host=socket.gethostname(),
-            command=_command(sys.argv[1:]),
+            command=_command(common.arguments),
             reason=reason,
             dry_run=dry_run,
         ),
