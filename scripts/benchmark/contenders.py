@@ -112,7 +112,10 @@ def digest_statements(place: Place) -> list[str]:
             sql = f"SELECT CONVERT(argument USING utf8mb4) FROM general_log WHERE {like}"
             found += [str(row[0]) for row in connection.exec_driver_sql(sql.replace("%", "%%"))][:1]
     if len(found) != 2:
-        raise SystemExit("bench: cellsync sent no digests: the tables are too small (--rows)")
+        raise SystemExit(
+            "bench: cellsync sent no digests: the tables are too small (--rows), or most of them differs and "
+            "no case of the same key was measured in step before"
+        )
     return found
 
 
