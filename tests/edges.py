@@ -38,7 +38,7 @@ from cellsync.model import (
     TableDiff,
     Topology,
 )
-from cellsync.run import confirming
+from cellsync.run import confirming, digesting
 
 MakeDatabase = Callable[..., str]
 """The fixture ``database``."""
@@ -63,6 +63,7 @@ def as_if_large(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(digests, "READ_WHOLE", -1)
     patch.setattr(digests, "MOST_IN_BUNDLE", 2)
     patch.setattr(digests, "ROWS_AT_ONCE", 2)
+    patch.setattr(digesting, "MOST_IN_BLOCK", 2)
     patch.setattr(confirming, "KEYS_AT_ONCE", 2)
     patch.setattr(verifying, "KEYS_AT_ONCE", 2)
     patch.setattr(spool, "SHORT", 0)

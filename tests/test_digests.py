@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
+from importlib import import_module
 from typing import Any
 
 import pytest
 import servers
 import sqlalchemy as sa
-from edges import Stand, as_if_large, execute, opened, paired, pairs, result, rows, ruleset
+from edges import Stand, as_if_large, execute, opened, paired, pairs, result, rows, ruleset, stand_of, table
 from servers import AnyServer, Server
 from servers import sql as sql_of
 
@@ -34,6 +35,7 @@ from cellsync.model import (
     TableDiff,
     TableFailure,
 )
+from cellsync.run import confirming, digesting
 
 MakeDatabase = Callable[..., str]
 
@@ -641,3 +643,23 @@ def test_equal_keys_that_are_stored_in_other_types_are_one_row(
     assert len(texts[0] - texts[1]) == len(texts[1] - texts[0]) == 6
     assert [difference.kind.value for difference in table.differences] == ["changed"] * 6
     assert len({difference.key for difference in table.differences}) == 6
+
+
+def test_what_waits_is_in_small_blocks_however_many_rows_a_range_has(
+    database: MakeDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks go to disk and come back by the hundred: with thousands of differences each, that is memory."""
+    things = "CREATE TABLE things (id int PRIMARY KEY, name varchar(20) NOT NULL)"
+    place = stand_of(database, "rules: [{table: things, key: [id], surrogate: {id: preserve}}]", things)
+    execute(place.urls["api"], "INSERT INTO things SELECT seq, 'a' FROM seq_1_to_20000")
+    execute(place.urls["c1"], "INSERT INTO things SELECT seq, 'b' FROM seq_1_to_20000")
+    sizes: list[int] = []
+
+    def spied(state: Any, pairs: Any, heads: Any, blocks: Any) -> Any:
+        sizes.extend(len(each) for block in blocks for each in block.found.values())
+        return confirming.confirmed(state, pairs, heads, blocks)
+
+    monkeypatch.setattr(import_module("cellsync.run.compare"), "confirmed", spied)
+    assert table(place.diff(), "c1", "things").count(Kind.CHANGED) == 20_000
+    assert sum(sizes) == 20_000
+    assert max(sizes) <= digesting.MOST_IN_BLOCK

@@ -26,9 +26,9 @@ from cellsync.model import (
     TableResult,
 )
 from cellsync.run.coming import accompanied, claimed
-from cellsync.run.confirming import KEYS_AT_ONCE, confirmed
+from cellsync.run.confirming import confirmed
 from cellsync.run.detecting import detected
-from cellsync.run.digesting import Block, Edge, large, suspected
+from cellsync.run.digesting import Block, Edge, cut, large, suspected
 from cellsync.run.look import State, opened, unfit
 from cellsync.run.planning import Paired, planned, report, worst
 from cellsync.run.reading import Got, Router, Rows, failed, read
@@ -162,14 +162,11 @@ def _light(tables: Mapping[Edge, TableResult], since: float) -> Iterator[Block]:
     """Yield the differences of whole tables without their rows, which are read again anyway."""
     for rule in dict.fromkeys(rule for _, rule in tables):
         mine = {edge: t for edge, t in tables.items() if edge[1] == rule and isinstance(t, TableDiff)}
-        most = max((len(table.differences) for table in mine.values()), default=0)
-        for start in range(0, most, KEYS_AT_ONCE):
-            found = {
-                edge: [replace(d, desired=None, existing=None, columns=()) for d in chosen]
-                for edge, table in mine.items()
-                if (chosen := table.differences[start : start + KEYS_AT_ONCE])
-            }
-            yield Block(found, since)
+        found = {
+            edge: [replace(d, desired=None, existing=None, columns=()) for d in table.differences]
+            for edge, table in mine.items()
+        }
+        yield from cut(found, since)
 
 
 def _table(state: State, pairing: Pairing, child: str, got: Got, router: Router) -> TableResult:

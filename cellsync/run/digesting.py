@@ -44,11 +44,22 @@ Found = Mapping[Edge, Sequence[Difference]]
 """What was found of some keys, on all edges that they were found on."""
 
 
+MOST_IN_BLOCK = 100
+"""So many differences of one edge are in one block; what waits on disk goes by the number of blocks."""
+
+
 class Block(NamedTuple):
     """What was found of some keys, and since when it is known, by ``Request.elapsed``."""
 
     found: Found
     since: float
+
+
+def cut(found: Found, since: float) -> Iterator[Block]:
+    """Yield what was found in blocks that are small enough for many of them to be held at once."""
+    for start in range(0, max(map(len, found.values()), default=0), MOST_IN_BLOCK):
+        some = {edge: each[start : start + MOST_IN_BLOCK] for edge, each in found.items()}
+        yield Block({edge: part for edge, part in some.items() if part}, since)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -389,7 +400,7 @@ def _blocks(
             }
             if found:
                 add_up = {edge: partial(searchers[edge].digests, at[0], *both[edge]) for edge in found}
-                yield Block(found, max(known.since(edge, add_up[edge]) for edge in found))
+                yield from cut(found, max(known.since(edge, add_up[edge]) for edge in found))
 
 
 def _numbered(number: int, bundles: Iterable[Bundle]) -> Iterator[tuple[tuple[int, int], int, Bundle]]:
