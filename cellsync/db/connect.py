@@ -37,6 +37,9 @@ SQL_MODE = "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,NO_AUTO_VALUE_ON_ZERO,ALLOW
 is (an id of 0, a date of 0000-00-00)."""
 
 
+_AT_ONCE = 0.001
+"""Seconds; a socket takes 0 for something else."""
+
 NOT_A_SERVER = (struct.error, IndexError, ValueError, AssertionError)
 """What PyMySQL raises where the other side of a connection does not speak MariaDB's protocol."""
 
@@ -59,36 +62,41 @@ class Timeouts:
     idle_writer: int = 20
     """The same for one that has written: its locks must go before our own tries to do it again end."""
     whole: timedelta | None = None
-    """How long all that is done through one connection may take, from when it is opened; None for as long
-    as it takes. SQLite, which reads a file, knows none of these limits."""
+    """How long all that is done through one connection may take, with opening it, without the time between
+    its snapshots; None for as long as it takes. SQLite, which reads a file, knows none of these limits."""
 
     def within(self, whole: timedelta | None) -> Timeouts:
         """Return the limits of a connection that may be used for so long."""
         return replace(self, whole=whole)
 
 
-@dataclass(frozen=True)
 class Deadline:
-    """The moment from which a connection is of no use any more."""
+    """How long a connection may still be used; the time in which it stands idle is not counted."""
 
-    whole: timedelta | None
-    moment: float
+    def __init__(self, whole: timedelta | None) -> None:
+        """Count from now; None is for ever."""
+        self.whole = whole
+        self._left = inf if whole is None else whole.total_seconds()
+        self._since: float | None = time.monotonic()
 
-    @classmethod
-    def of(cls, timeouts: Timeouts) -> Deadline:
-        """Return the deadline of a connection that is opened now."""
-        left = inf if timeouts.whole is None else timeouts.whole.total_seconds()
-        return cls(timeouts.whole, time.monotonic() + left)
+    @property
+    def left(self) -> float:
+        """The seconds that are left, not more than 0 when it is over."""
+        return self._left - (0 if self._since is None else time.monotonic() - self._since)
 
     @property
     def over(self) -> bool:
-        """True when it has passed."""
-        return time.monotonic() >= self.moment
+        """True when no time is left."""
+        return self.left <= 0
 
-    @property
-    def positive(self) -> float:
-        """The seconds that are left, and never 0, which a socket takes for something else."""
-        return max(self.moment - time.monotonic(), 0.001)
+    def pause(self) -> None:
+        """Count no more: nobody works with the connection, which waits for other cells."""
+        self._left, self._since = self.left, None
+
+    def go_on(self) -> None:
+        """Count again; where it counts already, go on with that."""
+        if self._since is None:
+            self._since = time.monotonic()
 
 
 def engine(cell: Cell, timeouts: Timeouts, deadline: Deadline) -> sqlalchemy.Engine:
@@ -111,8 +119,8 @@ def engine(cell: Cell, timeouts: Timeouts, deadline: Deadline) -> sqlalchemy.Eng
             isolation_level="AUTOCOMMIT",
             hide_parameters=True,
             connect_args={
-                "connect_timeout": min(timeouts.connect, deadline.positive),
-                "read_timeout": min(timeouts.login, deadline.positive),
+                "connect_timeout": min(timeouts.connect, max(deadline.left, _AT_ONCE)),
+                "read_timeout": min(timeouts.login, max(deadline.left, _AT_ONCE)),
                 "write_timeout": timeouts.answer,
                 # PyMySQL would switch it off, for SQLAlchemy to switch it on: two round trips.
                 "autocommit": True,
@@ -142,7 +150,7 @@ class _Connection(pymysql.connections.Connection):  # type: ignore[misc]
     def hurry(self) -> None:
         """Wait for the next answer until the deadline at most; PyMySQL has no other way to say so."""
         if self.deadline is not None:
-            self._read_timeout = min(self.patience, self.deadline.positive)
+            self._read_timeout = min(self.patience, max(self.deadline.left, _AT_ONCE))
 
     def escape(self, obj: object, mapping: Mapping[type, Any] | None = None) -> str:
         """Return a value as a literal.

@@ -20,7 +20,7 @@ def connect(cell: Cell, timeouts: Timeouts) -> Database:
     Raises Unreachable when the server does not answer, refuses the login, or has no such schema,
     and where what should be its URL is none.
     """
-    deadline = Deadline.of(timeouts)
+    deadline = Deadline(timeouts.whole)
     if cell.database.fault:
         raise Unreachable(f"cannot connect to {cell.name}: {cell.database.fault}")
     try:

@@ -189,17 +189,27 @@ class Session:
             took = f"{self.deadline.whole.total_seconds():g} s"
             raise ReadFailed(f"{self.cell.name} was not read within {took} (budget: time)") from None
 
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """Count what happens inside against the deadline, and what comes after it not."""
+        self.deadline.go_on()
+        try:
+            yield
+        finally:
+            self.deadline.pause()
+
     # -- Transactions ----------------------------------------------------------------------
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """Read everything inside as of one instant."""
-        with self._in_time():
-            self.connection.exec_driver_sql(self._dialect.begin_read)
-        try:
-            yield
-        finally:
-            self._end("ROLLBACK")
+        with self.busy():
+            with self._in_time():
+                self.connection.exec_driver_sql(self._dialect.begin_read)
+            try:
+                yield
+            finally:
+                self._end("ROLLBACK")
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

@@ -113,6 +113,11 @@ def needed(request: Request) -> list[Cell]:
 def _look(state: State, cell: Cell) -> Look:
     within = state.request.timeouts.within(cell.budget.time)
     database = state.databases[cell.name] = db.connect(cell, within)
+    with database.busy():
+        return _seen(state, cell, database)
+
+
+def _seen(state: State, cell: Cell, database: db.Database) -> Look:
     rules = state.request.ruleset.rules
     parent = cell.role is Role.PARENT
     names = {rule.table if parent else rule.child_table for rule in rules}

@@ -10,7 +10,7 @@ from itertools import count
 from typing import Any
 
 import pytest
-from edges import Stand, add, cell, execute, result, rows, ruleset
+from edges import Stand, add, cell, execute, result, rows, ruleset, table
 from proxy import Fault, Proxy
 from servers import DatabaseFactory
 
@@ -53,7 +53,7 @@ def bounded(request: run.Request, name: str, budget: Budget) -> run.Request:
 def errors(report: Report, name: str) -> list[str]:
     """Return why tables of a cell could not be compared."""
     found = result(report, name).tables
-    return [table.error for table in found if isinstance(table, TableFailure)]
+    return [each.error for each in found if isinstance(each, TableFailure)]
 
 
 @pytest.mark.parametrize("name", ["c1", "api"])
@@ -74,6 +74,21 @@ def test_a_cell_that_no_longer_answers_is_given_up_when_its_time_is_over(
     late = f"{name} was not read within 1 s (budget: time)"
     assert errors(report, "c1") == [late, late]
     assert errors(report, "c2") == ([] if name == "c1" else [late, late])
+
+
+def test_the_time_that_a_cell_waits_for_another_is_not_its_own(database: DatabaseFactory) -> None:
+    """All have the same budget, and one child uses it up: the others are read again, and to the end."""
+    place = stand(database)
+    with Proxy(place.urls["c1"]) as proxy:
+        proxy.arm(1, Fault.STALL, holding="SELECT .* FROM `things`")
+        request = Stand({**place.urls, "c1": proxy.url}, place.rules).request("diff", "d")
+        for name in place.urls:
+            request = bounded(request, name, Budget(time=timedelta(seconds=2)))
+        report = run.compare(request).report
+        assert proxy.struck
+    assert len(errors(report, "c1")) == 2
+    assert errors(report, "c2") == []
+    assert [len(table(report, "c2", name).differences) for name in TABLES] == [6, 6]
 
 
 def test_a_statement_does_not_outlive_the_budget_of_its_cell(database: DatabaseFactory) -> None:
@@ -105,7 +120,9 @@ def test_a_cell_whose_rows_only_trickle_in_is_given_up_too(
     with db.connect(cell("api", place.urls["api"]), timeouts) as opened, opened.snapshot():
         found = opened.rows(projection)
         next(found)
-        opened.deadline = Deadline(timedelta(seconds=60), time.monotonic())
+        opened.deadline = Deadline(timedelta(seconds=60))
+        later = time.monotonic() + 61
+        monkeypatch.setattr(time, "monotonic", lambda: later)
         with pytest.raises(ReadFailed, match=r"api was not read within 60 s \(budget: time\)"):
             list(found)
         with pytest.raises(ReadFailed, match="api was not read within 60 s"):
