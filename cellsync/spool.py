@@ -12,15 +12,16 @@ import tempfile
 import weakref
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import chain, islice
 from operator import itemgetter
 from threading import Lock
 from typing import Any, Generic, TypeVar, Union, overload
 
 from cellsync.errors import NoRoom
 
+S = TypeVar("S")
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 
@@ -49,12 +50,28 @@ def kept(
 
 def tallied(items: Sequence[T], key: Callable[[T], K]) -> Counter[K]:
     """Count the items by a key; of a long sequence this is remembered."""
-    return items.tallied(key) if isinstance(items, _Spooled) else Counter(map(key, items))
+    return items.tallied(key) if isinstance(items, (_Spooled, _Made)) else Counter(map(key, items))
 
 
 def ordered(items: Sequence[T], key: Callable[[T], Any]) -> Sequence[T]:
     """Return a short sequence in order; a long one stays in the order in which it was made."""
-    return items if isinstance(items, _Spooled) else tuple(sorted(items, key=key))
+    return items if isinstance(items, (_Spooled, _Made)) else tuple(sorted(items, key=key))
+
+
+def parts(items: Sequence[T]) -> Sequence[Sequence[T]]:
+    """Return the sequences that a ``Collector`` was given as they are, and those between them, in order."""
+    return items.parts if isinstance(items, _Chained) else (items,)
+
+
+def without(items: Sequence[T], leaving: Callable[[T], bool]) -> Sequence[T]:
+    """Return the items but for some; a sequence of ``parts`` that loses none is kept as it is."""
+    left: Collector[T] = Collector()
+    for part in parts(items):
+        if isinstance(part, _Made) and not any(map(leaving, part)):
+            left.attach(part)
+        else:
+            left.extend(item for item in part if not leaving(item))
+    return left.kept()
 
 
 class Collector(Generic[T]):
@@ -65,6 +82,7 @@ class Collector(Generic[T]):
         self._tally = tally
         self._waiting: list[T] = []
         self._long: _Spooled[T] | None = None
+        self._parts: list[Sequence[T]] = []
 
     def extend(self, items: Iterable[T]) -> None:
         """Add items at the end."""
@@ -79,8 +97,19 @@ class Collector(Generic[T]):
         """Add one item at the end."""
         self.extend((item,))
 
+    def attach(self, items: Sequence[T]) -> None:
+        """Add a sequence at the end, which is kept as it is."""
+        self._parts += [part for part in (self._gathered(), items) if part]
+        self._waiting, self._long = [], None
+
     def kept(self) -> Sequence[T]:
         """Return all items; none can be added after that."""
+        last = self._gathered()
+        if not self._parts:
+            return last
+        return _Chained([*self._parts, last] if last else self._parts)
+
+    def _gathered(self) -> Sequence[T]:
         if self._long is None:
             return tuple(self._waiting)
         self._long.extend(self._waiting)
@@ -173,3 +202,91 @@ class _Spooled(Sequence[T]):
         if key not in self._tallies:
             self._tallies[key] = Counter(map(key, self))
         return self._tallies[key]
+
+
+class _Made(Sequence[T]):
+    """A sequence whose items are made while it is gone through, from what others keep."""
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[T]: ...
+
+    def __getitem__(self, index: Union[int, slice]) -> Union[T, Sequence[T]]:
+        if isinstance(index, slice):
+            return kept(self._at(at) for at in range(*index.indices(len(self))))
+        return self._at(range(len(self))[index])
+
+    def _at(self, index: int) -> T:
+        raise NotImplementedError
+
+    def tallied(self, key: Callable[[T], K]) -> Counter[K]:
+        """Count the items by a key."""
+        raise NotImplementedError
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence) or len(other) != len(self):
+            return NotImplemented
+        return all(one == another for one, another in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Mapped(_Made[T], Generic[S, T]):
+    """The items of another sequence, each as a function makes it, again on each pass.
+
+    ``tallies`` are known without a pass.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[S],
+        make: Callable[[S], T],
+        tallies: Mapping[Callable[[T], Hashable], Counter[Any]],
+    ) -> None:
+        self._items = items
+        self._make = make
+        self._tallies = {**tallies}
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __iter__(self) -> Iterator[T]:
+        return map(self._make, self._items)
+
+    def _at(self, index: int) -> T:
+        return self._make(self._items[index])
+
+    def tallied(self, key: Callable[[T], K]) -> Counter[K]:
+        """Count the items by a key, in one pass at most."""
+        if key not in self._tallies:
+            self._tallies[key] = Counter(map(key, self))
+        return self._tallies[key]
+
+
+class _Chained(_Made[T]):
+    """Several sequences, one after the other."""
+
+    def __init__(self, parts: Sequence[Sequence[T]]) -> None:
+        self.parts = tuple(parts)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def __iter__(self) -> Iterator[T]:
+        return chain.from_iterable(self.parts)
+
+    def _at(self, index: int) -> T:
+        for part in self.parts:
+            if index < len(part):
+                return part[index]
+            index -= len(part)
+        raise IndexError(index)
+
+    def tallied(self, key: Callable[[T], K]) -> Counter[K]:
+        """Count the items by a key."""
+        every: Counter[K] = Counter()
+        for part in self.parts:
+            every.update(tallied(part, key))
+        return every

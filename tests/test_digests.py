@@ -655,9 +655,9 @@ def test_what_waits_is_in_small_blocks_however_many_rows_a_range_has(
     execute(place.urls["c1"], "INSERT INTO things SELECT seq, 'b' FROM seq_1_to_20000")
     sizes: list[int] = []
 
-    def spied(state: Any, pairs: Any, heads: Any, blocks: Any) -> Any:
+    def spied(state: Any, pairs: Any, heads: Any, blocks: Any, empty: Any) -> Any:
         sizes.extend(len(each) for block in blocks for each in block.found.values())
-        return confirming.confirmed(state, pairs, heads, blocks)
+        return confirming.confirmed(state, pairs, heads, blocks, empty)
 
     monkeypatch.setattr(import_module("cellsync.run.compare"), "confirmed", spied)
     assert table(place.diff(), "c1", "things").count(Kind.CHANGED) == 20_000

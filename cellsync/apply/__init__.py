@@ -8,11 +8,13 @@ whole transaction is tried again as a whole.
 doors      what it needs of a database and of a journal
 executing  batch by batch: what belongs together, what is tried again, what is left
 batch      one transaction
+loading    one transaction of packed rows, for a table that had none
 verifying  the written keys, read again
 """
 
 from cellsync.apply.doors import Reader, Recorder, Writer
 from cellsync.apply.executing import denied, execute, reached
-from cellsync.apply.verifying import verify
+from cellsync.apply.loading import Loaded
+from cellsync.apply.verifying import verify, verify_all
 
-__all__ = ["Reader", "Recorder", "Writer", "denied", "execute", "reached", "verify"]
+__all__ = ["Loaded", "Reader", "Recorder", "Writer", "denied", "execute", "reached", "verify", "verify_all"]

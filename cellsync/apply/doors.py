@@ -10,10 +10,13 @@ from cellsync.model import (
     Action,
     Cascade,
     Change,
+    Fold,
     Identity,
     Join,
     Key,
+    Load,
     Outcome,
+    Packed,
     Projection,
     Row,
     ServerTime,
@@ -37,6 +40,17 @@ class Writer(Protocol):
     def insert_many(
         self, table: str, rows: Sequence[Mapping[str, Value | ServerTime]]
     ) -> Sequence[RawRow] | None: ...
+    def load(
+        self,
+        table: str,
+        columns: Sequence[str],
+        filled: Mapping[str, Value | ServerTime],
+        texts: Sequence[bytes],
+    ) -> Sequence[int]: ...
+    def total(
+        self, projection: Projection, fold: Fold, numbers: Sequence[int] | None = None
+    ) -> tuple[int, int]: ...
+    def spelled(self, table: str) -> tuple[str, str, str]: ...
     def delete(self, table: str, identity: RawRow) -> int: ...
     def follows(self, cascade: Cascade, row: RawRow) -> bool: ...
     def probe(self, table: str, action: Action, columns: Sequence[str]) -> None: ...
@@ -65,6 +79,9 @@ class Reader(Protocol):
     def rows(
         self, projection: Projection, *, keys: Sequence[Key] | None = None, tombstones: bool = False
     ) -> Iterator[Row]: ...
+    def total(
+        self, projection: Projection, fold: Fold, numbers: Sequence[int] | None = None
+    ) -> tuple[int, int]: ...
 
 
 class Recorder(Protocol):
@@ -72,6 +89,14 @@ class Recorder(Protocol):
 
     def record(self, outcomes: Sequence[Outcome]) -> None:
         """Write the rows of a batch's changes, inside the transaction that makes them."""
+
+    def record_load(
+        self, load: Load, rows: Sequence[tuple[Packed, int]], *, spelled: tuple[str, str, str]
+    ) -> None:
+        """Write the rows of a batch of packed rows, each with its primary key here, as ``record`` would.
+
+        ``spelled`` is what the writer says of their table.
+        """
 
     def refuses(self, change: Change) -> str | None:
         """Return why a change that was made cannot be recorded, or None."""

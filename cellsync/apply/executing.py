@@ -8,20 +8,24 @@ from itertools import groupby
 
 from oslo_db import api as oslo_api
 
+from cellsync.apply import loading
 from cellsync.apply.batch import Batch, joins, references
 from cellsync.apply.doors import Recorder, Writer
+from cellsync.apply.loading import Loaded
 from cellsync.apply.verifying import deletes
-from cellsync.errors import ReadFailed, TransactionLost, Unreachable, WriteFailed
+from cellsync.errors import ReadFailed, Rejected, TransactionLost, Unreachable, WriteFailed
 from cellsync.model import (
     Action,
     Change,
     Deed,
     Fate,
     Key,
+    Load,
     Outcome,
     Projection,
     folded,
 )
+from cellsync.spool import parts
 
 BATCH = 100
 """Changes in one transaction: few enough that its locks are short."""
@@ -72,7 +76,7 @@ def reached(rule: str, targets: Mapping[str, Projection]) -> frozenset[str]:
 
 
 def execute(
-    changes: Iterable[Change],
+    changes: Sequence[Change],
     *,
     writer: Writer,
     recorder: Recorder,
@@ -80,42 +84,93 @@ def execute(
     sparing: Collection[str] = (),
     failures: int | None = None,
     stopping: Callable[[], bool] = lambda: False,
-) -> Iterator[Outcome]:
+) -> Iterator[Outcome | Loaded]:
     """Make the changes in their order and yield what became of each, in the same order.
 
     Nothing is made until it is asked for. ``targets`` holds, by rule, the projection through which
     the written side is read: it says what a key is there and where references lead. A rule without
     one (in an undo) is guarded by the raw values of its key columns. Rules in ``sparing`` leave a row
-    alone to which others refer through a foreign key that would delete or change them. A failure that
+    alone to which others refer through a foreign key that would delete or change them. Rows of a Load
+    are yielded together where all of a batch were inserted. A failure that
     is not one row's own stops its rule and those that refer to it, and everything where the server is
     gone: they come back as FAILED, with the cause. So does what is left of a rule of which ``failures``
     changes were not made, whatever the reason of each. Where ``stopping`` says so, nothing more is made
     after a batch: the rest has no outcome.
     """
-    stopped: dict[str, str] = {}
-    gone = ""
-    lost: Counter[str] = Counter()
-    for batch in _batches(changes):
-        if stopping():
-            return
-        causes = (_waits_for(part, stopped, targets) for part in {_sort(c): c for c in batch}.values())
-        cause = gone or next(filter(None, causes), None)
+    made = _Making(writer, recorder, targets, sparing, failures)
+    for part in parts(changes):
+        for batch in loading.batches(part, INSERTS) if isinstance(part, Load) else _batches(part):
+            if stopping():
+                return
+            yield from made.load(batch) if isinstance(batch, loading.Batch) else made.batch(batch)
+
+
+class _Making:
+    """Makes batch after batch, and knows what is not to be made any more."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        recorder: Recorder,
+        targets: Mapping[str, Projection],
+        sparing: Collection[str],
+        failures: int | None,
+    ) -> None:
+        self._writer = writer
+        self._recorder = recorder
+        self._targets = targets
+        self._sparing = sparing
+        self._failures = failures
+        self._stopped: dict[str, str] = {}
+        self._gone = ""
+        self._lost: Counter[str] = Counter()
+
+    def load(self, batch: loading.Batch) -> Iterator[Outcome | Loaded]:
+        """Insert packed rows, or look at each of them where they cannot be inserted as they are."""
+        sample = batch.load.sample
+        again = False
+        if not self._cause([sample]):
+            try:
+                yield batch.run(self._writer, self._recorder, self._targets[sample.rule])
+                return
+            except Rejected:
+                pass  # the server has a word to say about one of them
+            except (ReadFailed, WriteFailed, Unreachable):
+                again = True  # which the journal tells: a commit may have come through unseen
+        for part in _batches(batch.changes()):
+            yield from self.batch(part, again=again)
+
+    def batch(self, batch: Sequence[Change], *, again: bool = False) -> Sequence[Outcome]:
+        """Make the changes of one batch; ``again`` where it may have been made already."""
+        cause = self._cause(batch)
         if cause:
-            yield from _failed(batch, cause)
-            continue
+            return _failed(batch, cause)
         try:
-            made = _attempt(batch, writer, recorder, targets, sparing)
+            made = _attempt(batch, self._writer, self._recorder, self._targets, self._sparing, again=again)
         except (ReadFailed, WriteFailed, Unreachable) as error:
             made = _failed(batch, str(error))
-            if _goes_on(writer, targets):
-                stopped[batch[0].rule] = str(error)
+            if _goes_on(self._writer, self._targets):
+                self._stopped[batch[0].rule] = str(error)
             else:
-                gone = str(error)
-        yield from made
+                self._gone = str(error)
+        self._count(batch, made)
+        return made
+
+    def _cause(self, batch: Sequence[Change]) -> str | None:
+        """Return why a batch is not to be made, or None."""
+        sorts = {_sort(change): change for change in batch}.values()
+        causes = (_waits_for(change, self._stopped, self._targets) for change in sorts)
+        return self._gone or next(filter(None, causes), None)
+
+    def _count(self, batch: Sequence[Change], made: Sequence[Outcome]) -> None:
+        """Stop the rules of which too many changes were not made."""
+        lost = self._lost
         lost.update(outcome.change.rule for outcome in made if outcome.fate is not Fate.APPLIED)
-        for rule in {change.rule for change in batch} - stopped.keys():
-            if failures is not None and lost[rule] >= failures:
-                stopped[rule] = f"{lost[rule]} changes of {rule} were not made before (budget: failures)"
+        for rule in {change.rule for change in batch} - self._stopped.keys():
+            if self._failures is not None and lost[rule] >= self._failures:
+                self._stopped[rule] = (
+                    f"{lost[rule]} changes of {rule} were not made before (budget: failures)"
+                )
 
 
 def _failed(changes: Sequence[Change], message: str) -> list[Outcome]:
@@ -199,8 +254,10 @@ def _attempt(
     recorder: Recorder,
     targets: Mapping[str, Projection],
     sparing: Collection[str],
+    *,
+    again: bool,
 ) -> list[Outcome]:
-    tried = 0
+    tried = 1 if again else 0
 
     @oslo_api.wrap_db_retry(
         max_retries=TRIES,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import compress, islice
 
 from cellsync.apply.doors import Reader
+from cellsync.apply.loading import checksum
 from cellsync.model import (
     Action,
     Change,
     KeyPart,
+    Load,
     Projection,
     Reference,
     Row,
@@ -18,6 +20,7 @@ from cellsync.model import (
     safe,
     shown,
 )
+from cellsync.spool import parts
 
 KEYS_AT_ONCE = 5_000
 """Written rows that are read again together."""
@@ -35,6 +38,28 @@ def verify(applied: Iterable[Change], *, reader: Reader, targets: Mapping[str, P
         together += [change for change in part if change.together]
         yield from _verified([change for change in part if not change.together], reader, targets)
     yield from _verified(together, reader, targets)
+
+
+def verify_all(
+    changes: Sequence[Change], applied: Sequence[int], *, reader: Reader, targets: Mapping[str, Projection]
+) -> Iterator[str]:
+    """Yield a line for each of the changes that were made, as ``applied`` says, and are not as planned.
+
+    Rows that were loaded into an empty table are told by its checksum; where it is another one now, each
+    of them is read again.
+    """
+    begin = 0
+    for part in parts(changes):
+        made = applied[begin : begin + len(part)]
+        begin += len(part)
+        if not isinstance(part, Load) or not _holds(part, made, reader, targets):
+            yield from verify(compress(part, made), reader=reader, targets=targets)
+
+
+def _holds(load: Load, made: Sequence[int], reader: Reader, targets: Mapping[str, Projection]) -> bool:
+    """Say whether a table holds just what was loaded into it."""
+    expected = sum(made), checksum(compress(load.packed, made))
+    return reader.total(targets[load.sample.rule], load.fold) == expected
 
 
 def _verified(applied: Sequence[Change], reader: Reader, targets: Mapping[str, Projection]) -> Iterator[str]:

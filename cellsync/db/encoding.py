@@ -57,13 +57,19 @@ class Scalar:
         1.10 and 1.1000 are one DECIMAL, 12:00:00 and 12:00:00.000000 one time, 00005 is 5.
         """
         if self.column.charset not in _UNICODE:
-            return f"CONVERT({self.expression} USING utf8mb4)"
+            return self.unicode()
         if "zerofill" in self.column.type:
             return f"({self.expression} + 0)"
         if self.column.family in (Family.DECIMAL, Family.TEMPORAL) and _FRACTION.search(self.column.type):
             short = f"TRIM(TRAILING '.' FROM TRIM(TRAILING '0' FROM {self.expression}))"
             return f"IF(LOCATE('.', {self.expression}), {short}, {self.expression})"
         return self.expression
+
+    def unicode(self) -> str:
+        """Return the expression such that text is in UTF-8."""
+        if self.column.charset in _UNICODE:
+            return self.expression
+        return f"CONVERT({self.expression} USING utf8mb4)"
 
 
 def encoded(scalars: Sequence[Scalar], flags: Sequence[str]) -> str:

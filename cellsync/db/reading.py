@@ -25,6 +25,7 @@ from cellsync.model import (
     Fold,
     Key,
     LookUp,
+    Packed,
     Pair,
     Projection,
     Row,
@@ -113,6 +114,26 @@ class Reading(Session):
         texts = [text for bundle in bundles for text in bundle.texts]
         odd = any(bundle.odd for bundle in bundles)
         return Digest(bucket, len(texts), reduce(xor, map(bundling.checksum, texts), 0), odd)
+
+    def packed(self, projection: Projection, fold: Fold) -> Iterator[Packed]:
+        """Yield the rows of a projection, packed; see ``diff.Reader``."""
+        select = self._select(projection)
+        yield from map(select.packed_row, self._stream(select.packed(fold)))
+
+    def total(
+        self, projection: Projection, fold: Fold, numbers: Sequence[int] | None = None
+    ) -> tuple[int, int]:
+        """Return how many rows there are, with those in limbo, and their checksum; see ``diff.Reader``."""
+        ((rows, checksum),) = self.query(self._select(projection).total(fold, numbers).sql)
+        return int(rows), int(checksum)
+
+    def unpack(self, projection: Projection) -> Callable[[Packed], Row]:
+        """Return what makes the rows of packed ones."""
+        return self._select(projection).unpack()
+
+    def unpack_key(self, projection: Projection) -> Callable[[Packed], Key]:
+        """Return what reads the keys of packed rows."""
+        return self._select(projection).unpack_key()
 
     def pairs(self, projection: Projection) -> Callable[[str], Pair]:
         """Return what takes the texts of a bundle apart."""

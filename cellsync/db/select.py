@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import cast
 
-from cellsync.db import bundling, encoding
+from cellsync.db import bundling, encoding, packing
 from cellsync.db.bundling import Parse
 from cellsync.db.dialects import Dialect, escaped
 from cellsync.db.encoding import Scalar
@@ -23,10 +23,12 @@ from cellsync.model import (
     Dangling,
     Digest,
     Family,
+    Fold,
     Identity,
     Join,
     Key,
     KeyPart,
+    Packed,
     Pair,
     Projected,
     Projection,
@@ -118,6 +120,7 @@ class Select:
         # Not encoded: what is carried is no part of a comparison.
         compared, self._encoded = self._encoded, _Encoded()
         self._carried = _together([self._part("t", projection.table, p, [])[0] for p in projection.carried])
+        self._scalars = [*compared.scalars, *self._encoded.scalars]
         self._encoded = compared
         identity: list[Decode] = []
         for name, family in zip(projection.identity, projection.identity_families, strict=True):
@@ -157,6 +160,55 @@ class Select:
             limbo=bool(record[-1]),
             carried=self._carried(record),
         )
+
+    # -- Packed rows -----------------------------------------------------------------------
+
+    def packed(self, fold: Fold) -> Statement:
+        """Return the SELECT of all rows in scope as literals; only where there are no references."""
+        row = encoding.encoded(self._encoded.scalars, ())
+        outputs = [packing.literals(self._scalars), self._identified(), encoding.hashed(row, fold)]
+        return Statement(self._select([*outputs, *self._times(), self._limbo()]))
+
+    def packed_row(self, record: Record) -> Packed:
+        """Return the row of one record of ``packed``'s result. Raises ReadFailed where it has none."""
+        text, number, checksum, *times, limbo = record
+        if text is None or limbo:
+            raise ReadFailed(f"a row of {self._projection.table} is too long, or in limbo")
+        since = max((str(value) for value in times if value is not None), default=None)
+        return Packed(text, int(number), int(checksum), since)  # type: ignore[arg-type]
+
+    def unpack(self) -> Callable[[Packed], Row]:
+        """Return what makes the row of a packed one."""
+        projection = self._projection
+        parts = (*projection.key, *projection.columns, *projection.carried)
+        values = packing.unpacked([part.family for part in parts], canonical)
+        first, last = len(projection.key), len(projection.key) + len(projection.columns)
+
+        def row(packed: Packed) -> Row:
+            every = values(packed.text)
+            return Row(
+                every[:first],
+                every[first:last],
+                (packed.number,),
+                since=packed.since,
+                carried=every[last:],
+            )
+
+        return row
+
+    def unpack_key(self) -> Callable[[Packed], Key]:
+        """Return what reads the key of a packed row alone."""
+        values = packing.unpacked([part.family for part in self._projection.key], canonical)
+        return lambda packed: values(packed.text)
+
+    def total(self, fold: Fold, numbers: Sequence[int] | None) -> Statement:
+        """Return the SELECT of how many rows there are, and their checksum; of some, by primary key."""
+        condition = None if numbers is None else f"{self._identified()} IN ({', '.join(map(str, numbers))})"
+        row = encoding.hashed(encoding.encoded(self._encoded.scalars, self._encoded.flags), fold)
+        return Statement(self._select(["COUNT(*)", f"BIT_XOR({row})"], condition))
+
+    def _identified(self) -> str:
+        return f"t.{self._dialect.quote(self._projection.identity[0])}"
 
     # -- Digests ---------------------------------------------------------------------------
 

@@ -283,6 +283,16 @@ class Session:
                 return self.connection.execute(statement, list(rows))
             return self.connection.execute(statement)
 
+    def run(self, sql: str) -> sqlalchemy.CursorResult[Any]:
+        """Execute a statement that holds its values already, however long, just as it is."""
+        with translated(self.cell.name, writing=True):
+            return self.connection.exec_driver_sql(sql, execution_options={"no_parameters": True})
+
+    def literal(self, value: object) -> str:
+        """Return a value as it stands in a statement."""
+        driver: Any = self.connection.connection.dbapi_connection
+        return str(driver.escape(value, driver.encoders))
+
     def sent(self, values: Iterable[object]) -> int:
         """Return how many bytes values take in a statement, what is escaped included."""
         return sent(values)
@@ -322,6 +332,11 @@ def for_driver(sql: str) -> str:
     Batch after batch asks in the same words for as many keys.
     """
     return _COLON.sub("", _PARAMETER.sub(r"%(\1)s", sql.replace("%", "%%")))
+
+
+def plain(sql: str) -> str:
+    """Return SQL that was written for SQLAlchemy's ``text``, without parameters, as a server takes it."""
+    return _COLON.sub("", sql)
 
 
 _PARAMETER = re.compile(r"(?<![:\w\\]):(\w+)(?!:)")

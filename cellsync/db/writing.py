@@ -8,7 +8,9 @@ from typing import Any
 
 import sqlalchemy
 
+from cellsync.db import packing
 from cellsync.db.connect import translated
+from cellsync.db.encoding import Scalar
 from cellsync.db.select import Statement, canonical
 from cellsync.db.session import (
     KEYS_PER_QUERY,
@@ -18,6 +20,7 @@ from cellsync.db.session import (
     at_once,
     batches,
     for_driver,
+    plain,
     sent,
     version,
 )
@@ -146,6 +149,52 @@ class Writing(Session):
                     records = self.connection.exec_driver_sql(sql, tuple(values)).all()
                 made += [_row(columns, record) for record in records]
         return made
+
+    def load(
+        self,
+        table: str,
+        columns: Sequence[str],
+        filled: Mapping[str, Value | ServerTime],
+        texts: Sequence[bytes],
+    ) -> Sequence[int]:
+        """Insert packed rows and return the primary keys that they have here, in order. One statement.
+
+        ``columns`` are those of the texts; ``filled`` is written with each row besides. Raises Rejected
+        where the server does not take one of them, or all of it at once: then none is inserted.
+        """
+        quote = self._dialect.quote
+        names = ", ".join(map(quote, (*filled, *columns)))
+        (number,) = self.tables([table])[table].identity
+        now = self._dialect.now
+        constant = [now if isinstance(v, ServerTime) else self.literal(v) for v in filled.values()]
+        before = "".join(f"{each}, " for each in constant)
+        rows = f"), ({before}".encode().join(texts).decode("utf-8")
+        head, tail = f"INSERT INTO {quote(table)} ({names}) VALUES ", f" RETURNING {quote(number)}"
+        sql = f"{plain(head)}({before}{rows}){plain(tail)}"
+        self._check_size(4 * len(sql))
+        LOG.debug(
+            "%s: %s... %s rows%s", self.cell.name, head, len(texts), tail, extra={"cell": self.cell.name}
+        )
+        return [int(row[0]) for row in self.run(sql).all()]
+
+    @property
+    def loads(self) -> bool:
+        """Say whether ``load`` can be used here. No query after ``identity``."""
+        return self._dialect.name != "sqlite" and version(self._server()["version"]) >= _RETURNING
+
+    def spelled(self, table: str) -> tuple[str, str, str]:
+        """Return, as SQL, a table under the name t, the primary key of its rows, and a row as JSON.
+
+        The JSON is what the journal has of a row; for tables that ``load`` is for.
+        """
+        known, quote = self.tables([table])[table], self._dialect.quote
+        scalars = [
+            Scalar(self._dialect.canonical(f"t.{quote(c.name)}", c.type, c.family), c)
+            for c in known.columns
+            if not c.generated
+        ]
+        number = f"t.{quote(known.identity[0])}"
+        return plain(f"{quote(table)} AS t"), plain(number), plain(packing.as_json(scalars))
 
     @contextmanager
     def _all_or_none(self) -> Iterator[None]:

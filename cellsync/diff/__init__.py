@@ -7,6 +7,7 @@ rule on one edge:
     routing      rows of the parent   -> the rows of each child, findings about the others
     rows         rows of both sides   -> TableDiff
     digests      digests, bundles     -> keys that may differ, where the table is large
+    loading      all rows of a large table, packed, where one side has none -> TableDiff
     confirming   the same rows again  -> TableDiff of what still differs
     coming       rows that come with others, read by what they have in common -> rows of their own rule
     following    what was pushed once -> TableDiff in which a renamed row is one row
@@ -20,6 +21,7 @@ rule on one edge:
 from cellsync.diff.coming import by_leader, rekeyed
 from cellsync.diff.confirming import confirm, unsettled
 from cellsync.diff.following import Renames, follow
+from cellsync.diff.loading import loadable, missing
 from cellsync.diff.pairing import compared, pair
 from cellsync.diff.reader import Reader
 from cellsync.diff.register import Register, Tables, foreign, is_isolated, last_removed, live
@@ -47,6 +49,8 @@ __all__ = [
     "keys",
     "last_removed",
     "live",
+    "loadable",
+    "missing",
     "pair",
     "rekeyed",
     "relate",

@@ -9,7 +9,9 @@ from cellsync.model import (
     Bucketing,
     Bundle,
     Digest,
+    Fold,
     Key,
+    Packed,
     Pair,
     Projection,
     Row,
@@ -71,6 +73,27 @@ class Reader(Protocol):
 
     def summed(self, bucket: int, bundles: Sequence[Bundle]) -> Digest:
         """Return the digest that the bundles of one bucket add up to; no query."""
+
+    def packed(self, projection: Projection, fold: Fold) -> Iterator[Packed]:
+        """Yield the rows of a projection as the server spells them for another one, with their checksums.
+
+        Only of a projection without references, whose primary key is one number, and of columns that can
+        be spelled. Raises ReadFailed where a row cannot be, because it is too long or in limbo, too.
+        """
+
+    def total(
+        self, projection: Projection, fold: Fold, numbers: Sequence[int] | None = None
+    ) -> tuple[int, int]:
+        """Return how many rows there are, those in limbo included, and the checksum of them all.
+
+        With ``numbers``, of the rows with these primary keys.
+        """
+
+    def unpack(self, projection: Projection) -> Callable[[Packed], Row]:
+        """Return what makes the rows of packed ones; no query."""
+
+    def unpack_key(self, projection: Projection) -> Callable[[Packed], Key]:
+        """Return what reads the keys of packed rows; no query."""
 
     def pairs(self, projection: Projection) -> Callable[[str], Pair]:
         """Return what takes the texts of a bundle apart."""

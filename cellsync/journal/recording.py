@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from cellsync import codec
 from cellsync.journal.history import runs, timestamp
 from cellsync.journal.tables import CHANGES, NAME, PUSHED, RUNS, Session
-from cellsync.model import Action, Change, JournaledRun, Outcome, Run
+from cellsync.model import Action, Change, JournaledRun, Load, Outcome, Packed, Run
 
 _STATEMENT = 1024
 """More bytes than an INSERT into the journal's tables takes beside its values."""
@@ -89,6 +89,42 @@ class Journal:
             self._session.execute(CHANGES.insert(), part)
         if entries:
             self._remember(entries)
+
+    def record_load(
+        self, load: Load, rows: Sequence[tuple[Packed, int]], *, spelled: tuple[str, str, str]
+    ) -> None:
+        """Write the rows of packed rows that were inserted, each with its primary key here.
+
+        The server makes them of its own rows: ``spelled`` is their table under the name t, their
+        primary key and a row as JSON, as SQL.
+        """
+        literal, source, (number, row) = self._session.literal, spelled[0], spelled[1:]
+        texts = [(n, codec.tuple_to_text(load.key(p)), f"[{n}]", f"[{p.number}]") for p, n in rows]
+        values = ", ".join(f"({n}, {literal(key)}, '{here}', '{there}')" for n, key, here, there in texts)
+        theirs = {
+            "row_key": "made.row_key",
+            "identity": "made.here",
+            "origin": "made.there",
+            "after_row": row,
+        }
+        same = self._row(load.sample)
+        names = [column.name for column in CHANGES.columns if column.name in same]
+        outputs = [theirs.get(name) or literal(same[name]) for name in names]
+        self._session.run(
+            f"INSERT INTO {CHANGES.fullname} (`{'`, `'.join(names)}`) "
+            f"WITH made (number, row_key, here, there) AS (VALUES {values}) "
+            # In the order in which they were made: they are taken back the other way round.
+            f"SELECT STRAIGHT_JOIN {', '.join(outputs)} FROM made JOIN {source} ON {number} = made.number"
+        )
+        about = {name: literal(value) for name, value in self._pushed_row(same).items()}
+        pushed = [
+            f"({', '.join({**about, 'identity': repr(here), 'origin': repr(there)}.values())})"
+            for _, _, here, there in texts
+        ]
+        names = list(about)
+        self._session.run(
+            f"REPLACE INTO {PUSHED.fullname} (`{'`, `'.join(names)}`) VALUES {', '.join(pushed)}"
+        )
 
     def _entry(self, change: Change) -> _Entry:
         """Return what is written about a change; made once for the question and for the record."""

@@ -104,6 +104,12 @@ class Session(Protocol):
 
     def execute(self, statement: sa.Executable, rows: Sequence[Mapping[str, Any]] = ()) -> sa.Result[Any]: ...
 
+    def run(self, sql: str) -> sa.CursorResult[Any]:
+        """Execute a statement that holds its values already."""
+
+    def literal(self, value: object) -> str:
+        """Return a value as it stands in a statement."""
+
 
 PUSHED = sa.Table(
     "pushed",

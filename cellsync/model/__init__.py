@@ -46,6 +46,7 @@ from cellsync.model.differences import (
     Difference,
     Finding,
     Kind,
+    Missing,
     Remedy,
     Sort,
     Status,
@@ -69,7 +70,7 @@ from cellsync.model.drift import (
     Triage,
 )
 from cellsync.model.explanations import Explained, Explanation, Found
-from cellsync.model.plans import Change, Deed, Plan, Reference, Refusal, Skipped, Stored, deed_of
+from cellsync.model.plans import Change, Deed, Load, Plan, Reference, Refusal, Skipped, Stored, deed_of
 from cellsync.model.reading import (
     Answer,
     Bucketing,
@@ -77,6 +78,7 @@ from cellsync.model.reading import (
     Digest,
     Fold,
     Join,
+    Packed,
     Pair,
     Pairing,
     Projected,
@@ -237,14 +239,17 @@ __all__ = [
     "Limit",
     "Limits",
     "Listed",
+    "Load",
     "Look",
     "LookUp",
     "Mapped",
+    "Missing",
     "Need",
     "Notice",
     "NovaConf",
     "Outcome",
     "Pack",
+    "Packed",
     "Pair",
     "Pairing",
     "Plan",

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple, Union
 
-from cellsync.model.reading import Row
+from cellsync.model.reading import Fold, Packed, Row
 from cellsync.model.rules import Action, Direction, Way
 from cellsync.model.schemas import SchemaDifference
 from cellsync.model.values import Identity, Key, KeyPart
-from cellsync.spool import tallied
+from cellsync.spool import Mapped, tallied
 
 
 class Kind(str, Enum):
@@ -75,6 +75,34 @@ class Sort(NamedTuple):
 def sort_of(difference: Difference) -> Sort:
     """Return what a difference is counted as."""
     return Sort(difference.kind, difference.action, bool(difference.accepted))
+
+
+class Missing(Mapped[Packed, Difference]):
+    """The rows of a table that the existing side has none of, each a difference when it is looked at."""
+
+    def __init__(
+        self,
+        packed: Sequence[Packed],
+        make: Callable[[Packed], Difference],
+        *,
+        key: Callable[[Packed], Key],
+        fold: Fold,
+        action: Action = Action.REPORT,
+    ) -> None:
+        """``action`` is what a repair does about each of them; ``key`` reads the key of one alone."""
+        super().__init__(packed, make, {sort_of: Counter({Sort(Kind.MISSING, action, False): len(packed)})})
+        self.packed = packed
+        self.make = make
+        self.key = key
+        self.fold = fold
+        self.action = action
+
+    def decided(self, action: Action, decide: Callable[[Difference], Difference]) -> Missing:
+        """Return the same rows as ``decide`` makes their differences, all of them with one action."""
+        make = self.make
+        return Missing(
+            self.packed, lambda packed: decide(make(packed)), key=self.key, fold=self.fold, action=action
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

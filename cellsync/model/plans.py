@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Union
 
-from cellsync.model.reading import Projection
+from cellsync.model.reading import Fold, Packed, Projection
 from cellsync.model.rules import Action, ServerTime
 from cellsync.model.schemas import DatabaseIdentity, Table
 from cellsync.model.values import Identity, Key, Value
-from cellsync.spool import tallied
+from cellsync.spool import Mapped, tallied
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +102,35 @@ class Deed(NamedTuple):
 def deed_of(change: Change) -> Deed:
     """Return what a change has in common with others."""
     return Deed(change.rule, change.table, change.action, tuple(change.after or ()))
+
+
+class Load(Mapped[Packed, Change]):
+    """The INSERTs of all rows of a rule into a table that has none of them, each a change when looked at.
+
+    They can be made as they are, without being looked at: the server that is read spells them for
+    the one that is written.
+    """
+
+    def __init__(
+        self,
+        packed: Sequence[Packed],
+        make: Callable[[Packed], Change],
+        *,
+        key: Callable[[Packed], Key],
+        fold: Fold,
+        columns: tuple[str, ...],
+        filled: Mapping[str, Stored],
+    ) -> None:
+        """``columns`` are those of the packed rows; ``filled`` is written with each row besides."""
+        self.sample = make(packed[0])
+        """The first change: rule, table and the names of columns are the same for all."""
+        super().__init__(packed, make, {deed_of: Counter({deed_of(self.sample): len(packed)})})
+        self.packed = packed
+        self.make = make
+        self.key = key
+        self.fold = fold
+        self.columns = columns
+        self.filled = filled
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -84,6 +84,22 @@ class Row(NamedTuple):
     """Pair with the projection's ``carried``."""
 
 
+class Packed(NamedTuple):
+    """A row as the server that has it spells it for an INSERT of another one, so that nobody takes it apart.
+
+    Only of projections that have no references, and whose primary key is one number.
+    """
+
+    text: bytes
+    """The key, the compared columns and the carried ones, as they stand in VALUES, in UTF-8."""
+    number: int
+    """Its primary key."""
+    checksum: int
+    """The row's, as digests have it: of the key and the compared columns."""
+    since: str | None = None
+    """As in a Row."""
+
+
 class Fold(str, Enum):
     """How the SHA-1 of an encoded row becomes 64 bits; both sides of an edge must fold alike."""
 

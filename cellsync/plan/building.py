@@ -13,6 +13,7 @@ from cellsync.model import (
     Gate,
     Key,
     Kind,
+    Load,
     Plan,
     Reference,
     Skipped,
@@ -22,6 +23,7 @@ from cellsync.model import (
     shown,
 )
 from cellsync.plan.changing import changes as changes_of
+from cellsync.plan.changing import load as load_of
 from cellsync.plan.guarding import refuse, refuse_all, with_dependents
 from cellsync.plan.inputs import Compared, Target, Words
 from cellsync.plan.joining import joined
@@ -67,6 +69,12 @@ def build(
         for each in sequence:
             if each.pairing.rule.comes_with is not None:
                 continue  # they are made with the rows that they come with
+            if (
+                actions == {Action.INSERT}
+                and (load := _load(each, ordered, target, coming or {})) is not None
+            ):
+                changes.attach(load)
+                continue
             steps = changes_of(each, actions, target, failed)
             first = early[each.pairing.rule.id]
             if actions == {Action.INSERT}:
@@ -95,6 +103,15 @@ def build(
     )
     writing = {deed.rule for deed in plan.deeds}
     return replace(plan, notices=tuple(_notices(going, writing, target)))
+
+
+def _load(
+    each: Compared, ordered: Sequence[Compared], target: Target, coming: Mapping[str, str]
+) -> Load | None:
+    """Return the INSERTs of a rule as one; None where each must be looked at."""
+    name = each.pairing.rule.id
+    led = any((with_ := other.pairing.rule.comes_with) and with_.rule == name for other in ordered)
+    return None if led or name in coming.values() else load_of(each, target)
 
 
 def _before_inserts(each: Compared, going: Sequence[Compared]) -> Callable[[Step], bool] | None:

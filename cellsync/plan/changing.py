@@ -11,6 +11,8 @@ from cellsync.model import (
     Difference,
     Join,
     KeyPart,
+    Load,
+    Missing,
     Pairing,
     Reference,
     Row,
@@ -43,18 +45,45 @@ def changes(
     yield from (make.get(d.action, _remove)(each.pairing, d, target) for d in chosen)
 
 
+def load(each: Compared, target: Target) -> Load | None:
+    """Return the INSERTs of a rule whose rows are all missing, as one; None where they are not."""
+    pairing, rows = each.pairing, each.table.differences
+    if not isinstance(rows, Missing) or rows.action is not Action.INSERT:
+        return None
+    make, columns = rows.make, _columns(pairing)
+    return Load(
+        rows.packed,
+        lambda packed: _insert(pairing, make(packed), target),
+        key=rows.key,
+        fold=rows.fold,
+        columns=columns,
+        filled={name: value for name, value in _besides(pairing.rule, target) if name not in columns},
+    )
+
+
+def _columns(pairing: Pairing) -> tuple[str, ...]:
+    """Return the columns of a row as it is packed, spelled as the written table does."""
+    written, read = pairing.existing, pairing.desired
+    return tuple(part.column for part in (*written.key, *written.columns, *read.carried))
+
+
 def _insert(pairing: Pairing, difference: Difference, target: Target) -> Change:
     rule, row = pairing.rule, difference.desired
     assert row is not None
-    after: dict[str, Stored] = {name: _filled(value, target) for name, value in rule.on_insert.items()}
-    if rule.soft_delete is not None:
-        # Its ORM would write it; a NULL here makes the row invisible and switches unique keys off.
-        after[rule.soft_delete.column] = rule.soft_delete.live
+    after: dict[str, Stored] = dict(_besides(rule, target))
     # Spelled as the written table does: a server does not mind, a journal that is compared does.
     for projected, part in zip(pairing.desired.carried, row.carried, strict=True):
         after[projected.column] = _storable(part, None)
     after.update(_stored(pairing, row))
     return _change(pairing, difference, Action.INSERT, before=None, after=after, identity=())
+
+
+def _besides(rule: Rule, target: Target) -> Iterator[tuple[str, Stored]]:
+    """Yield what is written with a new row, besides what is read of it."""
+    yield from ((name, _filled(value, target)) for name, value in rule.on_insert.items())
+    if rule.soft_delete is not None:
+        # Its ORM would write it; a NULL here makes the row invisible and switches unique keys off.
+        yield rule.soft_delete.column, rule.soft_delete.live
 
 
 def _filled(value: Value | ServerTime, target: Target) -> Stored:

@@ -11,6 +11,7 @@ from cellsync.model import (
     Difference,
     KeyPart,
     Kind,
+    Missing,
     Pairing,
     Removes,
     Rule,
@@ -30,6 +31,10 @@ def decide(
 ) -> TableDiff:
     """Give every difference its action and its meaning in words, which name no value that is hidden."""
     told = _Telling(pairing, names, secrets or Secrets())
+    if isinstance(table.differences, Missing):
+        # With one action, for what would speak against it is such that it is not found like this.
+        alike = table.differences.decided(pairing.rule.on_missing, lambda each: _decided(each, told))
+        return replace(table, differences=alike)
     every = (_decided(d, told) for d in table.differences)
     decided = kept(every, tally=sort_of)
     return replace(table, differences=ordered(decided, key=_order))

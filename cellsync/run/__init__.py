@@ -6,6 +6,7 @@ compare     everything up to the first write, by these stages:
 look          connect, and see what each database is
 reading       read from all cells at once, the parent once for all children
 digesting     of large tables, which keys may differ
+loading       of tables that one side lacks altogether, all rows as they are
 confirming    the rows that differ, read again: only what still differs counts
 coming        the rows that come with those that are to be inserted
 detecting     what detectors find, by questions (asking) of which some are answered in part (narrowing)

@@ -28,7 +28,8 @@ from cellsync.model import (
 from cellsync.run.coming import accompanied, claimed
 from cellsync.run.confirming import confirmed
 from cellsync.run.detecting import detected
-from cellsync.run.digesting import Block, Edge, cut, large, suspected
+from cellsync.run.digesting import Block, Edge, counted, cut, large, suspected
+from cellsync.run.loading import Empty, empties
 from cellsync.run.look import State, opened, unfit
 from cellsync.run.planning import Paired, planned, report, worst
 from cellsync.run.reading import Got, Router, Rows, failed, read
@@ -47,8 +48,8 @@ def compare(request: Request) -> Prepared:
     with opened(request) as state:
         pairs = {child: _paired(state, child) for child in state.going}
         request.progress("reading")
-        tables, blocks = _compared(state, pairs)
-        settled = claimed(pairs, confirmed(state, pairs, tables, blocks))
+        tables, blocks, empty = _compared(state, pairs)
+        settled = claimed(pairs, confirmed(state, pairs, tables, blocks, empty))
         compared = accompanied(state, pairs, settled)
         return planned(state, pairs, compared, detected(state, compared))
 
@@ -122,10 +123,13 @@ def _pair(
 # -- Comparing ---------------------------------------------------------------------------------
 
 
-def _compared(state: State, pairs: Mapping[str, Paired]) -> tuple[dict[Edge, TableResult], Sequence[Block]]:
+def _compared(
+    state: State, pairs: Mapping[str, Paired]
+) -> tuple[dict[Edge, TableResult], Sequence[Block], Mapping[Edge, Empty]]:
     """Compare all edges from one reading of every database, or of digests of it.
 
-    Returns the tables without their differences, and what differs as far as it is known by now.
+    Returns the tables without their differences, what differs as far as it is known by now, and which
+    tables differ because one side is empty.
     """
     router = Router(state)
     found = large(state, pairs, router)
@@ -142,11 +146,13 @@ def _compared(state: State, pairs: Mapping[str, Paired]) -> tuple[dict[Edge, Tab
         wants.setdefault(pairing.existing_cell, []).append(Rows(projection=pairing.existing))
     got = read(state, wants)
     tables = {edge: _table(state, pairing, edge[0], got, router) for edge, pairing in small.items()}
-    heads, blocks = suspected(state, found, got, router)
+    known = counted(state, found, got, router)
+    empty = empties(state, pairs, found, known)
+    heads, blocks = suspected(state, found, known, router, leaving=empty)
     heads.update({edge: paired for edge, paired in edges.items() if isinstance(paired, TableFailure)})
     heads.update({edge: _head(table) for edge, table in tables.items()})
     every = chain(_light(tables, got.since), blocks)
-    return {edge: heads[edge] for edge in edges}, kept(every, short=FEW_BLOCKS)
+    return {edge: heads[edge] for edge in edges}, kept(every, short=FEW_BLOCKS), empty
 
 
 def _comes_along(paired: Pairing | TableFailure) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 from cellsync import diff
 from cellsync.errors import ReadFailed
@@ -27,7 +28,9 @@ from cellsync.model import (
     TableResult,
     sort_of,
 )
+from cellsync.run import loading
 from cellsync.run.digesting import Block, Edge, Found
+from cellsync.run.loading import Empty
 from cellsync.run.look import State
 from cellsync.run.planning import Paired
 from cellsync.run.reading import Got, Router, Rows, failed, read
@@ -68,16 +71,20 @@ def confirmed(
     pairs: Mapping[str, Paired],
     heads: Mapping[Edge, TableResult],
     blocks: Sequence[Block],
+    empty: Mapping[Edge, Empty],
 ) -> dict[str, dict[str, TableResult]]:
     """Return all tables, by child and rule, with the differences that are still there.
 
-    ``heads`` are the tables without their differences, ``blocks`` what they were.
+    ``heads`` are the tables without their differences, ``blocks`` what they were, but for tables that
+    were ``empty``.
     """
     settled: dict[Edge, _Settled] = {}
     failures: dict[Edge, TableFailure] = {}
     router = Router(state)
-    _settle(state, pairs, blocks)
-    for batch in _batches(blocks):
+    _settle(state, pairs, chain(blocks, (Block({edge: ()}, each.since) for edge, each in empty.items())))
+    still, filling = loading.confirmed(state, empty, heads)
+    heads = {**heads, **still}
+    for batch in _batches(chain(blocks, filling)):
         asked = {edge: differences for edge, differences in batch.items() if edge not in failures}
         wants = _wants(pairs, asked)
         got = read(state, {cell: [*wanted.values()] for cell, wanted in wants.items()})

@@ -9,7 +9,7 @@ bundles         -> which keys differ, bucket by bucket
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -226,31 +226,49 @@ class _Search:
     """True where the digests of the same buckets were read before."""
 
 
+@dataclass(frozen=True)
+class Counted:
+    """What is known of the large tables from their digests."""
+
+    sides: Mapping[Edge, _Sides]
+    heads: Mapping[Edge, TableResult]
+    """The tables without their differences."""
+    since: float
+    """When the digests were read, by ``Request.elapsed``."""
+
+
+def counted(state: State, found: Large, got: Got, router: Router) -> Counted:
+    """Return the digests of the large tables, from the reading that ``found.wants`` asked for."""
+    sides, failures = _counted(state, found.edges, found.counting, got, router)
+    heads = {edge: _head(found.edges[edge], each) for edge, each in sides.items()}
+    return Counted(sides, {**failures, **heads}, got.since)
+
+
 def suspected(
-    state: State, found: Large, got: Got, router: Router
+    state: State, found: Large, known: Counted, router: Router, *, leaving: Collection[Edge] = ()
 ) -> tuple[dict[Edge, TableResult], Iterator[Block]]:
-    """Compare the large tables, from the reading that ``found.wants`` asked for.
+    """Compare the large tables by their keys where their digests differ, but for edges in ``leaving``.
 
     Returns the tables without their differences, and what differs, block by block: kinds and keys,
     whose rows are not read yet.
     """
-    sides, heads = _counted(state, found.edges, found.counting, got, router)
+    sides = {edge: each for edge, each in known.sides.items() if edge not in leaving}
+    heads = dict(known.heads)
     searches = _searches(found, sides)
     wants: dict[str, list[Want[Any]]] = {}
     for search in searches.values():
         for cell, want in search.wants:
             wants.setdefault(cell, []).append(want)
     bundles = read(state, wants)
-    for edge, each in sides.items():
-        heads[edge] = _head(found.edges[edge], each)
+    for edge in sides:
         try:
             for cell, want in searches[edge].wants if edge in searches else ():
                 bundles.of(cell, want)
         except ReadFailed as error:
             heads[edge] = failed(found.edges[edge].rule, str(error))
             del searches[edge]
-    counted = {edge: each for edge, each in sides.items() if edge in searches and searches[edge].known}
-    return heads, _blocks(state, searches, bundles, router, _Known(counted, got.since, bundles.since))
+    mine = {edge: each for edge, each in sides.items() if edge in searches and searches[edge].known}
+    return heads, _blocks(state, searches, bundles, router, _Known(mine, known.since, bundles.since))
 
 
 def _searches(found: Large, sides: Mapping[Edge, _Sides]) -> dict[Edge, _Search]:

@@ -18,7 +18,9 @@ from cellsync.model import (
     Cell,
     CellFailure,
     Digest,
+    Fold,
     Key,
+    Packed,
     Projection,
     Row,
     Rule,
@@ -103,6 +105,41 @@ class Bundles:
             self.projection, self.bucketing, self.buckets, parts=self.parts, apart=self.apart
         )
         return kept(bundles, short=FEW_WIDE if self.apart else FEW_BUNDLES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedRows:
+    """All rows of a projection, packed, with their checksums."""
+
+    projection: Projection
+    fold: Fold
+
+    def read(self, database: db.Database) -> Sequence[Packed]:
+        """Read the rows; they wait on disk."""
+        return kept(database.packed(self.projection, self.fold))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Total:
+    """How many rows of a projection there are."""
+
+    projection: Projection
+    fold: Fold
+
+    def read(self, database: db.Database) -> Sequence[int]:
+        """Read the number."""
+        return (database.total(self.projection, self.fold)[0],)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keys:
+    """The keys of all rows of a projection."""
+
+    projection: Projection
+
+    def read(self, database: db.Database) -> Sequence[Key]:
+        """Read the keys; they wait on disk."""
+        return kept(row.key for row in database.rows(self.projection))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from itertools import chain, compress, islice
+from itertools import chain, islice
 
 from cellsync import apply, db
 from cellsync.errors import JournalUnavailable, Locked, ReadFailed, TransactionLost, Unreachable, WriteFailed
@@ -36,7 +36,7 @@ from cellsync.model import (
     shown,
 )
 from cellsync.run.request import Edge, Prepared, Request, each_cell, executor, exit_code
-from cellsync.spool import Collector, kept
+from cellsync.spool import Collector, kept, without
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,9 +192,7 @@ def _carry_out(
     if stopped:
         torn = {change.together for change in changes if change.together and change.rule in stopped}
         refusals = (*refusals, *_torn(changes, torn, stopped))
-        changes = kept(
-            change for change in changes if change.rule not in stopped and change.together not in torn
-        )
+        changes = without(changes, lambda change: change.rule in stopped or change.together in torn)
     if edge.direction is Direction.UP and not edge.undoes:
         journal.takes_from(edge.child)
     # A repair was planned with a look at its cascades; what an undo removes may have got followers since.
@@ -213,6 +211,10 @@ def _carry_out(
         failures=None if edge.undoes else edge.cell.budget.failures,
         stopping=until,
     ):
+        if isinstance(outcome, apply.Loaded):
+            fates[outcome.load.sample.rule, Fate.APPLIED] += outcome.rows
+            applied += bytes([True]) * outcome.rows
+            continue
         fates[outcome.change.rule, outcome.fate] += 1
         applied.append(outcome.fate is Fate.APPLIED)
         if outcome.fate is not Fate.APPLIED:
@@ -222,7 +224,7 @@ def _carry_out(
         unmade.extend(_unmade(islice(changes, len(applied), None), f"{until.why}, and it was not begun"))
         problems.append(f"{until.why}: {len(changes) - len(applied)} changes were not begun")
     if any(applied):
-        problems.extend(_unlike(edge, database, compress(changes, applied)))
+        problems.extend(_unlike(edge, database, changes, applied))
     return Written(edge=edge, fates=fates, problems=problems.kept(), unmade=unmade.kept(), refusals=refusals)
 
 
@@ -230,11 +232,13 @@ def _unmade(changes: Iterable[Change], why: str) -> Sequence[Skipped]:
     return kept(Skipped(rule=change.rule, key=change.key, reason=why) for change in changes)
 
 
-def _unlike(edge: Edge, database: db.Database, applied: Iterable[Change]) -> Iterator[str]:
+def _unlike(
+    edge: Edge, database: db.Database, changes: Sequence[Change], applied: Sequence[int]
+) -> Iterator[str]:
     """Yield what does not read as it was written."""
     try:
         with database.snapshot():
-            yield from apply.verify(applied, reader=database, targets=edge.targets)
+            yield from apply.verify_all(changes, applied, reader=database, targets=edge.targets)
     except ReadFailed as error:
         yield f"what was written could not be read again: {error}"
 
