@@ -194,6 +194,19 @@ def test_what_a_rule_writes_besides_is_written_and_other_columns_have_their_defa
     assert ends[0] == ends[1]
 
 
+def test_what_a_missing_row_means_is_in_its_record(database: DatabaseFactory) -> None:
+    """In the words of the rule, for this row."""
+    stand = filled(
+        database, "rules:\n  - {table: things, key: [name], says: [{missing: '{name} lacks {size}'}]}"
+    )
+    request, prepared = stand.prepare("r1")
+    assert loads(prepared)
+    assert run.write(request, prepared).exit_code == 0
+    assert {each["reason"] for each in journal(stand.urls["c1"])[0]} == {
+        f"n{n} lacks {n}" for n in range(1, 21)
+    }
+
+
 def test_reports_do_not_tell_how_rows_were_looked_at(
     database: DatabaseFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,7 +246,6 @@ def test_the_primary_keys_are_remembered_with_those_that_the_rows_were_made_from
     [
         ("{table: things, key: [size, name]}", THINGS),  # a NULL in a key
         ("{table: things, key: [size]}", THINGS),  # twice, perhaps
-        ("{table: things, key: [name], says: [{missing: '{name} is missing'}]}", THINGS),
         ("{table: things, key: [name], overrides: {c1: {size: 3}}}", THINGS),
         ("{table: things, key: [name], on_missing: report}", THINGS),
         ("{table: things, key: [name]}", THINGS.replace("size int", "size double")),

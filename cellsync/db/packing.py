@@ -9,15 +9,14 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from decimal import Decimal
-from itertools import islice
 
 from cellsync.db.encoding import Scalar
 from cellsync.model import Family, Value
 
-_FIELD = re.compile(rb"'((?:[^'\\]|\\.)*)'|x'([0-9A-F]*)'|([^,]+)", re.DOTALL)
+_FIELD = re.compile(r"'([^'\\]*(?:\\.[^'\\]*)*)'|x'([0-9A-F]*)'|([^,]+)", re.DOTALL)
 """Text in quotes, bytes in hexadecimal, or what stands there bare: a number, or NULL."""
-_ESCAPE = re.compile(rb"\\(.)", re.DOTALL)
-_ESCAPED = {b"0": b"\0", b"Z": b"\x1a"}
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+_ESCAPED = {"0": "\0", "Z": "\x1a"}
 _PLAIN_TEXT = ("char", "text")
 
 Unpack = Callable[[bytes], tuple[Value, ...]]
@@ -43,27 +42,40 @@ def _literal(scalar: Scalar) -> str:
 
 def unpacked(families: Sequence[Family], canonical: Callable[[Value, Family], Value]) -> Unpack:
     """Return what reads the first values of a text that ``literals`` made, as many as there are families."""
+    whole = len(families) > _FEW
+    readers = [(family, _NUMBERS.get(family, str)) for family in families]
 
-    def read(quoted: bytes, bare: bytes, raw: bytes, family: Family) -> Value:
-        if bare:
-            return None if bare == b"NULL" else _NUMBERS[family](bare.decode("ascii"))
+    def spelled(quoted: str, raw: str, family: Family) -> Value:
         if family is Family.BINARY:
-            return bytes.fromhex(raw.decode("ascii"))
-        if b"\\" in quoted:
-            quoted = _ESCAPE.sub(lambda found: _ESCAPED.get(found[1], found[1]), quoted)
-        return canonical(quoted.decode("utf-8"), family)
+            return bytes.fromhex(raw)
+        return canonical(_ESCAPE.sub(_unescaped, quoted), family)
 
     def unpack(text: bytes) -> tuple[Value, ...]:
-        fields = islice(_FIELD.finditer(text), len(families))
+        row = text.decode("utf-8")
+        fields = _FIELD.findall(row) if whole else (f.groups("") for f in _FIELD.finditer(row))
+        plain = Family.TEXT if "\\" not in row else None  # most text, which stands there as it is
         return tuple(
-            read(field[1] or b"", field[3] or b"", field[2] or b"", family)
-            for field, family in zip(fields, families, strict=True)
+            [
+                (None if bare == "NULL" else number(bare))
+                if bare
+                else quoted
+                if family is plain
+                else spelled(quoted, raw, family)
+                for (family, number), (quoted, raw, bare) in zip(readers, fields, strict=False)
+            ]
         )
 
     return unpack
 
 
+_FEW = 3
+"""So many values at the beginning of a text are not worth reading all of it."""
+
 _NUMBERS: dict[Family, Callable[[str], Value]] = {Family.INTEGER: int, Family.DECIMAL: Decimal}
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    return _ESCAPED.get(found[1], found[1])
 
 
 def as_json(scalars: Sequence[Scalar]) -> str:

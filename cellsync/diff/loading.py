@@ -31,18 +31,11 @@ def loadable(pairing: Pairing, desired: Table, existing: Table) -> bool:
     """Say whether all missing rows of a rule may be taken together, unseen, where all rows are missing.
 
     Nothing about one of them may need a look: who owns it, to what it refers, whether it was deleted
-    before or has a key twice, what it means. And the servers must be able to spell it: a FLOAT is not
+    before or has a key twice. And the servers must be able to spell it: a FLOAT is not
     exact as text, and a primary key must be one number.
     """
     rule = pairing.rule
-    seen = (
-        rule.route
-        or rule.overrides
-        or rule.comes_with
-        or rule.references
-        or not rule.revives
-        or any(saying.missing is not None for saying in rule.says)
-    )
+    seen = rule.route or rule.overrides or rule.comes_with or rule.references or not rule.revives
     alike = not pairing.schema and all(_plain(p) for p in (pairing.desired, pairing.existing))
     return not seen and alike and all(_spelled(table) for table in (desired, existing))
 

@@ -93,38 +93,38 @@ class Journal:
     def record_load(
         self, load: Load, rows: Sequence[tuple[Packed, int]], *, spelled: tuple[str, str, str]
     ) -> None:
-        """Write the rows of packed rows that were inserted, each with its primary key here.
+        """Write the changes of packed rows that were inserted, each with its primary key here.
 
         The server makes them of its own rows: ``spelled`` is their table under the name t, their
         primary key and a row as JSON, as SQL.
         """
-        literal, source, (number, row) = self._session.literal, spelled[0], spelled[1:]
-        texts = [(n, codec.tuple_to_text(load.key(p)), f"[{n}]", f"[{p.number}]") for p, n in rows]
-        values = ", ".join(f"({n}, {literal(key)}, '{here}', '{there}')" for n, key, here, there in texts)
-        theirs = {
-            "row_key": "made.row_key",
-            "identity": "made.here",
-            "origin": "made.there",
-            "after_row": row,
-        }
+        literal, (source, number, row) = self._session.literal, spelled
         same = self._row(load.sample)
-        names = [column.name for column in CHANGES.columns if column.name in same]
-        outputs = [theirs.get(name) or literal(same[name]) for name in names]
+        made = [(n, self._made(load, packed, n)) for packed, n in rows]
+        values = ", ".join(f"({n}, {', '.join(map(literal, own.values()))})" for n, own in made)
+        own = list(made[0][1])
+        outputs = {name: literal(value) for name, value in same.items()}
+        outputs.update({name: f"made.{name}" for name in own}, after_row=row)
         self._session.run(
-            f"INSERT INTO {CHANGES.fullname} (`{'`, `'.join(names)}`) "
-            f"WITH made (number, row_key, here, there) AS (VALUES {values}) "
+            f"INSERT INTO {CHANGES.fullname} ({_listed(outputs)}) "
+            f"WITH made (number, {_listed(own)}) AS (VALUES {values}) "
             # In the order in which they were made: they are taken back the other way round.
-            f"SELECT STRAIGHT_JOIN {', '.join(outputs)} FROM made JOIN {source} ON {number} = made.number"
+            f"SELECT STRAIGHT_JOIN {', '.join(outputs.values())} FROM made JOIN {source} "
+            f"ON {number} = made.number"
         )
-        about = {name: literal(value) for name, value in self._pushed_row(same).items()}
-        pushed = [
-            f"({', '.join({**about, 'identity': repr(here), 'origin': repr(there)}.values())})"
-            for _, _, here, there in texts
-        ]
-        names = list(about)
-        self._session.run(
-            f"REPLACE INTO {PUSHED.fullname} (`{'`, `'.join(names)}`) VALUES {', '.join(pushed)}"
-        )
+        pushed = [self._pushed_row({**same, **own}) for _, own in made]
+        values = ", ".join(f"({', '.join(map(literal, each.values()))})" for each in pushed)
+        self._session.run(f"REPLACE INTO {PUSHED.fullname} ({_listed(pushed[0])}) VALUES {values}")
+
+    @staticmethod
+    def _made(load: Load, packed: Packed, number: int) -> dict[str, str]:
+        """Return what the record of a packed row has of its own, but for the row."""
+        of_its_own = {
+            "row_key": codec.tuple_to_text(load.key(packed)),
+            "identity": f"[{number}]",
+            "origin": f"[{packed.number}]",
+        }
+        return of_its_own if load.alike else {**of_its_own, "reason": load.make(packed).reason}
 
     def _entry(self, change: Change) -> _Entry:
         """Return what is written about a change; made once for the question and for the record."""
@@ -215,4 +215,5 @@ class Journal:
         }
 
 
-# -- Reading it back ---------------------------------------------------------------------------
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)

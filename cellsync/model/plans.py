@@ -120,8 +120,12 @@ class Load(Mapped[Packed, Change]):
         fold: Fold,
         columns: tuple[str, ...],
         filled: Mapping[str, Stored],
+        alike: bool,
     ) -> None:
-        """``columns`` are those of the packed rows; ``filled`` is written with each row besides."""
+        """``columns`` are those of the packed rows; ``filled`` is written with each row besides.
+
+        ``alike`` says that all changes have the same reason.
+        """
         self.sample = make(packed[0])
         """The first change: rule, table and the names of columns are the same for all."""
         super().__init__(packed, make, {deed_of: Counter({deed_of(self.sample): len(packed)})})
@@ -130,6 +134,7 @@ class Load(Mapped[Packed, Change]):
         self.key = key
         self.fold = fold
         self.columns = columns
+        self.alike = alike
         self.filled = filled
 
 

@@ -58,6 +58,7 @@ def load(each: Compared, target: Target) -> Load | None:
         fold=rows.fold,
         columns=columns,
         filled={name: value for name, value in _besides(pairing.rule, target) if name not in columns},
+        alike=all(saying.missing is None for saying in pairing.rule.says),
     )
 
 
