@@ -194,6 +194,20 @@ def test_what_a_rule_writes_besides_is_written_and_other_columns_have_their_defa
     assert ends[0] == ends[1]
 
 
+def test_a_table_may_have_any_name(database: DatabaseFactory) -> None:
+    """The statements that record it have names of their own, and colons and quotes mean nothing."""
+    name = "cellsync_made:x ``'%s"
+    plain = name.replace("``", "`")
+    made = THINGS.replace("things", f"`{name}`").replace("size int", "`a:b 'c' %(d)s` int")
+    stand = stand_of(database, f'rules:\n  - {{id: odd, table: "{plain}", key: [name]}}', made)
+    execute(stand.urls["api"], f"INSERT INTO `{name}` SELECT seq, CONCAT('n', seq), seq FROM seq_1_to_9")
+    request, prepared = stand.prepare("r1")
+    assert loads(prepared)
+    assert result(run.write(request, prepared), "c1").problems == ()
+    assert stand.diff().exit_code == 0
+    assert result(stand.undo("r1", "u1"), "c1").problems == ()
+
+
 def test_what_a_missing_row_means_is_in_its_record(database: DatabaseFactory) -> None:
     """In the words of the rule, for this row."""
     stand = filled(
@@ -272,18 +286,21 @@ def test_tables_whose_rows_need_a_look_are_looked_at(
     assert len(table(prepared.report, "c1", "things").differences) == 9
 
 
-def test_a_row_in_limbo_has_all_rows_looked_at(database: DatabaseFactory) -> None:
-    """It is a finding, as ever, and the others go on."""
+@pytest.mark.parametrize("cell", ["api", "c1"])
+def test_a_row_in_limbo_has_all_rows_looked_at(database: DatabaseFactory, cell: str) -> None:
+    """On either side it is a finding, as ever, and the others go on."""
     rules = "rules:\n  - {table: things, key: [name], soft_delete: {column: deleted, live: 0, tombstone: id}}"
     made = THINGS.replace("size int", "size int, deleted int")
     stand = stand_of(database, rules, made)
     execute(
         stand.urls["api"], "INSERT INTO things (name, deleted) SELECT CONCAT('n', seq), 0 FROM seq_1_to_9"
     )
-    execute(stand.urls["api"], "UPDATE things SET deleted = NULL WHERE name = 'n3'")
-    report = stand.repair("r1")
+    execute(stand.urls[cell], "INSERT INTO things (name, deleted) VALUES ('limbo', NULL)")
+    request, prepared = stand.prepare("r1")
+    assert loads(prepared) == []
+    report = run.write(request, prepared)
     assert [finding.code for finding in table(report, "c1", "things").findings] == ["deleted-is-null"]
-    assert result(report, "c1").counts.applied == 8
+    assert result(report, "c1").counts.applied == 9
 
 
 def test_rows_that_come_while_it_waits_are_not_inserted_again(database: DatabaseFactory) -> None:

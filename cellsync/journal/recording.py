@@ -18,6 +18,9 @@ from cellsync.model import Action, Change, JournaledRun, Load, Outcome, Packed, 
 _STATEMENT = 1024
 """More bytes than an INSERT into the journal's tables takes beside its values."""
 
+_MADE = "cellsync_made"
+"""What a statement calls the rows that it is given, beside a table of any name."""
+
 _names = lru_cache(maxsize=256)(codec.tuple_to_text)
 """The names of columns, which all changes of a rule have."""
 
@@ -104,13 +107,13 @@ class Journal:
         values = ", ".join(f"({n}, {', '.join(map(literal, own.values()))})" for n, own in made)
         own = list(made[0][1])
         outputs = {name: literal(value) for name, value in same.items()}
-        outputs.update({name: f"made.{name}" for name in own}, after_row=row)
+        outputs.update({name: f"{_MADE}.{name}" for name in own}, after_row=row)
         self._session.run(
             f"INSERT INTO {CHANGES.fullname} ({_listed(outputs)}) "
-            f"WITH made (number, {_listed(own)}) AS (VALUES {values}) "
+            f"WITH {_MADE} (number, {_listed(own)}) AS (VALUES {values}) "
             # In the order in which they were made: they are taken back the other way round.
-            f"SELECT STRAIGHT_JOIN {', '.join(outputs.values())} FROM made JOIN {source} "
-            f"ON {number} = made.number"
+            f"SELECT STRAIGHT_JOIN {', '.join(outputs.values())} FROM {_MADE} JOIN {source} "
+            f"ON {number} = {_MADE}.number"
         )
         pushed = [self._pushed_row({**same, **own}) for _, own in made]
         values = ", ".join(f"({', '.join(map(literal, each.values()))})" for each in pushed)

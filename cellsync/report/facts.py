@@ -20,6 +20,7 @@ from cellsync.model import (
     Key,
     KeyPart,
     Kind,
+    Load,
     Refusal,
     Report,
     SchemaDifference,
@@ -306,6 +307,9 @@ def _of_kind(every: Sequence[Difference], kind: Kind) -> Iterator[Difference]:
 
 def unplanned(table: TableDiff, cell: CellResult) -> TableDiff:
     """Return the table with those differences alone that no plan of the cell is about to mend."""
+    every = [part for plan in cell.plans for part in spool.parts(plan.changes)]
+    if any(isinstance(part, Load) and part.sample.rule == table.rule for part in every):
+        return replace(table, differences=())  # all rows are missing, and all are loaded
     planned = {change.key for plan in cell.plans for change in plan.changes if change.rule == table.rule}
     return replace(table, differences=spool.kept(d for d in table.differences if d.key not in planned))
 

@@ -24,6 +24,7 @@ from cellsync.model import (
     Difference,
     Direction,
     Kind,
+    Load,
     Plan,
     Refusal,
     Report,
@@ -38,7 +39,7 @@ from cellsync.report.facts import Stage
 from cellsync.report.page import Block, Grid, Line, Style, Tone, compose
 from cellsync.report.verdict import drift, question, verdict
 from cellsync.report.words import counted
-from cellsync.spool import kept
+from cellsync.spool import kept, parts
 
 T = TypeVar("T")
 
@@ -363,11 +364,18 @@ def _changes_title(plan: Plan, cell: CellResult, report: Report) -> str:
 def _changes(plan: Plan, soft: facts.Rows, style: Style) -> Iterator[Line]:
     """Yield the changes in their order, numbered; of each sort only so many."""
     seen: Counter[str] = Counter()
-    for number, change in enumerate(plan.changes, 1):
-        sort = f"{words.ACTION[facts.deed(change, soft)]} {change.rule}"
-        seen[sort] += 1
-        if style.verbose or seen[sort] <= MOST:
-            yield from change_lines(f"{number} {sort}", change, style)
+    begin = 1
+    for part in parts(plan.changes):
+        # Those that are of one sort need not be made, where they are not shown.
+        few = not style.verbose and isinstance(part, Load)
+        for number, change in enumerate(islice(part, MOST) if few else part, begin):
+            sort = f"{words.ACTION[facts.deed(change, soft)]} {change.rule}"
+            seen[sort] += 1
+            if style.verbose or seen[sort] <= MOST:
+                yield from change_lines(f"{number} {sort}", change, style)
+        if few:
+            seen[sort] += max(0, len(part) - MOST)
+        begin += len(part)
     for sort, count in seen.items():
         if count > MOST and not style.verbose:
             yield Line(f"... and {count - MOST} more {sort} (-v shows all)", 2, Tone.QUIET)
@@ -537,8 +545,12 @@ def _question_cell(cell: CellResult | CellFailure) -> Iterator[Line]:
     soft = facts.soft_deleted(cell)
     for plan in cell.plans:
         counts: dict[str, Counter[Action]] = {}
-        for change in plan.changes:
-            counts.setdefault(change.rule, Counter())[facts.deed(change, soft)] += 1
+        for part in parts(plan.changes):
+            if isinstance(part, Load):
+                counts.setdefault(part.sample.rule, Counter())[Action.INSERT] += len(part)
+                continue
+            for change in part:
+                counts.setdefault(change.rule, Counter())[facts.deed(change, soft)] += 1
         for rule, deeds in counts.items():
             yield Line(f"{plan.written} {rule}: {_deeds(deeds)}", 1)
 

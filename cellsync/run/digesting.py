@@ -176,7 +176,7 @@ def _wants(edges: Mapping[Edge, Pairing], reading: Reading) -> dict[str, list[Wa
 
 
 @dataclass(frozen=True)
-class _Sides:
+class Sides:
     """The digests of both sides of one edge, by bucket."""
 
     desired: Mapping[int, Digest]
@@ -187,10 +187,10 @@ class _Sides:
 
 def _counted(
     state: State, edges: Mapping[Edge, Pairing], reading: Reading, got: Got, router: Router
-) -> tuple[dict[Edge, _Sides], dict[Edge, TableResult]]:
+) -> tuple[dict[Edge, Sides], dict[Edge, TableResult]]:
     """Return the digests of both sides of each edge; the parent's are added up once for all children."""
     summed: dict[Want[Digest], Mapping[str | None, Mapping[int, Digest]]] = {}
-    sides: dict[Edge, _Sides] = {}
+    sides: dict[Edge, Sides] = {}
     failures: dict[Edge, TableResult] = {}
     for (child, rule), pairing in edges.items():
         above, below = _both(pairing) if pairing.desired_cell == state.parent else _both(pairing)[::-1]
@@ -205,7 +205,7 @@ def _counted(
             stray = frozenset(summed[want].get(None, {})) if routed else frozenset()
             down = pairing.rule.direction is Direction.DOWN
             desired, existing = (mine, held) if down else (held, mine)
-            sides[child, rule] = _Sides(desired, existing, stray)
+            sides[child, rule] = Sides(desired, existing, stray)
         except ReadFailed as error:
             failures[child, rule] = failed(pairing.rule, str(error))
     return sides, failures
@@ -230,7 +230,7 @@ class _Search:
 class Counted:
     """What is known of the large tables from their digests."""
 
-    sides: Mapping[Edge, _Sides]
+    sides: Mapping[Edge, Sides]
     heads: Mapping[Edge, TableResult]
     """The tables without their differences."""
     since: float
@@ -271,7 +271,7 @@ def suspected(
     return heads, _blocks(state, searches, bundles, router, _Known(mine, known.since, bundles.since))
 
 
-def _searches(found: Large, sides: Mapping[Edge, _Sides]) -> dict[Edge, _Search]:
+def _searches(found: Large, sides: Mapping[Edge, Sides]) -> dict[Edge, _Search]:
     """Return where keys must be compared; what several children need of the parent is one reading."""
     differing = {edge: _differing(found, edge, each) for edge, each in sides.items()}
     searches: dict[Edge, _Search] = {}
@@ -283,7 +283,7 @@ def _searches(found: Large, sides: Mapping[Edge, _Sides]) -> dict[Edge, _Search]
     return searches
 
 
-def _most(found: Large, mine: Mapping[Edge, frozenset[int]], sides: Mapping[Edge, _Sides]) -> bool:
+def _most(found: Large, mine: Mapping[Edge, frozenset[int]], sides: Mapping[Edge, Sides]) -> bool:
     """Say whether all ranges of a rule's key are read: most of them differ, and they can be."""
     rule = next(iter(mine))[1]
     buckets: set[int] = set().union(*mine.values())
@@ -296,7 +296,7 @@ def _most(found: Large, mine: Mapping[Edge, frozenset[int]], sides: Mapping[Edge
     return able and len(buckets) * 2 >= len(sizes)
 
 
-def _sizes(sides: Iterable[_Sides]) -> dict[int, int]:
+def _sizes(sides: Iterable[Sides]) -> dict[int, int]:
     """Return how many rows each bucket has at most, on any side."""
     sizes: dict[int, int] = {}
     for each in sides:
@@ -306,7 +306,7 @@ def _sizes(sides: Iterable[_Sides]) -> dict[int, int]:
 
 
 def _by_ranges(
-    found: Large, mine: Mapping[Edge, frozenset[int]], sides: Mapping[Edge, _Sides]
+    found: Large, mine: Mapping[Edge, frozenset[int]], sides: Mapping[Edge, Sides]
 ) -> Iterator[tuple[Edge, _Search]]:
     """Yield the searches of a rule of which all keys are read, by wide ranges of them."""
     sizes = _sizes(sides[edge] for edge in mine)
@@ -323,7 +323,7 @@ def _by_ranges(
 
 
 def _by_buckets(
-    found: Large, mine: Mapping[Edge, frozenset[int]], sides: Mapping[Edge, _Sides]
+    found: Large, mine: Mapping[Edge, frozenset[int]], sides: Mapping[Edge, Sides]
 ) -> Iterator[tuple[Edge, _Search]]:
     """Yield the searches of a rule of which the keys of some buckets are read."""
     bucketing = found.dealt[next(iter(mine))[1]]
@@ -352,7 +352,7 @@ def _by_buckets(
         )
 
 
-def _differing(found: Large, edge: Edge, sides: _Sides) -> frozenset[int]:
+def _differing(found: Large, edge: Edge, sides: Sides) -> frozenset[int]:
     if edge[1] in found.direct:
         return frozenset(sides.desired) | frozenset(sides.existing) | sides.stray
     return frozenset(digests.differing(sides.desired, sides.existing)) | sides.stray
@@ -366,7 +366,7 @@ class _Known:
     has changed in between: what differs now did so then.
     """
 
-    _digests: Mapping[Edge, _Sides]
+    _digests: Mapping[Edge, Sides]
     _first: float
     """When the digests were read."""
     _second: float
@@ -458,7 +458,7 @@ class _Searcher:
         return self._summed(bucket, desired), self._summed(bucket, existing)
 
 
-def _head(pairing: Pairing, sides: _Sides) -> TableDiff:
+def _head(pairing: Pairing, sides: Sides) -> TableDiff:
     return TableDiff(
         rule=pairing.rule.id,
         table=pairing.rule.table,

@@ -47,13 +47,18 @@ def empties(state: State, pairs: Mapping[str, Paired], found: Large, known: Coun
     return {
         edge: Empty(pairing, found.dealt[edge[1]].fold, known.since)
         for edge, pairing in found.edges.items()
-        if edge[1] not in led and _is_empty(known.heads[edge]) and _loadable(state, pairing)
+        if edge[1] not in led and _is_empty(known, edge) and _loadable(state, pairing)
     }
 
 
-def _is_empty(head: TableResult) -> bool:
-    # As few rows as are held in memory anyway are quick to compare.
-    return isinstance(head, TableDiff) and not head.existing_rows and head.desired_rows > spool.SHORT
+def _is_empty(known: Counted, edge: Edge) -> bool:
+    # As few rows as are held in memory anyway are quick to compare. A bucket may be of rows in limbo alone.
+    sides, head = known.sides.get(edge), known.heads[edge]
+    return sides is not None and not sides.existing and _rows(head) > spool.SHORT
+
+
+def _rows(head: TableResult) -> int:
+    return head.desired_rows if isinstance(head, TableDiff) else 0
 
 
 def _loadable(state: State, pairing: Pairing) -> bool:

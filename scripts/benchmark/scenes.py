@@ -184,12 +184,20 @@ def writing(stage: Stage) -> None:
         stage.make(stage.child, SCHEMA, *fill, *drift)
         stage.note("writing", "10% drift: pt-table-sync --execute", [_execute(stage)])
     count = 100_000
-    child = stage.make(stage.child, SCHEMA, TABLE)
     parent = stage.make(stage.parent, SCHEMA, TABLE, FILL.format(rows=count), "ANALYZE TABLE instances")
-    stage.configure(parent, {"c1": child}, rules)
-    done = _right(stage.cellsync("repair", "--yes", "--format", "json"), 0)
-    stage.note("writing", f"{count} rows into an empty table", [done.seconds], peak_mb=round(done.peak_mb))
-    stage.note("writing", f"{count} rows by LOAD DATA", [_load(stage)])
+    spent: dict[str, list[Measured]] = {"text": [], "json": []}
+    loaded = []
+    for _ in range(stage.rounds):
+        for format_, each in spent.items():
+            child = stage.make(stage.child, SCHEMA, TABLE)
+            stage.configure(parent, {"c1": child}, rules)
+            each.append(_right(stage.cellsync("repair", "--yes", "--format", format_), 0))
+        loaded.append(_load(stage))
+    for format_, each in spent.items():
+        peak = round(max(done.peak_mb for done in each))
+        about = f"{count} rows into an empty table, {format_}"
+        stage.note("writing", about, [done.seconds for done in each], peak_mb=peak)
+    stage.note("writing", f"{count} rows by LOAD DATA", loaded)
 
 
 def _execute(stage: Stage) -> float:
