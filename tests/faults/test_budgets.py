@@ -19,7 +19,7 @@ from cellsync.apply import executing
 from cellsync.db import reading
 from cellsync.db.connect import Deadline
 from cellsync.errors import ExitCode, ReadFailed
-from cellsync.model import Budget, Report, Status, TableFailure
+from cellsync.model import Budget, CellFailure, Report, Status, TableFailure
 
 TABLE = "CREATE TABLE {} (id int PRIMARY KEY AUTO_INCREMENT, name varchar(20) NOT NULL, note varchar(20))"
 TABLES = ("others", "things")
@@ -51,9 +51,9 @@ def bounded(request: run.Request, name: str, budget: Budget) -> run.Request:
 
 
 def errors(report: Report, name: str) -> list[str]:
-    """Return why tables of a cell could not be compared."""
-    found = result(report, name).tables
-    return [each.error for each in found if isinstance(each, TableFailure)]
+    """Return why tables of a cell could not be compared, or the cell where its time was over before that."""
+    whole = [each.error for each in report.cells if isinstance(each, CellFailure) and each.cell == name]
+    return whole or [each.error for each in result(report, name).tables if isinstance(each, TableFailure)]
 
 
 @pytest.mark.parametrize("name", ["c1", "api"])
