@@ -20,6 +20,7 @@ from servers import DatabaseFactory, Server, checksums
 
 from cellsync import apply, codec, run
 from cellsync.apply import executing
+from cellsync.apply import loading as apply_loading
 from cellsync.diff import loading as loadable_rules
 from cellsync.errors import TransactionLost
 from cellsync.journal import Journal, prepare
@@ -195,8 +196,8 @@ def test_what_a_rule_writes_besides_is_written_and_other_columns_have_their_defa
 
 
 def test_a_table_may_have_any_name(database: DatabaseFactory) -> None:
-    """The statements that record it have names of their own, and colons and quotes mean nothing."""
-    name = "cellsync_made:x ``'%s"
+    """Colons and quotes in it mean nothing."""
+    name = "made:x ``'%s"
     plain = name.replace("``", "`")
     made = THINGS.replace("things", f"`{name}`").replace("size int", "`a:b 'c' %(d)s` int")
     stand = stand_of(database, f'rules:\n  - {{id: odd, table: "{plain}", key: [name]}}', made)
@@ -205,6 +206,23 @@ def test_a_table_may_have_any_name(database: DatabaseFactory) -> None:
     assert loads(prepared)
     assert result(run.write(request, prepared), "c1").problems == ()
     assert stand.diff().exit_code == 0
+    assert result(stand.undo("r1", "u1"), "c1").problems == ()
+
+
+def test_a_table_may_be_called_as_a_statement_calls_something(database: DatabaseFactory) -> None:
+    """Its rows are recorded, not those that the statement is given."""
+    made = THINGS.replace("things", "cellsync_made").replace(
+        "size int", "number int, row_key int, origin int"
+    )
+    stand = stand_of(database, "rules:\n  - {id: odd, table: cellsync_made, key: [name]}", made)
+    execute(
+        stand.urls["api"],
+        "INSERT INTO cellsync_made (name, number) SELECT CONCAT('n', seq), seq FROM seq_1_to_9",
+    )
+    request, prepared = stand.prepare("r1")
+    assert loads(prepared)
+    assert run.write(request, prepared).exit_code == 0
+    assert [each["after_row"]["number"] for each in journal(stand.urls["c1"])[0]] == [*range(1, 10)]
     assert result(stand.undo("r1", "u1"), "c1").problems == ()
 
 
@@ -374,23 +392,74 @@ def test_rows_that_changed_when_all_is_written_are_named(
 
 
 @pytest.mark.parametrize("side", ["api", "c1"])
+@pytest.mark.parametrize("kind", ["mediumtext", "mediumblob"])
 def test_rows_too_large_to_be_packed_are_looked_at(
-    database: DatabaseFactory, server_with: Callable[..., Server], side: str
+    database: DatabaseFactory, server_with: Callable[..., Server], side: str, kind: str
 ) -> None:
     """The servers' max_allowed_packet: of the one that spells them, of the one that takes them."""
     small = server_with("--max-allowed-packet=1M")
     urls = {name: database(small) if name == side else database() for name in ("api", "c1")}
     stand = Stand(urls, ruleset(BY_NAME))
     for url in urls.values():
-        execute(url, THINGS.replace("size int", "size int, note mediumtext"))
+        execute(url, THINGS.replace("size int", f"size int, note {kind}"))
     execute(urls["api"], "INSERT INTO things (name) SELECT CONCAT('n', seq) FROM seq_1_to_9")
-    # Escaped it is twice as long, and more than one packet.
-    execute(urls["api"], "UPDATE things SET note = REPEAT(CHAR(39), 300000) WHERE name IN ('n3', 'n4', 'n5')")
+    # Escaped, or in hexadecimal, it is twice as long, and more than one packet.
+    long = "UPDATE things SET note = REPEAT(CHAR(39), {}) WHERE name = '{}'"
+    execute(urls["api"], long.format(300_000, "n3"), long.format(300_000, "n4"), long.format(250_000, "n5"))
+    if side == "api":
+        execute(urls["api"], long.format(550_000, "n6"))
     request, prepared = stand.prepare("r1")
+    assert bool(loads(prepared)) is (side == "c1")
     assert result(run.write(request, prepared), "c1").problems == ()
     assert stand.diff().exit_code == 0
+    query = "SELECT name, MD5(note) FROM things ORDER BY name"
+    assert rows(urls["c1"], query) == rows(urls["api"], query)
     assert result(stand.undo("r1", "u1"), "c1").problems == ()
     assert rows(urls["c1"], "SELECT * FROM things") == []
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_text_that_is_none_fails_its_rule_alone(database: DatabaseFactory, first: bool) -> None:
+    """A server takes half of a surrogate pair, which nobody can read."""
+    rules = BY_NAME + "\n  - {id: others, table: others, key: [name]}"
+    stand = filled(database, rules, 20, THINGS, THINGS.replace("things", "others"))
+    execute(stand.urls["api"], "INSERT INTO others (name) SELECT name FROM things")
+    half = "UPDATE things SET name = CONCAT('x', _utf8mb4 x'EDA080') WHERE name = '{}'"
+    execute(stand.urls["api"], half.format("n1" if first else "n9"))
+    report = stand.repair("r1")
+    found = {each.rule: each for each in result(report, "c1").tables}
+    assert isinstance(found["things"], TableFailure)
+    assert result(report, "c1").counts.applied == 20
+    assert report.exit_code == 4
+
+
+def test_a_key_of_bits_is_looked_at(database: DatabaseFactory) -> None:
+    """It is a number, and comes as bytes."""
+    made = THINGS.replace("id int PRIMARY KEY AUTO_INCREMENT", "id bit(16) PRIMARY KEY")
+    stand = stand_of(database, BY_ID.replace("size", "name"), made)
+    execute(stand.urls["api"], "INSERT INTO things SELECT seq, CONCAT('n', seq), seq FROM seq_1_to_9")
+    request, prepared = stand.prepare("r1")
+    assert loads(prepared) == []
+    assert run.write(request, prepared).exit_code == 0
+
+
+def test_a_record_larger_than_a_packet_has_its_rows_looked_at(
+    database: DatabaseFactory, server_with: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is said of each row is in it; no connection is lost over it."""
+    monkeypatch.setattr(executing, "INSERTS", 1_000)
+    urls = {"api": database(), "c1": database(server_with("--max-allowed-packet=1M"))}
+    says = f"[{{missing: '{{name}} {'x' * 1_100}'}}]"
+    stand = Stand(urls, ruleset(f"rules:\n  - {{table: things, key: [name], says: {says}}}"))
+    for url in urls.values():
+        execute(url, THINGS)
+    execute(urls["api"], "INSERT INTO things (name) SELECT CONCAT('n', seq) FROM seq_1_to_1000")
+    lost = "SHOW GLOBAL STATUS LIKE 'Aborted_clients'"
+    request, prepared = stand.prepare("r1")
+    before = rows(urls["c1"], lost)
+    assert run.write(request, prepared).exit_code == 0
+    assert rows(urls["c1"], lost) == before
+    assert len(journal(urls["c1"])[0]) == 1_000
 
 
 # -- What breaks -------------------------------------------------------------------------------
@@ -511,9 +580,47 @@ def test_children_that_are_empty_share_one_reading_of_the_parent(
         assert not any("FOR UPDATE" in line for line in said if line.startswith(child))
 
 
+def test_statistics_of_an_empty_table_do_no_harm(
+    database: DatabaseFactory, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server that takes the table for empty would read all of it for each batch."""
+    stand = filled(database)
+    execute(stand.urls["c1"], "ANALYZE TABLE things PERSISTENT FOR ALL")
+    request, prepared = stand.prepare("r1")
+    with caplog.at_level("DEBUG", "cellsync.db"):
+        assert run.write(request, prepared).exit_code == 0
+    checks = [each.getMessage() for each in caplog.records if " IN (...)" in each.getMessage()]
+    assert len(checks) == 3
+    assert all("FORCE INDEX (`PRIMARY`)" in each for each in checks)
+
+
+@pytest.mark.parametrize("bytes_", [100, 3_000])
+def test_batches_are_cut_by_bytes_as_well(
+    database: DatabaseFactory, monkeypatch: pytest.MonkeyPatch, bytes_: int
+) -> None:
+    """So that none is longer than a server takes, and few are in memory."""
+    monkeypatch.setattr(executing, "INSERTS", 1_000)
+    monkeypatch.setattr(apply_loading, "MOST_BYTES", 10_000)
+    stand = stand_of(database, BY_NAME, THINGS.replace("size int", "size int, note text"))
+    note = f"REPEAT('é', {bytes_ // 2})"
+    execute(
+        stand.urls["api"], f"INSERT INTO things (name, note) SELECT CONCAT('n', seq), {note} FROM seq_1_to_30"
+    )
+    _, prepared = stand.prepare("r1")
+    (load,) = loads(prepared)
+    found = [len(batch.packed) for batch in apply_loading.batches(load, rows=1_000, packet=1 << 24)]
+    assert found == ([30] if bytes_ == 100 else [3] * 10)
+    assert stand.repair("r2").exit_code == 0
+
+
 def test_a_log_holds_no_values(database: DatabaseFactory, caplog: pytest.LogCaptureFixture) -> None:
     """As with rows that are looked at: statements alone."""
-    stand = filled(database)
+    stand = filled(database, BY_ID)
+    execute(stand.urls["api"], "UPDATE things SET id = id + 770000")
+    request, prepared = stand.prepare("r1")
+    execute(stand.urls["c1"], "INSERT INTO things (name) VALUES ('n12')")
     with caplog.at_level("DEBUG"):
-        stand.repair("r1")
-    assert not any("'n7'" in record.getMessage() for record in caplog.records)
+        run.write(request, prepared)
+    said = [record.getMessage() for record in caplog.records]
+    assert not any(value in line for line in said for value in ("'n7'", "'n12'", "770007"))
+    assert any("looked at one by one" in line for line in said)

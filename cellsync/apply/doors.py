@@ -45,8 +45,9 @@ class Writer(Protocol):
         table: str,
         columns: Sequence[str],
         filled: Mapping[str, Value | ServerTime],
-        texts: Sequence[bytes],
+        texts: Sequence[str],
     ) -> Sequence[int]: ...
+    def packet(self) -> int: ...
     def total(
         self, projection: Projection, fold: Fold, numbers: Sequence[int] | None = None
     ) -> tuple[int, int]: ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
@@ -26,6 +27,8 @@ from cellsync.model import (
     folded,
 )
 from cellsync.spool import parts
+
+LOG = logging.getLogger(__name__)
 
 BATCH = 100
 """Changes in one transaction: few enough that its locks are short."""
@@ -99,7 +102,7 @@ def execute(
     """
     made = _Making(writer, recorder, targets, sparing, failures)
     for part in parts(changes):
-        for batch in loading.batches(part, INSERTS) if isinstance(part, Load) else _batches(part):
+        for batch in made.batches(part):
             if stopping():
                 return
             yield from made.load(batch) if isinstance(batch, loading.Batch) else made.batch(batch)
@@ -125,6 +128,12 @@ class _Making:
         self._gone = ""
         self._lost: Counter[str] = Counter()
 
+    def batches(self, part: Sequence[Change]) -> Iterator[loading.Batch] | Iterator[list[Change]]:
+        """Yield the changes of a part of a plan as they are made together."""
+        if not isinstance(part, Load):
+            return _batches(part)
+        return loading.batches(part, rows=INSERTS, packet=self._writer.packet())
+
     def load(self, batch: loading.Batch) -> Iterator[Outcome | Loaded]:
         """Insert packed rows, or look at each of them where they cannot be inserted as they are."""
         sample = batch.load.sample
@@ -133,10 +142,11 @@ class _Making:
             try:
                 yield batch.run(self._writer, self._recorder, self._targets[sample.rule])
                 return
-            except Rejected:
-                pass  # the server has a word to say about one of them
-            except (ReadFailed, WriteFailed, Unreachable):
-                again = True  # which the journal tells: a commit may have come through unseen
+            except (ReadFailed, WriteFailed, Unreachable) as error:
+                # Rejected is about one row; else a commit may have come through unseen, as the journal tells.
+                again = not isinstance(error, Rejected)
+                why = type(error).__name__  # its words may have values in them
+                LOG.debug("%s: %s rows are looked at one by one: %s", sample.table, len(batch.packed), why)
         for part in _batches(batch.changes()):
             yield from self.batch(part, again=again)
 

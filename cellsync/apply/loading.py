@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from itertools import islice
 from operator import xor
 from typing import cast
 
@@ -13,8 +12,11 @@ from cellsync.apply.doors import Recorder, Writer
 from cellsync.errors import Rejected
 from cellsync.model import Change, Load, Packed, Projection, ServerTime, Value
 
+MOST_BYTES = 4 << 20
+"""What one statement inserts has no more bytes, nor half as many as the server takes."""
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class Loaded:
     """So many packed rows that follow each other in a plan were inserted, all of them."""
 
@@ -22,7 +24,7 @@ class Loaded:
     rows: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Batch:
     """Packed rows for one transaction."""
 
@@ -47,14 +49,21 @@ class Batch:
                 raise Rejected(f"{table}: rows are not kept as they are written")
             rows = list(zip(self.packed, numbers, strict=True))
             recorder.record_load(load, rows, spelled=writer.spelled(table))
-        return Loaded(load, len(rows))
+        return Loaded(load=load, rows=len(rows))
 
 
-def batches(load: Load, size: int) -> Iterator[Batch]:
-    """Yield the rows of a load, so many at a time."""
-    waiting = iter(load.packed)
-    while part := list(islice(waiting, size)):
-        yield Batch(load, part)
+def batches(load: Load, *, rows: int, packet: int) -> Iterator[Batch]:
+    """Yield so many rows at a time, or fewer, for a server that takes statements of ``packet`` bytes."""
+    part: list[Packed] = []
+    size = 0
+    for packed in load.packed:
+        more = len(packed.text) if packed.text.isascii() else len(packed.text.encode())
+        if part and (len(part) == rows or size + more > min(MOST_BYTES, packet // 2)):
+            yield Batch(load=load, packed=part)
+            part, size = [], 0
+        part.append(packed)
+        size += more
+    yield Batch(load=load, packed=part)
 
 
 def checksum(packed: Iterable[Packed]) -> int:

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from decimal import Decimal
+from itertools import islice
 
 from cellsync.db.encoding import Scalar
 from cellsync.model import Family, Value
@@ -19,16 +20,18 @@ _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _ESCAPED = {"0": "\0", "Z": "\x1a"}
 _PLAIN_TEXT = ("char", "text")
 
-Unpack = Callable[[bytes], tuple[Value, ...]]
+Unpack = Callable[[str], tuple[Value, ...]]
 """Reads the values of a row, or the first of them."""
 
 
 def literals(scalars: Sequence[Scalar]) -> str:
     """Return an expression for the values of a row as they stand in VALUES; it is binary, in UTF-8.
 
-    Its parts are in different charsets: binary ones are joined without being converted.
+    Its parts are in different charsets: binary ones are joined without being converted. It is NULL where
+    it, or a part of it, is longer than the server makes a value.
     """
-    return f"CONCAT_WS(CAST(',' AS BINARY), {', '.join(map(_literal, scalars))})"
+    comma, end = _binary(","), _binary("")  # the end makes it binary where there is one value
+    return f"CONCAT({f', {comma}, '.join(map(_literal, scalars))}, {end})"
 
 
 def _literal(scalar: Scalar) -> str:
@@ -36,13 +39,14 @@ def _literal(scalar: Scalar) -> str:
     if family in (Family.INTEGER, Family.DECIMAL):
         return f"IFNULL({expression}, 'NULL')"
     if family is Family.BINARY:
-        return f"IFNULL(CONCAT('x\\'', HEX({expression}), '\\''), 'NULL')"
-    return f"QUOTE({scalar.unicode()})"  # which is NULL without quotes for NULL
+        return f"IF({expression} IS NULL, 'NULL', CONCAT('x\\'', HEX({expression}), '\\''))"
+    return f"QUOTE({scalar.unicode()})"  # of NULL that is 'NULL', without quotes inside
 
 
-def unpacked(families: Sequence[Family], canonical: Callable[[Value, Family], Value]) -> Unpack:
-    """Return what reads the first values of a text that ``literals`` made, as many as there are families."""
-    whole = len(families) > _FEW
+def unpacked(
+    families: Sequence[Family], canonical: Callable[[Value, Family], Value], *, whole: bool = True
+) -> Unpack:
+    """Return what reads a text that ``literals`` made; its first values alone, unless it is ``whole``."""
     readers = [(family, _NUMBERS.get(family, str)) for family in families]
 
     def spelled(quoted: str, raw: str, family: Family) -> Value:
@@ -50,9 +54,9 @@ def unpacked(families: Sequence[Family], canonical: Callable[[Value, Family], Va
             return bytes.fromhex(raw)
         return canonical(_ESCAPE.sub(_unescaped, quoted), family)
 
-    def unpack(text: bytes) -> tuple[Value, ...]:
-        row = text.decode("utf-8")
-        fields = _FIELD.findall(row) if whole else (f.groups("") for f in _FIELD.finditer(row))
+    def unpack(row: str) -> tuple[Value, ...]:
+        found = () if whole else islice(_FIELD.finditer(row), len(readers))
+        fields = _FIELD.findall(row) if whole else [field.groups("") for field in found]
         plain = Family.TEXT if "\\" not in row else None  # most text, which stands there as it is
         return tuple(
             [
@@ -61,15 +65,12 @@ def unpacked(families: Sequence[Family], canonical: Callable[[Value, Family], Va
                 else quoted
                 if family is plain
                 else spelled(quoted, raw, family)
-                for (family, number), (quoted, raw, bare) in zip(readers, fields, strict=False)
+                for (family, number), (quoted, raw, bare) in zip(readers, fields, strict=True)
             ]
         )
 
     return unpack
 
-
-_FEW = 3
-"""So many values at the beginning of a text are not worth reading all of it."""
 
 _NUMBERS: dict[Family, Callable[[str], Value]] = {Family.INTEGER: int, Family.DECIMAL: Decimal}
 
@@ -79,28 +80,31 @@ def _unescaped(found: re.Match[str]) -> str:
 
 
 def as_json(scalars: Sequence[Scalar]) -> str:
-    """Return an expression for a row as JSON, as the journal has it (``codec``), in four-byte text."""
-    fields = [f"CONCAT({_binary(json.dumps(s.column.name) + ': ')}, {_json(s)})" for s in scalars]
-    return (
-        f"CONVERT(CONCAT({_binary('{')}, CONCAT_WS({_binary(', ')}, {', '.join(fields)}), {_binary('}')}) "
-        "USING utf8mb4)"
-    )
+    """Return an expression for a row as JSON, as the journal has it (``codec``), in four-byte text.
+
+    It is NULL where it, or a part of it, is longer than the server makes a value.
+    """
+    fields = [f"{_binary(json.dumps(s.column.name) + ': ')}, {_json(s)}" for s in scalars]
+    together = f", {_binary(', ')}, ".join(fields)
+    return f"CONVERT(CONCAT({_binary('{')}, {together}, {_binary('}')}) USING utf8mb4)"
 
 
 def _json(scalar: Scalar) -> str:
-    family = scalar.column.family
+    family, expression = scalar.column.family, scalar.expression
     if family is Family.INTEGER:
         return f"IFNULL({scalar.alike()}, 'null')"
     if family is Family.DECIMAL:
-        return f"IFNULL(CONCAT('{{\"decimal\": \"', {scalar.expression}, '\"}}'), 'null')"
-    if family is Family.BINARY:
-        return f"IFNULL(CONCAT('{{\"bytes\": \"', LOWER(HEX({scalar.expression})), '\"}}'), 'null')"
-    if family is Family.TEMPORAL:
-        return f"IFNULL(CONCAT('\"', {scalar.alike()}, '\"'), 'null')"
-    text = scalar.unicode()
-    kind = scalar.column.type.partition("(")[0].partition(" ")[0]
-    # Of an ENUM, which is a number as well, JSON_QUOTE makes nothing.
-    return f"IFNULL(JSON_QUOTE({text if kind.endswith(_PLAIN_TEXT) else f'CAST({text} AS CHAR)'}), 'null')"
+        made = f"CONCAT('{{\"decimal\": \"', {expression}, '\"}}')"
+    elif family is Family.BINARY:
+        made = f"CONCAT('{{\"bytes\": \"', LOWER(HEX({expression})), '\"}}')"
+    elif family is Family.TEMPORAL:
+        made = f"CONCAT('\"', {scalar.alike()}, '\"')"
+    else:
+        text = scalar.unicode()
+        kind = scalar.column.type.partition("(")[0].partition(" ")[0]
+        # Of an ENUM, which is a number as well, JSON_QUOTE makes nothing.
+        made = f"JSON_QUOTE({text if kind.endswith(_PLAIN_TEXT) else f'CAST({text} AS CHAR)'})"
+    return f"IF({expression} IS NULL, 'null', {made})"
 
 
 def _binary(text: str) -> str:

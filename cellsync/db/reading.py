@@ -124,7 +124,12 @@ class Reading(Session):
         self, projection: Projection, fold: Fold, numbers: Sequence[int] | None = None
     ) -> tuple[int, int]:
         """Return how many rows there are, with those in limbo, and their checksum; see ``diff.Reader``."""
-        ((rows, checksum),) = self.query(self._select(projection).total(fold, numbers).sql)
+        index = self.tables([projection.table])[projection.table].identity_index
+        sql = self._select(projection).total(fold, numbers, index).sql
+        shown = sql if numbers is None else f"{sql.rpartition(' BETWEEN ')[0]} IN (...)"
+        LOG.debug("%s: %s", self.cell.name, shown, extra={"cell": self.cell.name})
+        with self._in_time():
+            rows, checksum = tuple(self._run(sql, {}).one())
         return int(rows), int(checksum)
 
     def unpack(self, projection: Projection) -> Callable[[Packed], Row]:

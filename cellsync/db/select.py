@@ -136,16 +136,19 @@ class Select:
         condition, parameters = self._matching(keys) if keys is not None else (None, {})
         return Statement(self._select(outputs, condition, suffix=suffix) + suffix, parameters)
 
-    def _select(self, outputs: Sequence[str], condition: str | None = None, *, suffix: str = "") -> str:
+    def _select(
+        self, outputs: Sequence[str], condition: str | None = None, *, suffix: str = "", hint: str = ""
+    ) -> str:
         """Return the SELECT of some outputs for all rows in scope, or for those under a condition."""
         projection = self._projection
         source = self._dialect.quote(projection.table)
         if projection.where is not None and not self._tombstones:
             # Inside as well: FOR UPDATE does not reach into a derived table.
-            source = f"(SELECT * FROM {source} WHERE ({escaped(projection.where)}){suffix})"
+            source = f"(SELECT * FROM {source}{hint} WHERE ({escaped(projection.where)}){suffix})"
+            hint = ""
         conditions = [self._liveness(projection.soft_delete)] if projection.soft_delete is not None else []
         conditions += [condition] if condition is not None else []
-        sql = f"SELECT {', '.join(outputs)} FROM {source} AS t{''.join(self._joins)}"
+        sql = f"SELECT {', '.join(outputs)} FROM {source} AS t{hint}{''.join(self._joins)}"
         return sql + (" WHERE " + " AND ".join(conditions) if conditions else "")
 
     def row(self, record: Record) -> Row:
@@ -172,10 +175,13 @@ class Select:
     def packed_row(self, record: Record) -> Packed:
         """Return the row of one record of ``packed``'s result. Raises ReadFailed where it has none."""
         text, number, checksum, *times, limbo = record
-        if text is None or limbo:
+        if not isinstance(text, bytes) or limbo:
             raise ReadFailed(f"a row of {self._projection.table} is too long, or in limbo")
         since = max((str(value) for value in times if value is not None), default=None)
-        return Packed(text, int(number), int(checksum), since)  # type: ignore[arg-type]
+        try:
+            return Packed(text.decode("utf-8"), int(number), int(checksum), since)  # type: ignore[arg-type]
+        except UnicodeDecodeError as error:  # a server takes half of a surrogate pair
+            raise ReadFailed(f"a row of {self._projection.table}: {error.reason}") from None
 
     def unpack(self) -> Callable[[Packed], Row]:
         """Return what makes the row of a packed one."""
@@ -198,14 +204,25 @@ class Select:
 
     def unpack_key(self) -> Callable[[Packed], Key]:
         """Return what reads the key of a packed row alone."""
-        values = packing.unpacked([part.family for part in self._projection.key], canonical)
+        values = packing.unpacked([part.family for part in self._projection.key], canonical, whole=False)
         return lambda packed: values(packed.text)
 
-    def total(self, fold: Fold, numbers: Sequence[int] | None) -> Statement:
-        """Return the SELECT of how many rows there are, and their checksum; of some, by primary key."""
-        condition = None if numbers is None else f"{self._identified()} IN ({', '.join(map(str, numbers))})"
+    def total(self, fold: Fold, numbers: Sequence[int] | None, index: str) -> Statement:
+        """Return the SELECT of how many rows there are, and their checksum.
+
+        Of some by primary key, through the ``index`` of that: by statistics of yesterday a server may
+        take the table for empty, and would read all of it.
+        """
         row = encoding.hashed(encoding.encoded(self._encoded.scalars, self._encoded.flags), fold)
-        return Statement(self._select(["COUNT(*)", f"BIT_XOR({row})"], condition))
+        outputs = ["COUNT(*)", f"BIT_XOR({row})"]
+        if numbers is None:
+            return Statement(self._select(outputs))
+        number = self._identified()
+        within = f"{number} BETWEEN {min(numbers)} AND {max(numbers)} AND {number} IN "
+        condition = f"{within}({', '.join(map(str, numbers))})"
+        return Statement(
+            self._select(outputs, condition, hint=f" FORCE INDEX ({self._dialect.quote(index)})")
+        )
 
     def _identified(self) -> str:
         return f"t.{self._dialect.quote(self._projection.identity[0])}"

@@ -19,7 +19,7 @@ from cellsync.db import schema
 from cellsync.db.connect import Deadline, absent, forbidden, translated, unreachable
 from cellsync.db.dialects import Dialect, MariaDB, SQLite
 from cellsync.db.select import Select
-from cellsync.errors import ReadFailed
+from cellsync.errors import ReadFailed, Rejected
 from cellsync.model import (
     Cell,
     DatabaseIdentity,
@@ -284,7 +284,14 @@ class Session:
             return self.connection.execute(statement)
 
     def run(self, sql: str) -> sqlalchemy.CursorResult[Any]:
-        """Execute a statement that holds its values already, however long, just as it is."""
+        """Execute a statement that holds its values already, just as it is.
+
+        Raises Rejected where it is longer than the server takes: that would close the connection.
+        """
+        if len(sql) > SMALLEST_PACKET // 4 and len(sql.encode()) > self.packet():
+            raise Rejected(
+                f"{self.cell.name}: a statement is longer than max_allowed_packet, {self.packet()}"
+            )
         with translated(self.cell.name, writing=True):
             return self.connection.exec_driver_sql(sql, execution_options={"no_parameters": True})
 

@@ -43,6 +43,9 @@ from cellsync.model import (
 _RETURNING = (10, 5)
 """The first version of MariaDB whose INSERT returns the rows; MySQL's does not."""
 
+_AS_JSON = 16
+"""More times than a packed row grows as JSON, where a character has four bytes, or six if it is escaped."""
+
 _IN_A_CASE = 64
 """More bytes than stand around one value of a CASE, with the number of its row."""
 
@@ -155,20 +158,23 @@ class Writing(Session):
         table: str,
         columns: Sequence[str],
         filled: Mapping[str, Value | ServerTime],
-        texts: Sequence[bytes],
+        texts: Sequence[str],
     ) -> Sequence[int]:
         """Insert packed rows and return the primary keys that they have here, in order. One statement.
 
         ``columns`` are those of the texts; ``filled`` is written with each row besides. Raises Rejected
-        where the server does not take one of them, or all of it at once: then none is inserted.
+        where the server does not take one of them, or all of it at once: then none is inserted; and
+        where one is so long that ``spelled`` may not be able to spell it.
         """
+        if _AS_JSON * max(map(len, texts)) > self.packet():
+            raise Rejected(f"{self.cell.name}: a row is too long to be recorded like this")
         quote = self._dialect.quote
         names = ", ".join(map(quote, (*filled, *columns)))
         (number,) = self.tables([table])[table].identity
         now = self._dialect.now
         constant = [now if isinstance(v, ServerTime) else self.literal(v) for v in filled.values()]
         before = "".join(f"{each}, " for each in constant)
-        rows = f"), ({before}".encode().join(texts).decode("utf-8")
+        rows = f"), ({before}".join(texts)
         head, tail = f"INSERT INTO {quote(table)} ({names}) VALUES ", f" RETURNING {quote(number)}"
         sql = f"{plain(head)}({before}{rows}){plain(tail)}"
         self._check_size(4 * len(sql))
@@ -193,8 +199,12 @@ class Writing(Session):
             for c in known.columns
             if not c.generated
         ]
-        number = f"t.{quote(known.identity[0])}"
-        return plain(f"{quote(table)} AS t"), plain(number), plain(packing.as_json(scalars))
+        # With its schema's name no other name of a statement hides it. A server that takes the table for
+        # empty, by statistics of yesterday, would read all of it again and again.
+        place = (
+            f"{quote(self.identity().schema)}.{quote(table)} AS t FORCE INDEX ({quote(known.identity_index)})"
+        )
+        return plain(place), plain(f"t.{quote(known.identity[0])}"), plain(packing.as_json(scalars))
 
     @contextmanager
     def _all_or_none(self) -> Iterator[None]:

@@ -51,7 +51,8 @@ def _plain(projection: Projection) -> bool:
 
 
 def _spelled(table: Table) -> bool:
-    return not any(
+    (number,) = (table.column(name) for name in table.identity)
+    return not (number and number.type.startswith("bit")) and not any(
         column.family is Family.FLOAT or column.type.partition("(")[0].endswith(_SHAPES)
         for column in table.columns
     )

@@ -90,8 +90,8 @@ class Packed(NamedTuple):
     Only of projections that have no references, and whose primary key is one number.
     """
 
-    text: bytes
-    """The key, the compared columns and the carried ones, as they stand in VALUES, in UTF-8."""
+    text: str
+    """The key, the compared columns and the carried ones, as they stand in VALUES."""
     number: int
     """Its primary key."""
     checksum: int

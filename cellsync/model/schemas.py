@@ -107,6 +107,12 @@ class Table:
                 return index.columns
         return ()
 
+    @property
+    def identity_index(self) -> str:
+        """The name of the index that the identity is of."""
+        alike = (index.name for index in self.indexes if index.unique and index.columns == self.identity)
+        return "PRIMARY" if self.primary_key else next(alike)
+
     def column(self, name: str) -> Column | None:
         """Return the column of that name (compared without regard to case), or None."""
         folded = name.lower()

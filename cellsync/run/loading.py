@@ -20,7 +20,7 @@ from cellsync.run.reading import Got, Keys, PackedRows, Total, Want, failed, rea
 from cellsync.spool import Collector
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Empty:
     """An edge of which the existing side had no row, and since when that is known."""
 
@@ -45,7 +45,7 @@ def empties(state: State, pairs: Mapping[str, Paired], found: Large, known: Coun
         if isinstance(pairing, Pairing) and pairing.rule.comes_with is not None
     }
     return {
-        edge: Empty(pairing, found.dealt[edge[1]].fold, known.since)
+        edge: Empty(pairing=pairing, fold=found.dealt[edge[1]].fold, since=known.since)
         for edge, pairing in found.edges.items()
         if edge[1] not in led and _is_empty(known, edge) and _loadable(state, pairing)
     }
@@ -54,11 +54,9 @@ def empties(state: State, pairs: Mapping[str, Paired], found: Large, known: Coun
 def _is_empty(known: Counted, edge: Edge) -> bool:
     # As few rows as are held in memory anyway are quick to compare. A bucket may be of rows in limbo alone.
     sides, head = known.sides.get(edge), known.heads[edge]
-    return sides is not None and not sides.existing and _rows(head) > spool.SHORT
-
-
-def _rows(head: TableResult) -> int:
-    return head.desired_rows if isinstance(head, TableDiff) else 0
+    if sides is None or sides.existing or any(digest.odd for digest in sides.desired.values()):
+        return False
+    return isinstance(head, TableDiff) and head.desired_rows > spool.SHORT
 
 
 def _loadable(state: State, pairing: Pairing) -> bool:
