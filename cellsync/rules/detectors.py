@@ -5,7 +5,6 @@ As with rules, keys that are wrong in themselves are left out, so that the other
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -191,6 +190,8 @@ def _unrelated(detector: Detector) -> Iterator[Complaint]:
                 f"{len(detector.asks)} questions are asked: say with finds how the answers relate",
             )
         return
+    import sqlite3
+
     with closing(sqlite3.connect(":memory:")) as database:
         for ask in detector.asks:
             database.execute(f'CREATE TABLE "{ask.name}" ("?")')
