@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import marshal
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellsync import yamlfile
+from cellsync import rules, yamlfile
 from cellsync.errors import ConfigurationError, Problem
 
 TEXT = """\
@@ -18,6 +21,19 @@ rules:
     key: [a, b]
   - {table: u}
 """
+
+
+CHARACTERS = " \n\t:?-,[]{}!&*#|>'\"%a1~"
+PARTS = (*CHARACTERS, "  ", ": ", "- ", "\n  ", "---\n", "!!str ", "k: v\n", "\ufeff", "x" * 130)
+
+
+def read(text: str) -> object:
+    """Return all that comes of a text, as bytes: two nan are equal in them."""
+    try:
+        document = yamlfile.load(text, file="f")
+    except ConfigurationError as error:
+        return error.problems
+    return marshal.dumps(document.data, 0), document.places
 
 
 def refused(text: str) -> list[str]:
@@ -152,9 +168,9 @@ def test_a_tag_makes_no_objects(text: str) -> None:
     assert value in (["id"], "", None)
 
 
-@pytest.mark.parametrize("text", ["a: !!bool x", "a: !!timestamp x"])
+@pytest.mark.parametrize("text", ["a: !!bool x", "a: !!timestamp x", "a: !!int", "a: !!float ''"])
 def test_a_wrong_tag_is_a_problem_of_the_file(text: str) -> None:
-    """PyYAML raises KeyError and AttributeError here, not a YAMLError."""
+    """PyYAML raises KeyError, AttributeError and IndexError here, not a YAMLError."""
     assert refused(text)
 
 
@@ -168,3 +184,42 @@ def test_any_text_is_read_or_refused(text: str) -> None:
     except ConfigurationError:
         return
     assert all(line >= 1 and column >= 1 for line, column in document.places.values())
+
+
+ODD = (
+    "a: {b?c: d}",
+    "a: [x\ty]",
+    "a: 1\n\ufeff",
+    "a: |# no\n  x",
+    "a: [!!str, b]",
+    "a: ! ",
+    "--- ",
+    "- a\n- \n",
+    "x",
+    "a: \x85b",
+    "%YAML 1.3\n---\na: 1",
+)
+FILES = sorted(Path(__file__).parent.joinpath("mistakes").rglob("*.yaml")) + sorted(rules.packs().values())
+
+
+@pytest.mark.parametrize("text", [*ODD, *(file.read_text(encoding="utf-8") for file in FILES)])
+def test_files_read_the_same_without_libyaml(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values, places and messages do not depend on how PyYAML was built."""
+    found = read(text)
+    monkeypatch.setattr(yaml, "__with_libyaml__", False)
+    assert found == read(text)
+
+
+@given(text=st.lists(st.sampled_from(PARTS)).map("".join))
+def test_any_text_reads_the_same_without_libyaml(text: str) -> None:
+    """What libyaml alone would take is left to PyYAML."""
+    found = read(text)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(yaml, "__with_libyaml__", False)
+        assert found == read(text)
+
+
+def test_the_packs_are_read_by_libyaml() -> None:
+    """What sends a file to PyYAML, and its reader into ten times the work, is in none of them."""
+    for pack in rules.packs().values():
+        assert not yamlfile._READ_OTHERWISE.search(pack.read_text(encoding="utf-8")), pack
