@@ -793,7 +793,7 @@ def test_plain_text_is_not_wrapped_and_does_not_load_rich() -> None:
     """A long fact stays on its line."""
     rendered = "".join(text.render(with_values("k", "v", "word " * 60), PLAIN))
     assert max(map(len, rendered.splitlines())) > 300
-    script = "import sys, cellsync.report; sys.exit('rich' in sys.modules)"
+    script = "import sys, cellsync.report.text; sys.exit('rich' in sys.modules)"
     assert (
         subprocess.run([sys.executable, "-c", script], cwd=GOLDEN.parent.parent, check=False).returncode == 0
     )

@@ -260,11 +260,11 @@ def finish(common: Common, report: Report, format_: str, output: str | None = No
 
 def told(common: Common, request: Request, prepared: Prepared, format_: str) -> Report:
     """Return the report of what was prepared, with whole rows where the output shows the way back."""
+    if format_ not in ("sql", "html"):
+        return prepared.report
     from cellsync.report.sql import excerpt
     from cellsync.run import telling
 
-    if format_ not in ("sql", "html"):
-        return prepared.report
     chosen = excerpt.chosen(prepared.report) if format_ == "html" else None
     with progress(common, request) as shown:
         return telling.with_whole_rows(shown, prepared, chosen)
@@ -276,9 +276,11 @@ CELL = "{cell}"
 
 def put_report(report: Report, style: Style, format_: str, output: str | None) -> None:
     """Write a report; statements go to a file for nobody else, or to one for each database."""
-    from cellsync.report import FORMATS, sql
+    from cellsync.report import FORMATS
 
     if format_ == "sql" and output is not None and CELL in output:
+        from cellsync.report import sql
+
         for cell, pieces in sql.by_database(report, style).items():
             put(pieces, output.replace(CELL, cell), private=True)
     else:
@@ -322,13 +324,13 @@ def carry_out(
 ) -> ExitCode:
     """Show what would be written and ask, then write it, and report."""
     from cellsync import run
-    from cellsync.report import text
-    from cellsync.run import telling
 
     due = any(edge.plan.changes for edge in prepared.edges)
     if dry_run or not due:
         return finish(common, told(common, request, prepared, format_), format_, output)
     if not yes:
+        from cellsync.report import text
+
         say(text.plan(prepared.report, style_of(common)), err=True)
         if not click.confirm("Write this?", err=True):
             logs.plain(common, "nothing was written")
@@ -338,5 +340,7 @@ def carry_out(
     with progress(common, request) as shown:
         report = run.write(shown, prepared)
         if format_ == "sql":
+            from cellsync.run import telling
+
             report = telling.as_made(shown, report)
     return finish(common, report, format_, output)

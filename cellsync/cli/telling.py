@@ -27,11 +27,12 @@ def tell(common: Common, report: Report, format_: str, output: str | None) -> No
     What could not be remembered is never silent: then all is printed, and why.
     """
     from cellsync.report import facts
-    from cellsync.run import seeing
 
     if common.log is None or not facts.compares(report):
         _print(common, report, format_, output)
         return
+    from cellsync.run import seeing
+
     now, news, unread = seeing.told(report), None, ""
     if common.changes_only:
         try:

@@ -7,20 +7,25 @@ with one function of a ``Report`` and a ``Style``, and one line in ``FORMATS``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
 
 from cellsync.model import Report
-from cellsync.report import html, json, jsonl, past, sql, text
 from cellsync.report.page import Style
 
 Render = Callable[[Report, Style], Iterator[str]]
 
-FORMATS: Mapping[str, Render] = {
-    "text": text.render,
-    "json": json.render,
-    "jsonl": jsonl.render,
-    "html": html.render,
-    "sql": sql.render,
-}
-"""Name of ``--format`` -> the function that renders a report of any verb."""
 
-__all__ = ["FORMATS", "Render", "Style", "html", "json", "jsonl", "past", "sql", "text"]
+def _of(module: str) -> Render:
+    """Return the ``render`` of an output, which is imported when it is asked for: a run has one output."""
+
+    def render(report: Report, style: Style) -> Iterator[str]:
+        made: Iterator[str] = import_module(f"cellsync.report.{module}").render(report, style)
+        return made
+
+    return render
+
+
+FORMATS: Mapping[str, Render] = {name: _of(name) for name in ("text", "json", "jsonl", "html", "sql")}
+"""Name of ``--format``, and of its module -> the function that renders a report of any verb."""
+
+__all__ = ["FORMATS", "Render", "Style"]

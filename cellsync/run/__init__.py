@@ -13,18 +13,25 @@ detecting     what detectors find, by questions (asking) of which some are answe
 accepting     what people live with: it is neither counted nor repaired
 planning      a plan for each edge, and the report
 planfile    plans as a file
-write       everything from there: lock, journal, apply, verify
+writing     everything from there: lock, journal, apply, verify
 past        the journals: history, and the plan of an undo
 seeing      what a run saw, for the drift log
 triaging    what came of it over many runs
 telling     what statements are spelled from: whole rows, or what a run has made
+
+What writes or looks back is imported when a verb asks for it.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from cellsync.run.compare import compare, schemas
 from cellsync.run.locating import located
-from cellsync.run.past import Course, History, changes, course, history, prepare_undo, prune, repeated
 from cellsync.run.request import Edge, Prepared, Request
-from cellsync.run.write import write
+
+if TYPE_CHECKING:
+    from cellsync.run.past import Course, History, changes, course, history, prepare_undo, prune, repeated
+    from cellsync.run.writing import write
 
 __all__ = [
     "Course",
@@ -43,3 +50,12 @@ __all__ = [
     "schemas",
     "write",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Return what stands in a module that only some verbs need; Python asks for it once."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = import_module("cellsync.run.writing" if name == "write" else "cellsync.run.past")
+    globals()[name] = found = getattr(module, name)
+    return found

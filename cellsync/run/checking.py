@@ -28,7 +28,7 @@ from cellsync.model import (
 from cellsync.run import registering
 from cellsync.run.probing import ask_brokers, ask_databases
 from cellsync.run.request import Prepared, Request
-from cellsync.run.write import write
+from cellsync.run.writing import write
 
 
 @dataclass(frozen=True, kw_only=True)

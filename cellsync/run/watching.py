@@ -13,7 +13,7 @@ from cellsync.model import Report
 from cellsync.report.verdict import verdict
 from cellsync.run.compare import compare
 from cellsync.run.request import Request, utc_now
-from cellsync.run.write import write
+from cellsync.run.writing import write
 
 JITTER = 0.1
 """The part of the interval by which a pause is longer or shorter: many watches shall not march in step."""
