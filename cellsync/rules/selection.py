@@ -9,6 +9,7 @@ import heapq
 import json
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
+from typing import Any
 
 from cellsync.errors import UsageError
 from cellsync.model import Gate, Notice, Pack, Requirement, Rule, RuleSet
@@ -105,9 +106,9 @@ def _canonical(rule: Rule, requires: Requirement) -> str:
     bare = dataclasses.replace(
         rule, when=_wordless(rule.when), after=tuple(map(_wordless_notice, rule.after))
     )
-    fields = {name: value for name, value in dataclasses.asdict(bare).items() if name not in _NOT_MEANING}
+    fields = {name: value for name, value in _fields(bare).items() if name not in _NOT_MEANING}
     version = _wordless(requires.parent_version)
-    required = dataclasses.asdict(dataclasses.replace(requires, parent_version=version))
+    required = _fields(dataclasses.replace(requires, parent_version=version))
     del required["otherwise"]  # words
     return json.dumps([fields, required], sort_keys=True, default=_plain)
 
@@ -121,7 +122,13 @@ def _wordless_notice(notice: Notice) -> Notice:
     return dataclasses.replace(notice, when=_wordless(notice.when))
 
 
-def _plain(value: object) -> str:
+def _fields(value: Any) -> dict[str, Any]:
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+
+
+def _plain(value: object) -> str | dict[str, Any]:
     if isinstance(value, timedelta):
         return f"{value.total_seconds():.6f}s"
+    if dataclasses.is_dataclass(value):
+        return _fields(value)  # not asdict, which copies all that it holds
     raise TypeError(f"{value!r} has no canonical form")
