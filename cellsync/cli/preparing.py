@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import getpass
 import glob
 import logging
 import os
 import re
-import secrets
 import shlex
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -98,6 +95,9 @@ def request_for(
     A plan file brings its own scope, where the command line says nothing else. ``again`` is for one that
     follows another: that its metrics cannot be written any more is no reason to do nothing.
     """
+    import secrets
+    import socket
+
     from cellsync import model, rules, run
 
     if not again:
@@ -151,6 +151,8 @@ def _command(arguments: Sequence[str]) -> str:
 
 
 def _operator() -> str:
+    import getpass
+
     try:
         return os.environ.get("SUDO_USER") or getpass.getuser()
     except (KeyError, OSError):
@@ -205,6 +207,8 @@ def put(pieces: Iterable[str], output: str | None, *, private: bool = False) -> 
     if output is None:
         say(pieces)
         return
+    import secrets
+
     check_place(output)
     _sweep(output)
     part = Path(f"{output}.{secrets.token_hex(4)}.part")  # nobody else's: two watches may share a file

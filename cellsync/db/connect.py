@@ -8,7 +8,6 @@ message and without statement, parameters or password.
 from __future__ import annotations
 
 import re
-import sqlite3
 import ssl
 import struct
 import time
@@ -17,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pymysql
 import sqlalchemy
@@ -31,6 +30,9 @@ from cellsync.db import tls
 from cellsync.errors import CellsyncError, ReadFailed, Rejected, TransactionLost, Unreachable, WriteFailed
 from cellsync.model import Cell, Tls, Value
 from cellsync.model import tls as tls_of
+
+if TYPE_CHECKING:
+    import sqlite3
 
 SQL_MODE = "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES"
 """Strict, so that nothing is cut or mangled; lenient where a row that exists must be copied as it
@@ -338,6 +340,8 @@ def _translation(cell: str, error: Exception, *, writing: bool) -> CellsyncError
         return ReadFailed(message)
     if lost or isinstance(error, _LOST) or _code(error) in _LOST_CODES:
         return TransactionLost(message)
+    import sqlite3
+
     refused = isinstance(_driver_error(error), sqlite3.IntegrityError)
     if refused or isinstance(error, _ROW) or _code(error) in _ROW_CODES:
         return Rejected(message)

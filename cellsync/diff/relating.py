@@ -7,11 +7,11 @@ compares text to the byte, and nothing of it is ever written to disk. Pure.
 from __future__ import annotations
 
 import shlex
-import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from decimal import Decimal
 from string import Formatter
+from typing import TYPE_CHECKING
 
 from cellsync.errors import ReadFailed
 from cellsync.model import (
@@ -30,6 +30,9 @@ from cellsync.model import (
     Way,
     shown,
 )
+
+if TYPE_CHECKING:
+    import sqlite3
 
 CELL = "cell"
 """The column that says whose rows are wrong, and from which child a row of an answer is."""
@@ -93,6 +96,8 @@ def _found(detector: Detector, answers: Mapping[str, Answer], about: Mapping[str
     if not detector.finds:
         (found,) = answers.values()
     else:
+        import sqlite3
+
         with closing(sqlite3.connect(":memory:")) as database:
             try:
                 found = _joined(database, detector.finds, answers, about)

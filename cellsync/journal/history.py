@@ -6,12 +6,16 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
 from cellsync import codec
 from cellsync.journal.tables import CHANGES, PUSHED, RUNS, SCHEMA, Session, version_of
-from cellsync.model import Action, Change, Identity, JournaledChange, JournaledRun, Repair, Repeated, Run
+from cellsync.model import Action, Change, Identity, JournaledChange, JournaledRun, Repeated, Run
+
+if TYPE_CHECKING:
+    from cellsync.model import Repair
 
 _ASKED = 1000
 """Rows whose origin is asked for in one query."""
@@ -172,6 +176,8 @@ def repairs(
     One entry for each run and rule, and one for each run and row whose key, as JSON text, is in
     ``keys``. Goes through all changes of that time once for every thousand keys.
     """
+    from cellsync.model import Repair
+
     if version_of(session) is None:
         return ()
     mine = RUNS.c.database_name == database

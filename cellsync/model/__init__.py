@@ -21,6 +21,9 @@ Mappings are plain dicts that nobody changes; all values pickle, so that a run m
 threads, processes or machines. Everything is imported from here: ``from cellsync.model import Row``.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from cellsync.model.brokers import (
     Broker,
     BrokerHost,
@@ -55,21 +58,6 @@ from cellsync.model.differences import (
     TableResult,
     sort_of,
 )
-from cellsync.model.dossier import Dossier
-from cellsync.model.drift import (
-    Drifted,
-    Level,
-    Look,
-    Repair,
-    SeenCell,
-    SeenRow,
-    SeenRule,
-    Sighting,
-    Spell,
-    Told,
-    Triage,
-)
-from cellsync.model.explanations import Explained, Explanation, Found
 from cellsync.model.plans import Change, Deed, Load, Plan, Reference, Refusal, Skipped, Stored, deed_of
 from cellsync.model.reading import (
     Answer,
@@ -170,6 +158,23 @@ from cellsync.model.values import (
     rank,
     shown,
 )
+
+if TYPE_CHECKING:
+    from cellsync.model.dossier import Dossier
+    from cellsync.model.drift import (
+        Drifted,
+        Level,
+        Look,
+        Repair,
+        SeenCell,
+        SeenRow,
+        SeenRule,
+        Sighting,
+        Spell,
+        Told,
+        Triage,
+    )
+    from cellsync.model.explanations import Explained, Explanation, Found
 
 __all__ = [
     "HIDDEN",
@@ -317,3 +322,16 @@ __all__ = [
     "starred",
     "tls",
 ]
+
+_OF_SOME_VERBS = ("drift", "explanations", "dossier")
+"""Modules that a comparison does without; each dataclass takes Python half a millisecond to make."""
+
+
+def __getattr__(name: str) -> object:
+    """Return what stands in a module that only some verbs need; Python asks for it once."""
+    for each in _OF_SOME_VERBS if name in __all__ else ():
+        module = import_module(f"cellsync.model.{each}")
+        if hasattr(module, name):
+            globals()[name] = found = getattr(module, name)
+            return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

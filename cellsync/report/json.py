@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cellsync.codec import PLAIN, Lines, document, to_text
 from cellsync.model import (
@@ -21,11 +21,9 @@ from cellsync.model import (
     Counts,
     Dangling,
     Difference,
-    Drifted,
     Finding,
     JournaledRun,
     KeyPart,
-    Look,
     Plan,
     Reference,
     Refusal,
@@ -35,17 +33,18 @@ from cellsync.model import (
     SchemaDifference,
     Secrets,
     ServerTime,
-    Sighting,
     Skipped,
     Stored,
     TableDiff,
     TableFailure,
     TableResult,
-    Triage,
     Value,
 )
 from cellsync.report import facts, words
 from cellsync.report.page import Style
+
+if TYPE_CHECKING:
+    from cellsync.model import Drifted, Look, Sighting, Triage
 
 VERSION = 1
 
