@@ -14,6 +14,7 @@ logs        what is said on stderr
 
 from __future__ import annotations
 
+import atexit
 import gc
 import logging
 import os
@@ -35,6 +36,7 @@ without any, hundreds of thousands of them: at its own 700, looking took a fifth
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit; the only place that turns errors into exit codes."""
     gc.set_threshold(COLLECT_AT)
+    atexit.register(gc.freeze)  # Python would look through all there is once more; it goes with the process
     given = list(sys.argv[1:] if arguments is None else arguments)
     common = Common(arguments=given, log_format=logs.asked_for(given))
     try:
