@@ -2,9 +2,11 @@
 
 dialects   how MariaDB and SQLite spell what they spell differently
 connect    sessions with known settings, errors in cellsync's own words
+wire       values on their way to the server, many at once
 schema     what the tables look like
 encoding   a row as one string, and its hash, as SQL
 bundling   the key and the checksum of a row as a text that can be read back
+packing    a row as the text of an INSERT, that can be read back, and as the journal's JSON
 select     a projection as one SELECT, its result as rows, digests or bundles
 session    one open connection: what it is connected to, its transactions
 reading    the Reader of diff

@@ -160,10 +160,15 @@ class _Connection(pymysql.connections.Connection):  # type: ignore[misc]
         In a string the server takes only three characters otherwise than as they are. PyMySQL escapes
         seven, looking at each character: 10 us for a row of 24 columns in the journal instead of 1.
         """
-        if type(obj) is not str or self.server_status & SERVER_STATUS.SERVER_STATUS_NO_BACKSLASH_ESCAPES:
-            literal: str = super().escape(obj, mapping)
+        if type(obj) is not str or not self.backslashes:
+            literal: str = str(obj) if type(obj) is int else super().escape(obj, mapping)
             return literal
         return "'" + obj.replace("\\", "\\\\").replace("'", "\\'").replace("\0", "\\0") + "'"
+
+    @property
+    def backslashes(self) -> bool:
+        """Say whether the server takes a backslash in text for more than it is."""
+        return not self.server_status & SERVER_STATUS.SERVER_STATUS_NO_BACKSLASH_ESCAPES
 
     def _create_ssl_ctx(self, sslp: Any) -> ssl.SSLContext:
         return super()._create_ssl_ctx(sslp) if sslp else tls.unverified()
