@@ -118,7 +118,9 @@ def row_from_text(text: str | None) -> dict[str, Stored] | None:
 
 def tuple_to_text(values: Key | tuple[str, ...]) -> str:
     """Return a key, an identity or a list of names as JSON text."""
-    return to_text([encode(value) for value in values])
+    if len(values) == 1 and type(values[0]) is int:
+        return f"[{values[0]}]"
+    return to_text(values if PLAIN.issuperset(map(type, values)) else [encode(value) for value in values])
 
 
 def tuple_from_text(text: str) -> tuple[Any, ...]:
@@ -196,6 +198,8 @@ def _change_from_data(data: Mapping[str, Any]) -> Change:
 def _row_to_data(row: Mapping[str, Stored] | None) -> dict[str, Any] | None:
     if row is None:
         return None
+    if PLAIN.issuperset(map(type, row.values())):
+        return {**row}
     return {name: value if type(value) in PLAIN else encode(value) for name, value in row.items()}
 
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import sqlalchemy
 from oslo_db import exception as oslo_errors
 
-from cellsync.db import schema
+from cellsync.db import schema, wire
 from cellsync.db.connect import Deadline, absent, forbidden, translated, unreachable
 from cellsync.db.dialects import Dialect, MariaDB, SQLite
 from cellsync.db.select import Select
@@ -27,6 +27,7 @@ from cellsync.model import (
     Join,
     Projection,
     SchemaVersion,
+    ServerTime,
     Table,
 )
 
@@ -300,6 +301,33 @@ class Session:
         driver: Any = self.connection.connection.dbapi_connection
         return str(driver.escape(value, driver.encoders))
 
+    def append(self, table: sqlalchemy.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Insert rows into a table of SQLAlchemy's; all have the same columns, in the same order.
+
+        One statement, without SQLAlchemy's and the driver's way for many rows: these look at each value
+        several times, and at those that all rows have, too.
+        """
+        if self._dialect.name == "sqlite":
+            self.execute(table.insert(), rows)
+            return
+        names = ", ".join(map(self._dialect.quote, rows[0]))
+        place = ".".join(self._dialect.quote(name) for name in (table.schema, table.name) if name)
+        columns = self._literals(zip(*(row.values() for row in rows), strict=True))
+        self.run(f"{plain(f'INSERT INTO {place} ({names}) VALUES ')}{tuples(columns)}")
+
+    def _literals(self, columns: Iterable[Sequence[object]]) -> list[Sequence[str]]:
+        """Return the values of columns as literals, the time of the server among them."""
+        with translated(self.cell.name, writing=True):
+            driver: Any = self.connection.connection.dbapi_connection
+
+        def escape(value: object) -> str:
+            literal: str = (
+                self._dialect.now if isinstance(value, ServerTime) else driver.escape(value, driver.encoders)
+            )
+            return literal
+
+        return [wire.literals(values, escape, backslashes=driver.backslashes) for values in columns]
+
     def sent(self, values: Iterable[object]) -> int:
         """Return how many bytes values take in a statement, what is escaped included."""
         return sent(values)
@@ -316,7 +344,7 @@ def sent(values: Iterable[object]) -> int:
 
     Of few bytes, which every server takes, it says only that they are no more.
     """
-    every = list(values)
+    every = [*values]
     texts = [value for value in every if isinstance(value, (str, bytes))]
     most = 4 * sum(map(len, texts)) + 16 * len(texts) + 96 * (len(every) - len(texts))
     if most < SMALLEST_PACKET:
@@ -330,6 +358,11 @@ def _joined(join: Join) -> Iterator[str]:
     for part in join.key:
         if part.join is not None:
             yield from _joined(part.join)
+
+
+def tuples(columns: Iterable[Sequence[str]]) -> str:
+    """Return columns of literals as the rows of an INSERT."""
+    return ", ".join([f"({', '.join(row)})" for row in zip(*columns, strict=True)])
 
 
 @lru_cache(maxsize=64)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from functools import lru_cache
+from itertools import chain
+from typing import Any, NamedTuple
 
 import sqlalchemy
 
@@ -19,16 +21,15 @@ from cellsync.db.session import (
     Session,
     at_once,
     batches,
-    for_driver,
     plain,
     sent,
+    tuples,
     version,
 )
 from cellsync.errors import Rejected
 from cellsync.model import (
     Action,
     Cascade,
-    Column,
     Family,
     Identity,
     Join,
@@ -48,6 +49,23 @@ _AS_JSON = 16
 
 _IN_A_CASE = 64
 """More bytes than stand around one value of a CASE, with the number of its row."""
+
+
+class _Whole(NamedTuple):
+    """How whole rows of a table are read."""
+
+    outputs: str
+    """The expressions that read them."""
+    names: Sequence[str]
+    times: Sequence[str]
+    """Those of the columns whose values have a canonical form."""
+
+    def row(self, record: Sequence[Value]) -> Mapping[str, Value]:
+        """Return a row as the server has it."""
+        row = dict(zip(self.names, record, strict=True))
+        for name in self.times:
+            row[name] = canonical(row[name], Family.TEMPORAL)
+        return row
 
 
 class Writing(Session):
@@ -128,29 +146,26 @@ class Writing(Session):
         """
         if self._dialect.name == "sqlite" or version(self._server()["version"]) < _RETURNING:
             return None
-        columns, outputs = self._outputs(table)
+        whole = self._whole_rows(table)
         names = ", ".join(map(self._dialect.quote, rows[0]))
         head = f"INSERT INTO {self._dialect.quote(table)} ({names}) VALUES "
-        tail = f" RETURNING {outputs}"
+        tail = f" RETURNING {whole.outputs}"
         made: list[Mapping[str, Value]] = []
         with self._all_or_none():
             for part in self._parted(rows, len(head) + len(tail)):
-                places = [self._places(row) for row in part]
-                values = [v for row in part for v in row.values() if not isinstance(v, ServerTime)]
-                sql = for_driver(head) + ", ".join(places) + for_driver(tail)
                 more = ", ..." if len(part) > 1 else ""
                 LOG.debug(
                     "%s: %s%s%s%s",
                     self.cell.name,
                     head,
-                    places[0],
+                    self._places(part[0]),
                     more,
                     tail,
                     extra={"cell": self.cell.name},
                 )
-                with translated(self.cell.name, writing=True):
-                    records = self.connection.exec_driver_sql(sql, tuple(values)).all()
-                made += [_row(columns, record) for record in records]
+                values = self._literals([row[name] for row in part] for name in rows[0])
+                records = self.run(f"{plain(head)}{tuples(values)}{plain(tail)}")
+                made += map(whole.row, records)
         return made
 
     def load(
@@ -228,10 +243,10 @@ class Writing(Session):
     ) -> Iterator[list[Mapping[str, Value | ServerTime]]]:
         """Yield the rows in parts that fit into one statement each; raises Rejected where one does not."""
         part: list[Mapping[str, Value | ServerTime]] = []
-        size = around
+        size, most = around, self.packet()
         for row in rows:
             more = sent(row.values())
-            if part and size + more > self.packet():
+            if part and size + more > most:
                 yield part
                 part, size = [], around
             self._check_size(more + around)
@@ -268,30 +283,32 @@ class Writing(Session):
             return False
         # Not a join with a table of the values: for that, MariaDB keeps them in one of its own, and with
         # shapes and UUIDs among them it says that its file is corrupt.
-        number = for_driver(self._dialect.quote(identity[0]))
-        names = {name: for_driver(self._dialect.quote(name)) for name in next(iter(rows.values()))}
-        head, tail = f"UPDATE {for_driver(self._dialect.quote(table))} SET ", f" WHERE {number} IN "
+        number = plain(self._dialect.quote(identity[0]))
+        names = {name: plain(self._dialect.quote(name)) for name in next(iter(rows.values()))}
+        head, tail = f"UPDATE {plain(self._dialect.quote(table))} SET ", f" WHERE {number} IN "
         around = len(head) + len(tail) + _IN_A_CASE * len(names) * len(rows)
         # Under "", which is no name of a column, the number of the row.
         keyed: list[Mapping[str, Value | ServerTime]] = [{"": key[0], **row} for key, row in rows.items()]
         with self._all_or_none():
             for part in self._parted(keyed, around):
-                ids = [row[""] for row in part]
-                assigned, values = [], []
-                for name, quoted in names.items():
-                    if isinstance(part[0][name], ServerTime):
-                        assigned.append(f"{quoted} = {self._dialect.now}")
-                        continue
-                    assigned.append(f"{quoted} = CASE {number}{' WHEN %s THEN %s' * len(part)} END")
-                    values += [value for row in part for value in (row[""], row[name])]
-                sql = f"{head}{', '.join(assigned)}{tail}({', '.join(['%s'] * len(part))})"
                 about = {"cell": self.cell.name}
                 LOG.debug("%s: %s... of %s rows%s", self.cell.name, head, len(part), tail, extra=about)
-                with translated(self.cell.name, writing=True):
-                    matched = self.connection.exec_driver_sql(sql, (*values, *ids)).rowcount
+                ids, *columns = self._literals([row[name] for row in part] for name in ("", *names))
+                assigned = [
+                    f"{quoted} = {self._case(part[0][name], number, ids, values)}"
+                    for (name, quoted), values in zip(names.items(), columns, strict=True)
+                ]
+                matched = self.run(f"{head}{', '.join(assigned)}{tail}({', '.join(ids)})").rowcount
                 if matched != len(part):
                     raise Rejected(f"{self.cell.name}: {matched} of {len(part)} rows of {table} matched")
         return True
+
+    def _case(self, first: Value | ServerTime, number: str, ids: Sequence[str], values: Sequence[str]) -> str:
+        """Return an expression for a column's values, the first of which is given, by the row's number."""
+        if isinstance(first, ServerTime):  # then all are
+            return self._dialect.now
+        cases = [f" WHEN {each} THEN {value}" for each, value in zip(ids, values, strict=True)]
+        return f"CASE {number}{''.join(cases)} END"
 
     def delete(self, table: str, identity: Mapping[str, Value]) -> int:
         """Delete the row of that primary key and return how many rows there were."""
@@ -330,36 +347,30 @@ class Writing(Session):
     def _whole(
         self, table: str, identity: tuple[str, ...], identities: Sequence[Identity], suffix: str
     ) -> dict[Identity, Mapping[str, Value]]:
-        known, quote = self.tables([table])[table], self._dialect.quote
-        columns, outputs = self._outputs(table)
+        known, whole = self.tables([table])[table], self._whole_rows(table)
+        spelled = [known_name(known, name) for name in identity]
+        quoted = tuple(map(self._dialect.quote, identity))
+        head = f"SELECT {whole.outputs} FROM {self._dialect.quote(table)} WHERE "
         found: dict[Identity, Mapping[str, Value]] = {}
         for part in batches(identities, KEYS_PER_QUERY):
-            names = [[f"i{index}_{n}" for n in range(len(identity))] for index in range(len(part))]
-            parameters = {
-                name: value
-                for row, values in zip(names, part, strict=True)
-                for name, value in zip(row, values, strict=True)
-            }
-            if len(identity) == 1:
-                where = f"{quote(identity[0])} IN ({', '.join(f':{name}' for (name,) in names)})"
-            else:
-                located = [zip(identity, row, strict=True) for row in names]
-                terms = (
-                    " AND ".join(f"{quote(column)} = :{name}" for column, name in row) for row in located
-                )
-                where = " OR ".join(f"({term})" for term in terms)
-            sql = f"SELECT {outputs} FROM {quote(table)} WHERE {where}{suffix}"
-            for record in self._write_query(Statement(sql, parameters)):
-                row = _row(columns, record)
-                found[tuple(row[known_name(known, name)] for name in identity)] = row
+            names, where = _one_of(quoted, len(part))
+            parameters = dict(zip(names, chain.from_iterable(part), strict=True))
+            for record in self._write_query(Statement(f"{head}{where}{suffix}", parameters)):
+                row = whole.row(record)
+                found[tuple([row[name] for name in spelled])] = row
         return found
 
-    def _outputs(self, table: str) -> tuple[Sequence[Column], str]:
-        """Return the columns of a whole row, and the expressions that read them."""
+    def _whole_rows(self, table: str) -> _Whole:
+        """Return how whole rows of a table are read."""
         columns = [column for column in self.tables([table])[table].columns if not column.generated]
         quote = self._dialect.quote
-        return columns, ", ".join(
+        outputs = [
             self._dialect.canonical(quote(column.name), column.type, column.family) for column in columns
+        ]
+        return _Whole(
+            ", ".join(outputs),
+            [column.name for column in columns],
+            [column.name for column in columns if column.family is Family.TEMPORAL],
         )
 
     def probe(self, table: str, action: Action, columns: Sequence[str]) -> None:
@@ -406,11 +417,17 @@ def _alike(rows: Mapping[Identity, Mapping[str, Value | ServerTime]]) -> bool:
     return all(type(part) is int for key in rows for part in key)
 
 
-def _row(columns: Sequence[Column], record: Sequence[Value]) -> Mapping[str, Value]:
-    return {
-        column.name: canonical(value, column.family) if column.family is Family.TEMPORAL else value
-        for column, value in zip(columns, record, strict=True)
-    }
+@lru_cache(maxsize=16)
+def _one_of(columns: tuple[str, ...], number: int) -> tuple[list[str], str]:
+    """Return the names of the parameters for so many primary keys, key by key, and a condition with them."""
+    names = [[f"i{index}_{n}" for n in range(len(columns))] for index in range(number)]
+    if len(columns) == 1:
+        where = f"{columns[0]} IN ({', '.join(f':{name}' for (name,) in names)})"
+    else:
+        located = [zip(columns, row, strict=True) for row in names]
+        terms = (" AND ".join(f"{column} = :{name}" for column, name in row) for row in located)
+        where = " OR ".join(f"({term})" for term in terms)
+    return [*chain.from_iterable(names)], where
 
 
 def known_name(table: Table, name: str) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -21,17 +21,32 @@ _STATEMENT = 1024
 _MADE = "cellsync_made"
 """What a statement calls the rows that it is given, beside a table of any name."""
 
-_names = lru_cache(maxsize=256)(codec.tuple_to_text)
-"""The names of columns, which all changes of a rule have."""
+_SORTS = 256
+"""Sorts of changes of which is remembered what they share."""
+
+_MOST = 1 << 22
+"""How many bytes of rows one statement has at most; of short rows these are three too many for each one."""
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """What is written about one change, and how many bytes of a statement it takes."""
+class _Entry(NamedTuple):
+    """What is written about one change, and how many bytes of a statement that takes at most."""
 
     change: Change
     row: dict[str, Any]
     size: int
+
+
+class _Shared(NamedTuple):
+    """What is written about all changes of a sort, and how many bytes of a statement that takes at most."""
+
+    row: dict[str, Any]
+    size: int
+
+
+@lru_cache(maxsize=1)
+def _timestamp(milliseconds: int) -> str:
+    """Return a time since 1970 as the journal writes it; several rows are made in one millisecond."""
+    return timestamp(datetime.fromtimestamp(milliseconds / 1000, timezone.utc))
 
 
 class Journal:
@@ -43,6 +58,7 @@ class Journal:
         self._origin_cell = run.topology
         self._about = {"run": run.id, "database_name": database, "cell": cell}
         self._entries: dict[int, _Entry] = {}
+        self._shared: dict[tuple[object, ...], _Shared] = {}
 
     def takes_from(self, cell: str) -> None:
         """Say which cell the rows that are recorded from now on were made from."""
@@ -89,7 +105,7 @@ class Journal:
         entries = [self._entry(outcome.change) for outcome in outcomes]
         self._entries.clear()
         for part in self._parted(entries):
-            self._session.execute(CHANGES.insert(), part)
+            self._session.append(CHANGES, part)
         if entries:
             self._remember(entries)
 
@@ -133,13 +149,62 @@ class Journal:
         """Return what is written about a change; made once for the question and for the record."""
         entry = self._entries.get(id(change))
         if entry is None or entry.change is not change:
-            row = self._row(change)
-            entry = self._entries[id(change)] = _Entry(change, row, self._session.sent(row.values()))
+            entry = self._entries[id(change)] = self._entered(change)
         return entry
+
+    def _entered(self, change: Change) -> _Entry:
+        shared, own = self._shared_by(change), self._own(change)
+        return _Entry(change, {**shared.row, **own}, shared.size + self._session.sent(own.values()))
+
+    def _row(self, change: Change) -> dict[str, Any]:
+        return {**self._shared_by(change).row, **self._own(change)}
+
+    @staticmethod
+    def _own(change: Change) -> dict[str, Any]:
+        """Return what the record of a change has of its own."""
+        return {
+            "row_key": codec.tuple_to_text(change.key),
+            "identity": codec.tuple_to_text(change.identity),
+            "origin": codec.tuple_to_text(change.origin),
+            "before_row": codec.row_to_text(change.before),
+            "after_row": codec.row_to_text(change.after),
+            "made": _timestamp(time.time_ns() // 1_000_000),
+        }
+
+    def _shared_by(self, change: Change) -> _Shared:
+        """Return what is written about all changes like this one; made once for them."""
+        sort = (
+            change.rule,
+            change.table,
+            change.action,
+            change.key_columns,
+            change.identity_columns,
+            change.reason,
+            change.together,
+        )
+        shared = self._shared.get(sort)
+        if shared is None:
+            row = {
+                **self._about,
+                "rule": change.rule,
+                "table_name": change.table,
+                "action": change.action.value,
+                "key_columns": codec.tuple_to_text(change.key_columns),
+                "identity_columns": codec.tuple_to_text(change.identity_columns),
+                "reason": change.reason,
+                "together": change.together,
+            }
+            if len(self._shared) > _SORTS:  # circles have names of their own
+                self._shared.clear()
+            shared = self._shared[sort] = _Shared(row, self._session.sent(row.values()))
+        return shared
 
     def refuses(self, change: Change) -> str | None:
         """Return why a change cannot be recorded, or None: its rows may be too large for one statement."""
-        size = self._entry(change).size + _STATEMENT
+        entry = self._entry(change)
+        if entry.size + _STATEMENT <= self._session.packet():
+            return None
+        size = self._session.sent(entry.row.values()) + _STATEMENT
         if size <= self._session.packet():
             return None
         return (
@@ -148,11 +213,12 @@ class Journal:
         )
 
     def _parted(self, entries: Iterable[_Entry]) -> Iterator[list[dict[str, Any]]]:
-        """Yield the rows in parts that fit into one statement each, which the driver makes of them."""
+        """Yield the rows in parts that fit into one statement each."""
+        most = min(self._session.packet(), _MOST)
         part: list[dict[str, Any]] = []
         size = _STATEMENT
         for entry in entries:
-            if part and size + entry.size > self._session.packet():
+            if part and size + entry.size > most:
                 yield part
                 part, size = [], _STATEMENT
             part.append(entry.row)
@@ -173,7 +239,7 @@ class Journal:
             )
             self._session.execute(PUSHED.delete().where(theirs))
         if coming:
-            self._session.execute(PUSHED.insert(), [self._pushed_row(row) for row in coming])
+            self._session.append(PUSHED, [self._pushed_row(row) for row in coming])
 
     @staticmethod
     def _is_short(row: Mapping[str, Any]) -> bool:
@@ -198,24 +264,6 @@ class Journal:
     def _name(self, change: Change) -> tuple[str, ...]:
         name = (change.rule, change.action.value, codec.tuple_to_text(change.key))
         return (*name, codec.tuple_to_text(change.identity)) if change.identity else name
-
-    def _row(self, change: Change) -> dict[str, Any]:
-        return {
-            **self._about,
-            "rule": change.rule,
-            "table_name": change.table,
-            "action": change.action.value,
-            "row_key": codec.tuple_to_text(change.key),
-            "key_columns": _names(change.key_columns),
-            "identity_columns": _names(change.identity_columns),
-            "identity": codec.tuple_to_text(change.identity),
-            "origin": codec.tuple_to_text(change.origin),
-            "before_row": codec.row_to_text(change.before),
-            "after_row": codec.row_to_text(change.after),
-            "reason": change.reason,
-            "together": change.together,
-            "made": timestamp(datetime.now(timezone.utc)),
-        }
 
 
 def _listed(names: Iterable[str]) -> str:

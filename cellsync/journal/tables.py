@@ -110,6 +110,9 @@ class Session(Protocol):
     def literal(self, value: object) -> str:
         """Return a value as it stands in a statement."""
 
+    def append(self, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Insert rows with the same columns, in the same order; they fit into one statement."""
+
 
 PUSHED = sa.Table(
     "pushed",
