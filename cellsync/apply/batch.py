@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Union, cast
+from typing import cast
 
 from cellsync.apply.doors import RawRow, Writer
 from cellsync.errors import Rejected, WriteFailed
@@ -160,7 +159,7 @@ class Batch:
     def _make(self, change: Change) -> Outcome:
         inserted = self._inserted.get(id(change))
         if inserted is not None:
-            return Outcome(change=replace(change, identity=self._of(inserted)), fate=Fate.APPLIED)
+            return Outcome(change=_but(change, identity=self._of(inserted)), fate=Fate.APPLIED)
         if id(change) in self._updated:
             self._evolve(change, self._values(change.after))
             return Outcome(change=change, fate=Fate.APPLIED)
@@ -207,9 +206,12 @@ class Batch:
         )
 
     def _moved(self, change: Change, held: RawRow) -> str | None:
+        before = self._values(change.before)
+        if before.items() <= held.items() and ServerTime not in {*map(type, before.values())}:
+            return None
         moved = [
             f"{name} was {_shown(name, expected)} and is {_shown(name, held.get(name))}"
-            for name, expected in self._values(change.before).items()
+            for name, expected in before.items()
             if held.get(name) != expected or isinstance(expected, ServerTime)
         ]
         return ", ".join(moved) or None
@@ -219,7 +221,7 @@ class Batch:
         if change.action is Action.INSERT:
             number = self._writer.insert(change.table, values)
             identity = tuple(_value(values.get(name, number)) for name in self._identity)
-            return Outcome(change=replace(change, identity=identity), fate=Fate.APPLIED)
+            return Outcome(change=_but(change, identity=identity), fate=Fate.APPLIED)
         located = dict(zip(self._identity, change.identity, strict=True))
         if change.action is Action.UPDATE:
             matched = self._writer.update(change.table, located, values)
@@ -243,7 +245,7 @@ class Batch:
     def _values(self, row: Mapping[str, Stored] | None) -> Mapping[str, Value | ServerTime]:
         """Return a row with its references replaced by the ids that they have here."""
         if row is None or not self._references:
-            return cast(Mapping[str, Union[Value, ServerTime]], row or {})
+            return cast("Mapping[str, Value | ServerTime]", row or {})
         return {
             name: self._resolved[value][0] if isinstance(value, Reference) else value
             for name, value in row.items()
@@ -274,9 +276,12 @@ class Batch:
         change = outcome.change
         if outcome.fate is not Fate.APPLIED or change.after is None or now is None or last != id(change):
             return None
+        values = self._values(change.after)
+        if values.items() <= now.items():
+            return None
         wrong = [
             f"{name} {_shown(name, wanted)} as {_shown(name, now.get(name))}"
-            for name, wanted in self._values(change.after).items()
+            for name, wanted in values.items()
             if now.get(name) != wanted and not isinstance(wanted, ServerTime) and self._exact(name)
         ]
         if not wrong:
@@ -300,24 +305,35 @@ class Batch:
         if outcome.fate is not Fate.APPLIED:
             return outcome
         if change.action is Action.INSERT:
-            return replace(outcome, change=replace(change, after=now))
+            return Outcome(change=_but(change, after=now), fate=Fate.APPLIED)
         if change.action is Action.DELETE:
-            return replace(outcome, change=replace(change, before=self._locked[change.identity]))
+            return Outcome(change=_but(change, before=self._locked[change.identity]), fate=Fate.APPLIED)
         was = self._found[id(change)]
         left = now if now is not None and last == id(change) else self._left[id(change)]
         # More may have changed than was written: ON UPDATE CURRENT_TIMESTAMP does that.
         # What was guarded is kept too, so that an undo guards it: the key, and that the row is live.
         named = {*(change.before or {}), *(change.after or {})}
-        names = [name for name in left if name in named or was[name] != left[name]]
+        names = [name for name, value in left.items() if was[name] != value or name in named]
         before, after = {name: was[name] for name in names}, {name: left[name] for name in names}
-        return replace(outcome, change=replace(change, before=before, after=after))
+        return Outcome(change=_but(change, before=before, after=after), fate=Fate.APPLIED)
 
 
 def references(changes: Iterable[Change]) -> Iterator[Reference]:
     """Yield what the changes refer to, before and after; some of it more than once."""
     for change in changes:
         for row in (change.before, change.after):
-            yield from [value for value in row.values() if isinstance(value, Reference)] if row else ()
+            if row and Reference in {*map(type, row.values())}:
+                yield from [value for value in row.values() if isinstance(value, Reference)]
+
+
+def _but(change: Change, **other: object) -> Change:
+    """Return a change with other values in some fields.
+
+    Unlike ``dataclasses.replace``, which hands every field to a constructor: 4 us a row instead of 1.
+    """
+    made = object.__new__(Change)
+    made.__dict__.update(change.__dict__, **other)
+    return made
 
 
 def joins(target: Projection | None) -> Iterator[Join]:

@@ -285,7 +285,7 @@ def _attempt(
             writer.reconnect()
             done = recorder.recorded(batch)
             todo = [change for change, made in zip(batch, done, strict=True) if not made]
-        outcomes = {id(change): Outcome(change=change, fate=Fate.APPLIED) for change in batch}
+        outcomes: dict[int, Outcome] = {}
         while todo:
             try:
                 parts = [list(part) for _, part in groupby(todo, key=_sort)]
@@ -296,7 +296,8 @@ def _attempt(
             except _Torn as torn:
                 outcomes.update({id(change): torn.outcome(change) for change in todo if torn.takes(change)})
                 todo = [change for change in todo if not torn.takes(change)]
-        return list(outcomes.values())
+        # What has no outcome by now was made by a try before, whose commit nobody saw.
+        return [outcomes.get(id(each)) or Outcome(change=each, fate=Fate.APPLIED) for each in batch]
 
     result: list[Outcome] = attempt()
     return result

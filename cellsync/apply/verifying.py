@@ -67,24 +67,29 @@ def _verified(applied: Sequence[Change], reader: Reader, targets: Mapping[str, P
         # The last one of each key: a row that was parked has moved on.
         changes = {change.key: change for change in applied if change.rule == rule}
         found = {row.key: row for row in reader.rows(targets[rule], keys=list(changes)) if not row.limbo}
+        at = {part.column: number for number, part in enumerate(targets[rule].columns)}
         for change in changes.values():
-            if line := _unlike(change, found.get(change.key), targets[rule]):
+            if line := _unlike(change, found.get(change.key), targets[rule], at):
                 yield line
 
 
-def _unlike(change: Change, row: Row | None, target: Projection) -> str | None:
-    name = f"{change.table} {'/'.join(shown(part) for part in change.key)}"
+def _unlike(change: Change, row: Row | None, target: Projection, at: Mapping[str, int]) -> str | None:
+    """Return what a row is otherwise than planned; ``at`` says where each column stands in it."""
     if change.action is Action.DELETE or (change.after is not None and deletes(change, target)):
-        return None if row is None else f"{name} was deleted, and is there again"
+        return None if row is None else f"{_named(change)} was deleted, and is there again"
     if row is None:
-        return f"{name} was written, and is not there"
-    held: dict[str, KeyPart] = {p.column: value for p, value in zip(target.columns, row.values, strict=True)}
+        return f"{_named(change)} was written, and is not there"
+    held, after = row.values, change.after or {}
     wrong = [
-        f"{column} is {shown(safe(column, held[column]))} instead of {shown(safe(column, _plain(value)))}"
-        for column, value in (change.after or {}).items()
-        if column in held and held[column] != value and held[column] != _plain(value)
+        f"{column} is {shown(safe(column, held[at[column]]))} instead of {shown(safe(column, _plain(value)))}"
+        for column, value in after.items()
+        if column in at and held[at[column]] != value and held[at[column]] != _plain(value)
     ]
-    return f"{name} was written, but {', '.join(wrong)}" if wrong else None
+    return f"{_named(change)} was written, but {', '.join(wrong)}" if wrong else None
+
+
+def _named(change: Change) -> str:
+    return f"{change.table} {'/'.join(shown(part) for part in change.key)}"
 
 
 def deletes(change: Change, target: Projection) -> bool:

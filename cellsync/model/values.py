@@ -97,6 +97,8 @@ def folded(key: Key) -> tuple[object, ...]:
             return tuple(fold(each) for each in part)
         if not isinstance(part, str):
             return part
+        if part.isascii():
+            return part.casefold().rstrip(" ")
         plain = "".join(c for c in unicodedata.normalize("NFKD", part) if not unicodedata.combining(c))
         return plain.casefold().rstrip(" ")
 
