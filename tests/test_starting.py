@@ -23,11 +23,10 @@ print(*sys.modules, file=sys.stderr)
 OF_WRITING = ("cellsync.apply", "cellsync.run.writing", "oslo_config", "oslo_db.api")
 OF_LOOKING_BACK = ("cellsync.driftlog", "cellsync.model.drift", "cellsync.run.past", "cellsync.run.seeing")
 OF_OTHER_FORMATS = ("cellsync.report.html", "cellsync.report.sql", "jinja2", "prometheus_client", "rich")
-OF_MISTAKES = ("jsonschema",)
 OF_OTHER_VERBS = ("amqp", "cellsync.broker", "cellsync.demo", "cellsync.model.dossier", "sqlalchemy.orm")
 OF_CONFIGURED_RUNS = ("cellsync.model", "cellsync.run", "pymysql", "sqlalchemy", "yaml")
 
-NEEDLESS = (*OF_WRITING, *OF_LOOKING_BACK, *OF_OTHER_FORMATS, *OF_MISTAKES, *OF_OTHER_VERBS)
+NEEDLESS = (*OF_WRITING, *OF_LOOKING_BACK, *OF_OTHER_FORMATS, *OF_OTHER_VERBS)
 
 
 @pytest.fixture
