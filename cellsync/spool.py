@@ -7,6 +7,7 @@ wanted. The file is gone when the sequence is, and when the process is killed.
 
 from __future__ import annotations
 
+import marshal
 import pickle
 import tempfile
 import weakref
@@ -17,7 +18,7 @@ from contextlib import contextmanager
 from itertools import chain, islice
 from operator import itemgetter
 from threading import Lock
-from typing import Any, Generic, TypeVar, Union, overload
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, Union, overload
 
 from cellsync.errors import NoRoom
 
@@ -33,6 +34,20 @@ BLOCK = 500
 
 BUFFER = 4 << 20
 """Bytes that one sequence keeps in memory before it goes to disk."""
+
+
+class Packable(Protocol):
+    """An item that can be plain values and back: tuples, dicts, texts, numbers.
+
+    These are written and read in less than half the time that ``pickle`` takes with the objects.
+    """
+
+    def packed(self) -> Any:
+        """Return the item as plain values; what is none of them in there is no error."""
+
+    @classmethod
+    def unpacked(cls, plain: Any) -> Any:
+        """Return the item that ``packed`` gave these values, which are its own from now on."""
 
 
 def kept(
@@ -127,6 +142,29 @@ def _in_the_folder() -> Iterator[None]:
         ) from None
 
 
+class _Block(NamedTuple):
+    """Where items that were written together are."""
+
+    first: int
+    """The number of the first of them."""
+    at: int
+    size: int
+    kind: type[Packable] | None
+    """What they are, where plain values are written in their stead."""
+
+
+def _written(items: Sequence[Any]) -> tuple[bytes, type[Packable] | None]:
+    """Return items as bytes, and what they are where these hold plain values."""
+    kind = type(items[0])
+    if hasattr(kind, "unpacked") and set(map(type, items)) == {kind}:
+        try:
+            # Unlike pickle, this takes the very types of plain values alone, and each comes back as it was.
+            return marshal.dumps([item.packed() for item in items]), kind
+        except ValueError:  # a Decimal, or a reference that leads nowhere
+            pass
+    return pickle.dumps(items, pickle.HIGHEST_PROTOCOL), None
+
+
 class _Spooled(Sequence[T]):
     """A long sequence. Several threads may read it."""
 
@@ -135,8 +173,7 @@ class _Spooled(Sequence[T]):
         self._file = tempfile.SpooledTemporaryFile(max_size=BUFFER)  # noqa: SIM115
         weakref.finalize(self, self._file.close)
         self._lock = Lock()
-        self._blocks: list[tuple[int, int]] = []
-        """The number of each block's first item, and where the block begins in the file."""
+        self._blocks: list[_Block] = []
         self._length = 0
         self._tallies: dict[Callable[[Any], Hashable], Counter[Any]] = {tally: Counter()} if tally else {}
 
@@ -145,9 +182,10 @@ class _Spooled(Sequence[T]):
             counter.update(map(key, items))
         for start in range(0, len(items), BLOCK):
             block = items[start : start + BLOCK]
-            self._blocks.append((self._length, self._file.tell()))
+            written, kind = _written(block)
+            self._blocks.append(_Block(self._length, self._file.tell(), len(written), kind))
             with _in_the_folder():
-                pickle.dump(block, self._file, pickle.HIGHEST_PROTOCOL)
+                self._file.write(written)
             self._length += len(block)
 
     def __len__(self) -> int:
@@ -158,7 +196,7 @@ class _Spooled(Sequence[T]):
 
     def _after(self, start: int) -> Iterator[T]:
         for number in range(self._holding(start), len(self._blocks)):
-            first = self._blocks[number][0]
+            first = self._blocks[number].first
             yield from islice(self._block(number), max(0, start - first), None)
 
     def _holding(self, at: int) -> int:
@@ -179,7 +217,7 @@ class _Spooled(Sequence[T]):
             return kept(self[at] for at in range(start, stop, step))
         at = range(self._length)[index]
         number = self._holding(at)
-        return self._block(number)[at - self._blocks[number][0]]
+        return self._block(number)[at - self._blocks[number].first]
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence) or len(other) != self._length:
@@ -191,10 +229,14 @@ class _Spooled(Sequence[T]):
     def __repr__(self) -> str:
         return f"<{self._length} items on disk>"
 
-    def _block(self, number: int) -> list[T]:
+    def _block(self, number: int) -> Sequence[T]:
+        _, at, size, kind = self._blocks[number]
         with self._lock, _in_the_folder():
-            self._file.seek(self._blocks[number][1])
-            block: list[T] = pickle.load(self._file)
+            self._file.seek(at)
+            written = self._file.read(size)
+        if kind is not None:
+            return [*map(kind.unpacked, marshal.loads(written))]
+        block: list[T] = pickle.loads(written)
         return block
 
     def tallied(self, key: Callable[[T], K]) -> Counter[K]:

@@ -159,8 +159,7 @@ def suspects(
     found = _suspects([*map(pairs, wanted)], [*map(pairs, held)])
     found.update((pairs(text).key, Kind.CHANGED) for bundle in stray for text in bundle.texts)
     return tuple(
-        Difference(kind=kind, key=key, desired=None, existing=None)
-        for key, kind in sorted(found.items(), key=lambda each: rank(each[0]))
+        Difference.found(kind, key) for key, kind in sorted(found.items(), key=lambda each: rank(each[0]))
     )
 
 

@@ -187,14 +187,14 @@ def _differences(
     for key, row in wanted.items():
         other = held.get(key)
         if other is None:
-            yield Difference(kind=Kind.MISSING, key=key, desired=row, existing=None)
+            yield Difference.found(Kind.MISSING, key, row)
         elif row.values != other.values:
             columns = tuple(changed(pairing, row, other))
             if columns:
-                yield Difference(kind=Kind.CHANGED, key=key, desired=row, existing=other, columns=columns)
+                yield Difference.found(Kind.CHANGED, key, row, other, columns)
     for key, other in held.items():
         if key not in wanted:
-            yield Difference(kind=Kind.EXTRA, key=key, desired=None, existing=other)
+            yield Difference.found(Kind.EXTRA, key, existing=other)
 
 
 def changed(pairing: Pairing, desired: Row, existing: Row) -> Iterator[ColumnDifference]:

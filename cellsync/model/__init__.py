@@ -2,6 +2,7 @@
 
 In the order of the way of the data, each file importing only from those above it:
 
+    making       copies of frozen values, and such values of their fields, in little time
     values       canonical column values, keys, and text that must not be shown
     cells        who takes part: cells, where their databases are, the topology
     schemas      what a database looks like: tables, columns, keys, versions
@@ -156,6 +157,7 @@ from cellsync.model.values import (
     dangles,
     folded,
     rank,
+    refers,
     shown,
 )
 
@@ -316,6 +318,7 @@ __all__ = [
     "folded",
     "masked",
     "rank",
+    "refers",
     "safe",
     "shown",
     "sort_of",

@@ -6,8 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple, Union
+from functools import partial
+from typing import Any, NamedTuple, Union
 
+from cellsync.model.making import made
 from cellsync.model.reading import Fold, Packed, Row
 from cellsync.model.rules import Action, Direction, Way
 from cellsync.model.schemas import SchemaDifference
@@ -58,10 +60,58 @@ class Difference:
     claimed: tuple[str, ...] = ()
     """The children that have the row where several do and each would insert it into the parent."""
 
+    @classmethod
+    def found(
+        cls,
+        kind: Kind,
+        key: Key,
+        desired: Row | None = None,
+        existing: Row | None = None,
+        columns: tuple[ColumnDifference, ...] = (),
+    ) -> Difference:
+        """Return a difference of which no more is known: of a suspicion not even the rows."""
+        rows = {"desired": desired, "existing": existing, "columns": columns}
+        return made(Difference, {**_BARE, "kind": kind, "key": key, **rows})
+
     @property
     def pushed(self) -> bool:
         """Tell whether cellsync wrote the existing row."""
         return bool(self.origin)
+
+    def decided(self, action: Action, reason: str) -> Difference:
+        """Return the difference with what is done about it."""
+        return made(Difference, {**vars(self), "action": action, "reason": reason})
+
+    def packed(self) -> dict[str, Any]:
+        """Return the difference as plain values (see ``spool``)."""
+        plain = {**vars(self), "kind": _VALUES[self.kind], "action": _VALUES[self.action]}
+        if self.desired is not None:
+            plain["desired"] = tuple(self.desired)
+        if self.existing is not None:
+            plain["existing"] = tuple(self.existing)
+        if self.columns:
+            plain["columns"] = tuple(map(tuple, self.columns))
+        return plain
+
+    @classmethod
+    def unpacked(cls, plain: dict[str, Any]) -> Difference:
+        """Return what ``packed`` gave these values."""
+        plain["kind"], plain["action"] = _KINDS[plain["kind"]], _ACTIONS[plain["action"]]
+        if (desired := plain["desired"]) is not None:
+            plain["desired"] = _row(desired)
+        if (existing := plain["existing"]) is not None:
+            plain["existing"] = _row(existing)
+        if columns := plain["columns"]:
+            plain["columns"] = tuple(map(_column, columns))
+        return made(Difference, plain)
+
+
+_row, _column = partial(tuple.__new__, Row), partial(tuple.__new__, ColumnDifference)
+"""What ``_make`` does, without a call in Python."""
+_BARE = vars(Difference(kind=Kind.MISSING, key=(), desired=None, existing=None))
+_KINDS, _ACTIONS = {each.value: each for each in Kind}, {each.value: each for each in Action}
+_VALUES = {each: each.value for each in (*Kind, *Action)}
+"""Looked up for every difference: an enum takes three times as long."""
 
 
 class Sort(NamedTuple):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Union
+from typing import Any, NamedTuple, Union
 
+from cellsync.model.making import made
 from cellsync.model.reading import Fold, Packed, Projection
 from cellsync.model.rules import Action, ServerTime
 from cellsync.model.schemas import DatabaseIdentity, Table
@@ -68,6 +69,19 @@ class Change:
             together=self.together,
             reason=f"undo of {self.action.value}",
         )
+
+    def packed(self) -> dict[str, Any]:
+        """Return the change as plain values (see ``spool``); references are none."""
+        return {**vars(self), "action": _VALUES[self.action]}
+
+    @classmethod
+    def unpacked(cls, plain: dict[str, Any]) -> Change:
+        """Return what ``packed`` gave these values."""
+        return made(Change, {**plain, "action": _ACTIONS[plain["action"]]})
+
+
+_VALUES = {action: action.value for action in Action}
+_ACTIONS = {value: action for action, value in _VALUES.items()}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
+from functools import cached_property
+from typing import Any, NamedTuple
 
 from cellsync.model.rules import Rule, SoftDelete
 from cellsync.model.schemas import Family, SchemaDifference
@@ -67,6 +68,11 @@ class Projection:
     child: str
     """The names that transforms may use."""
 
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The names of the key columns and of the compared columns, in the order of a row's parts."""
+        return tuple(projected.column for projected in (*self.key, *self.columns))
+
 
 class Row(NamedTuple):
     """One row as a projection reads it; ``values`` pair with the projection's columns."""
@@ -98,6 +104,15 @@ class Packed(NamedTuple):
     """The row's, as digests have it: of the key and the compared columns."""
     since: str | None = None
     """As in a Row."""
+
+    def packed(self) -> tuple[Any, ...]:
+        """Return the row as plain values (see ``spool``)."""
+        return tuple(self)
+
+    @classmethod
+    def unpacked(cls, plain: tuple[Any, ...]) -> Packed:
+        """Return what ``packed`` gave these values."""
+        return cls._make(plain)
 
 
 class Fold(str, Enum):
@@ -152,6 +167,15 @@ class Bundle(NamedTuple):
     route: Value = None
     """Whose rows they are, as in a digest."""
 
+    def packed(self) -> tuple[Any, ...]:
+        """Return the bundle as plain values (see ``spool``)."""
+        return tuple(self)
+
+    @classmethod
+    def unpacked(cls, plain: tuple[Any, ...]) -> Bundle:
+        """Return what ``packed`` gave these values."""
+        return cls._make(plain)
+
 
 class Pair(NamedTuple):
     """The key of one row and the checksum of the rest of it."""
@@ -181,7 +205,7 @@ class Pairing:
     existing_cell: str
     schema: tuple[SchemaDifference, ...] = ()
 
-    @property
+    @cached_property
     def columns(self) -> tuple[str, ...]:
         """The names of the compared columns, in the order of ``Row.values``."""
         return tuple(projected.column for projected in self.existing.columns)

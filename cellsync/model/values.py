@@ -84,9 +84,19 @@ def rank(part: KeyPart) -> tuple[Any, ...]:
     return (2 if isinstance(part, str) else 3 if isinstance(part, bytes) else 1, part)
 
 
+def refers(parts: tuple[KeyPart, ...]) -> bool:
+    """Say whether one of the parts is that of a reference, whether it leads to a row or not."""
+    return not _REFERRING.isdisjoint(map(type, parts))
+
+
+_REFERRING = frozenset({tuple, Dangling})
+
+
 def dangles(parts: tuple[KeyPart, ...]) -> bool:
     """Say whether one of the parts, or a part of one, leads to no live row."""
-    return any(isinstance(p, Dangling) or (isinstance(p, tuple) and dangles(p)) for p in parts)
+    return refers(parts) and any(
+        isinstance(p, Dangling) or (isinstance(p, tuple) and dangles(p)) for p in parts
+    )
 
 
 def folded(key: Key) -> tuple[object, ...]:

@@ -16,6 +16,7 @@ from cellsync.errors import ReadFailed
 from cellsync.model import (
     CellFailure,
     CellResult,
+    Difference,
     Direction,
     Pairing,
     Report,
@@ -28,7 +29,7 @@ from cellsync.model import (
 from cellsync.run.coming import accompanied, claimed
 from cellsync.run.confirming import confirmed
 from cellsync.run.detecting import detected
-from cellsync.run.digesting import Block, Edge, counted, cut, large, suspected
+from cellsync.run.digesting import Block, Edge, counted, cut, known_of, large, suspected
 from cellsync.run.loading import Empty, empties
 from cellsync.run.look import State, opened, unfit
 from cellsync.run.planning import Paired, planned, report, worst
@@ -152,7 +153,7 @@ def _compared(
     heads.update({edge: paired for edge, paired in edges.items() if isinstance(paired, TableFailure)})
     heads.update({edge: _head(table) for edge, table in tables.items()})
     every = chain(_light(tables, got.since), blocks)
-    return {edge: heads[edge] for edge in edges}, kept(every, short=FEW_BLOCKS), empty
+    return {edge: heads[edge] for edge in edges}, kept(every, short=FEW_BLOCKS, tally=known_of), empty
 
 
 def _comes_along(paired: Pairing | TableFailure) -> bool:
@@ -169,8 +170,7 @@ def _light(tables: Mapping[Edge, TableResult], since: float) -> Iterator[Block]:
     for rule in dict.fromkeys(rule for _, rule in tables):
         mine = {edge: t for edge, t in tables.items() if edge[1] == rule and isinstance(t, TableDiff)}
         found = {
-            edge: [replace(d, desired=None, existing=None, columns=()) for d in table.differences]
-            for edge, table in mine.items()
+            edge: [Difference.found(d.kind, d.key) for d in table.differences] for edge, table in mine.items()
         }
         yield from cut(found, since)
 

@@ -29,12 +29,12 @@ from cellsync.model import (
     sort_of,
 )
 from cellsync.run import loading
-from cellsync.run.digesting import Block, Edge, Found
+from cellsync.run.digesting import Block, Edge, Found, known_of
 from cellsync.run.loading import Empty
 from cellsync.run.look import State
 from cellsync.run.planning import Paired
 from cellsync.run.reading import Got, Router, Rows, failed, read
-from cellsync.spool import Collector
+from cellsync.spool import Collector, tallied
 
 KEYS_AT_ONCE = 5_000
 """So many rows that differ are in memory at once, of each side of all cells together."""
@@ -81,7 +81,8 @@ def confirmed(
     settled: dict[Edge, _Settled] = {}
     failures: dict[Edge, TableFailure] = {}
     router = Router(state)
-    _settle(state, pairs, chain(blocks, (Block({edge: ()}, each.since) for edge, each in empty.items())))
+    known = (((edge,), each.since) for edge, each in empty.items())
+    _settle(state, pairs, chain(tallied(blocks, known_of), known))
     still, filling = loading.confirmed(state, empty, heads)
     heads = {**heads, **still}
     for batch in _batches(chain(blocks, filling)):
@@ -115,12 +116,14 @@ def _pairing(pairs: Mapping[str, Paired], edge: Edge) -> Pairing:
     return pairing
 
 
-def _settle(state: State, pairs: Mapping[str, Paired], blocks: Iterable[Block]) -> None:
+def _settle(
+    state: State, pairs: Mapping[str, Paired], found: Iterable[tuple[tuple[Edge, ...], float]]
+) -> None:
     """Wait until what was found has been so for as long as its rule says; reading takes time as well."""
     known: dict[Edge, float] = {}
-    for block in blocks:
-        for edge in block.found:
-            known[edge] = max(block.since, known.get(edge, block.since))
+    for edges, since in found:
+        for edge in edges:
+            known[edge] = max(since, known.get(edge, since))
     ends = []
     for edge, since in known.items():
         own = _pairing(pairs, edge).rule.settle

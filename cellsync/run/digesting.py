@@ -25,6 +25,7 @@ from cellsync.model import (
     Digest,
     Direction,
     Fold,
+    Kind,
     Pairing,
     Projection,
     TableDiff,
@@ -41,7 +42,7 @@ Place = tuple[str, Projection]
 """A cell, and the projection through which it is read."""
 
 Found = Mapping[Edge, Sequence[Difference]]
-"""What was found of some keys, on all edges that they were found on."""
+"""What was found of some keys, on all edges that they were found on: kinds and keys, and no rows."""
 
 
 MOST_IN_BLOCK = 100
@@ -53,6 +54,29 @@ class Block(NamedTuple):
 
     found: Found
     since: float
+
+    def packed(self) -> tuple[Any, ...]:
+        """Return the block as plain values (see ``spool``): of each row its kind and key."""
+        found = {edge: [(each.kind.value, each.key) for each in some] for edge, some in self.found.items()}
+        return found, self.since
+
+    @classmethod
+    def unpacked(cls, plain: tuple[Any, ...]) -> Block:
+        """Return what ``packed`` gave these values."""
+        found, since = plain
+        kinds = {kind.value: kind for kind in Kind}
+        return cls(
+            {
+                edge: [Difference.found(kinds[kind], key) for kind, key in some]
+                for edge, some in found.items()
+            },
+            since,
+        )
+
+
+def known_of(block: Block) -> tuple[tuple[Edge, ...], float]:
+    """Return the edges of a block, and since when it is known what was found of them."""
+    return tuple(block.found), block.since
 
 
 def cut(found: Found, since: float) -> Iterator[Block]:

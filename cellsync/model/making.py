@@ -1,0 +1,18 @@
+"""Frozen values by the hundred thousand."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def made(kind: type[T], fields: dict[str, Any]) -> T:
+    """Return a frozen dataclass of these fields, all that it has; the dict is its own from now on.
+
+    Its own ``__init__`` sets each of them by a call, and ``dataclasses.replace`` asks about each
+    before: with a dozen fields they take three and six times as long.
+    """
+    value = object.__new__(kind)
+    object.__setattr__(value, "__dict__", fields)
+    return value
