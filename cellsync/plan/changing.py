@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
 
 from cellsync.model import (
     Action,
@@ -21,6 +22,7 @@ from cellsync.model import (
     Skipped,
     Stored,
     Value,
+    refers,
 )
 from cellsync.plan.inputs import Compared, Target, Words
 from cellsync.plan.ordering import self_ordered
@@ -153,13 +155,12 @@ def _liveness(rule: Rule) -> dict[str, Stored]:
 
 def _stored(pairing: Pairing, row: Row, only: Collection[str] | None = None) -> dict[str, Stored]:
     """Return a row's key and compared columns as they are written, references still as keys."""
-    projection = pairing.existing
-    parts = zip((*projection.key, *projection.columns), (*row.key, *row.values), strict=True)
-    return {
-        projected.column: _storable(part, projected.join) if isinstance(part, (tuple, Dangling)) else part
-        for projected, part in parts
-        if only is None or projected.column in only
-    }
+    projection, parts = pairing.existing, (*row.key, *row.values)
+    stored: dict[str, Any] = dict(zip(projection.names, parts, strict=True))
+    if refers(parts):
+        for projected in (*projection.key, *projection.columns):
+            stored[projected.column] = _storable(stored[projected.column], projected.join)
+    return stored if only is None else {name: value for name, value in stored.items() if name in only}
 
 
 def _storable(part: KeyPart, join: Join | None) -> Stored:

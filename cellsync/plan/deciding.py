@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,6 @@ from cellsync.model import (
     Missing,
     Pairing,
     Removes,
-    Rule,
     Saying,
     Secrets,
     TableDiff,
@@ -30,7 +29,7 @@ def decide(
     pairing: Pairing, table: TableDiff, names: Mapping[str, str], secrets: Secrets | None = None
 ) -> TableDiff:
     """Give every difference its action and its meaning in words, which name no value that is hidden."""
-    told = _Telling(pairing, names, secrets or Secrets())
+    told = _telling(pairing, names, secrets or Secrets())
     if isinstance(table.differences, Missing):
         # With one action, for what would speak against it is such that it is not found like this.
         alike = table.differences.decided(pairing.rule.on_missing, lambda each: _decided(each, told))
@@ -47,10 +46,29 @@ class _Telling:
     pairing: Pairing
     names: Mapping[str, str]
     secrets: Secrets
+    actions: Mapping[Kind, Action]
+    """What the rule does about each kind."""
+    sayings: Mapping[Kind, Sequence[tuple[Saying, str]]]
+    """What it says about each kind, in order: the first that is about the row's values is taken."""
+    plain: Mapping[Kind, str]
+    """What is said about all others."""
 
     def safe(self, column: str, value: KeyPart) -> KeyPart:
         """Return a value as it may be shown."""
         return self.secrets.safe(column, value, table=self.pairing.rule.table)
+
+
+def _telling(pairing: Pairing, names: Mapping[str, str], secrets: Secrets) -> _Telling:
+    rule = pairing.rule
+    cells = {"here": pairing.existing_cell, "there": pairing.desired_cell}
+    return _Telling(
+        pairing,
+        names,
+        secrets,
+        actions={Kind.MISSING: rule.on_missing, Kind.CHANGED: rule.on_changed, Kind.EXTRA: rule.on_extra},
+        sayings={kind: [(each, text) for each in rule.says if (text := _said(each, kind))] for kind in Kind},
+        plain={kind: text.format(**cells) for kind, text in _PLAIN.items()},
+    )
 
 
 def _order(difference: Difference) -> tuple[int, tuple[Any, ...]]:
@@ -59,10 +77,7 @@ def _order(difference: Difference) -> tuple[int, tuple[Any, ...]]:
 
 def _decided(difference: Difference, told: _Telling) -> Difference:
     rule = told.pairing.rule
-    action = {Kind.MISSING: rule.on_missing, Kind.CHANGED: rule.on_changed, Kind.EXTRA: rule.on_extra}[
-        difference.kind
-    ]
-    meaning = _meaning(rule, difference, told)
+    action, meaning = told.actions[difference.kind], _meaning(difference, told)
     if rule.comes_with is not None and difference.kind is not Kind.MISSING:
         action = Action.REPORT
     if (
@@ -80,7 +95,7 @@ def _decided(difference: Difference, told: _Telling) -> Difference:
     elif action is Action.SOFT_DELETE:
         action, why = _soft_delete(difference, told.pairing)
         meaning = f"{meaning}; {why}"
-    return replace(difference, action=action, reason=meaning)
+    return difference.decided(action, meaning)
 
 
 def _held_back(difference: Difference, told: _Telling) -> str:
@@ -109,17 +124,16 @@ def _soft_delete(difference: Difference, pairing: Pairing) -> tuple[Action, str]
     return Action.SOFT_DELETE, f"{pairing.desired_cell} deleted it at {difference.tombstone} UTC"
 
 
-def _meaning(rule: Rule, difference: Difference, told: _Telling) -> str:
-    said = [(saying, text) for saying in rule.says if (text := _said(saying, difference.kind))]
-    row = difference.desired or difference.existing
-    values: dict[str, KeyPart] = dict(zip(rule.key, difference.key, strict=True)) if said else {}
-    if row is not None and said:
-        values.update(zip(told.pairing.columns, row.values, strict=True))
-    for saying, text in said:
-        if all(values.get(name) == value for name, value in saying.rows.items()):
-            return text.format_map(_words(difference, values, told))
-    here, there = told.pairing.existing_cell, told.pairing.desired_cell
-    return _PLAIN[difference.kind].format(here=here, there=there)
+def _meaning(difference: Difference, told: _Telling) -> str:
+    if said := told.sayings[difference.kind]:
+        row = difference.desired or difference.existing
+        values = dict(zip(told.pairing.rule.key, difference.key, strict=True))
+        if row is not None:
+            values.update(zip(told.pairing.columns, row.values, strict=True))
+        for saying, text in said:
+            if all(values.get(name) == value for name, value in saying.rows.items()):
+                return text.format_map(_words(difference, values, told))
+    return told.plain[difference.kind]
 
 
 def _words(difference: Difference, values: Mapping[str, KeyPart], told: _Telling) -> Words:

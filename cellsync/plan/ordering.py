@@ -108,8 +108,9 @@ def _slots(change: Change, after: Mapping[str, Stored], table: Table) -> list[Sl
     before, moved = change.before or {}, change.after or {}
     slots: list[Slot] = []
     for index in table.indexes:
-        known = all(name in before or name in moved for name in index.columns)
-        if index.unique and known and set(index.columns) & set(moved):
+        if not index.unique or moved.keys().isdisjoint(index.columns):
+            continue
+        if all(name in before or name in moved for name in index.columns):
             values = tuple({**before, **after}.get(name) for name in index.columns)
             if None not in values:  # NULL clashes with nothing
                 slots.append((index.name, tuple(map(_comparable, values))))
