@@ -39,6 +39,12 @@ to_text = json.JSONEncoder(ensure_ascii=False).encode
 """Returns JSON on one line; what ``json.dumps`` says, which makes an encoder each time."""
 
 
+class Text(str):
+    """JSON that is text already: ``document`` takes it as it is."""
+
+    __slots__ = ()
+
+
 def encode(value: Stored | KeyPart) -> Any:
     """Return what ``json`` can write for a value, a reference or a part of a key."""
     if type(value) in PLAIN:
@@ -99,7 +105,10 @@ def document(content: Any, indent: str = "") -> Iterator[str]:
         number = 0
         for item in content.items if isinstance(content, Lines) else content:
             yield f"{',' if number else '['}\n{deeper}"
-            yield from (to_text(item),) if isinstance(content, Lines) else document(item, deeper)
+            if isinstance(content, Lines):
+                yield item if isinstance(item, Text) else to_text(item)
+            else:
+                yield from document(item, deeper)
             number += 1
         yield f"\n{indent}]" if number else "[]"
     else:

@@ -43,8 +43,10 @@ from cellsync.model import (
     Reference,
     Refusal,
     Report,
+    Row,
     Run,
     SchemaDifference,
+    Secrets,
     ServerTime,
     Skipped,
     Status,
@@ -730,6 +732,52 @@ def test_json_parses_back_whatever_the_values(part: KeyPart, other: KeyPart, pro
     assert as_utf16(difference["reason"]) == as_utf16(f"reason {prose}")
     if isinstance(other, str):
         assert as_utf16(difference["columns"]["value"]["desired"]) == as_utf16(other)
+
+
+def as_json(found: Difference, of: TableDiff, secrets: Secrets) -> dict[str, Any]:
+    """Return a difference as JSON has it, value by value."""
+    shown = {
+        each.column: {
+            name: json.value(secrets.safe(each.column, part, table=of.table))
+            for name, part in (("desired", each.desired), ("existing", each.existing))
+        }
+        for each in of.columns_of(found)
+    }
+    since = max((row.since for row in (found.desired, found.existing) if row and row.since), default=None)
+    return {
+        "kind": found.kind.value,
+        "key": {column: json.value(part) for column, part in zip(of.key, found.key, strict=True)},
+        "columns": shown,
+        "action": found.action.value,
+        "reason": found.reason,
+        "since": since and f"{since.replace(' ', 'T')}Z",
+        "accepted": found.accepted or None,
+    }
+
+
+@given(
+    st.lists(st.one_of(PARTS, st.booleans(), st.floats()), min_size=4, max_size=4),
+    WILD,
+    st.sampled_from([None, "2026-11-23 15:00:59"]),
+    st.sampled_from([Secrets(), Secrets(hide=("na%me",))]),
+)
+def test_json_of_a_difference_is_what_json_makes_of_its_parts(
+    parts: list[KeyPart], prose: str, since: str | None, secrets: Secrets
+) -> None:
+    """To the letter, for whole rows and for what changed; hidden values and URLs are safe in both."""
+    names = ("na%me", "password", "transport_url")
+    row = Row(key=(parts[0],), values=tuple(parts[1:]), identity=(1,), since=since)
+    other = row._replace(values=tuple(parts[:0:-1]))
+    step = tuple(map(ColumnDifference, names, row.values, other.values))
+    of = table("t", key=("k%y",), columns=names)
+    for found in (
+        Difference(kind=Kind.MISSING, key=row.key, desired=row, existing=None, action=Action.INSERT),
+        Difference(kind=Kind.EXTRA, key=row.key, desired=None, existing=row, reason=prose),
+        Difference(kind=Kind.CHANGED, key=row.key, desired=row, existing=other, columns=step, accepted=prose),
+        Difference(kind=Kind.CHANGED, key=row.key, desired=row, existing=other),
+    ):
+        made = json.Differences(of, secrets).text(found)
+        assert made == stdlib_json.dumps(as_json(found, of, secrets), ensure_ascii=False)
 
 
 def test_json_escapes_what_is_unseen_in_ascii_too() -> None:

@@ -267,7 +267,7 @@ def since(difference: Difference) -> str | None:
     stamps ``created_at`` and ``updated_at``.
     """
     rows = (difference.desired, difference.existing)
-    return max((row.since for row in rows if row is not None and row.since), default=None)
+    return max([row.since for row in rows if row is not None and row.since], default=None)
 
 
 def in_step(table: TableResult) -> bool:

@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
+from functools import lru_cache
+from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any
 
-from cellsync.codec import PLAIN, Lines, document, to_text
+from cellsync.codec import PLAIN, Lines, Text, document, to_text
 from cellsync.model import (
     Action,
     CellFailure,
     CellResult,
     Change,
+    ColumnDifference,
     Counts,
     Dangling,
     Difference,
     Finding,
     JournaledRun,
     KeyPart,
+    Kind,
     Plan,
     Reference,
     Refusal,
@@ -52,6 +56,9 @@ UNSEEN = re.compile(
     "[\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]"
 )
 """What JSON allows inside a string and UTF-8, terminals or ``splitlines`` do not take well."""
+
+TIME = re.compile(r"[\d-]{10} [\d:.]+")
+"""A time as a server prints it."""
 
 Object = dict[str, Any]
 
@@ -197,9 +204,14 @@ def whole(content: Object) -> Iterator[str]:
     yield "\n"
 
 
-def line(content: Object) -> str:
+def line(content: Object | Text) -> str:
     """Return one line of JSON, with its newline and no other."""
-    return _visible(to_text(content)) + "\n"
+    return _visible(content if isinstance(content, Text) else to_text(content)) + "\n"
+
+
+def joined(head: Object, rest: Object | Text) -> Object | Text:
+    """Return the keys of both, of which neither is empty."""
+    return Text(f"{to_text(head)[:-1]}, {rest[1:]}") if isinstance(rest, Text) else {**head, **rest}
 
 
 def _visible(text: str) -> str:
@@ -239,34 +251,81 @@ def key(named: facts.Named) -> Object:
     return {column: value(part) for column, part in named}
 
 
-def columns(difference: Difference, table: TableDiff, secrets: Secrets) -> Object:
-    """Return column -> its desired and existing value."""
-    veiled = secrets.veiled((*table.key, *table.columns), table=table.table)
+class Differences:
+    """Makes JSON of the differences of one table.
 
-    def shown(column: str, part: KeyPart) -> Any:
-        return value(secrets.safe(column, part, table=table.table) if column in veiled else part)
-
-    return {
-        column: {"desired": shown(column, desired), "existing": shown(column, existing)}
-        for column, desired, existing in table.columns_of(difference)
-    }
-
-
-def difference(found: Difference, table: TableDiff, secrets: Secrets) -> Object:
-    """Return one difference of a table.
-
-    ``since`` is when its rows became what they are, as far as they say; ``accepted`` why people
-    live with it. Both may be null.
+    A document may have a million of them, most with a row of a table's columns: what is the same for
+    all is made once, and what is not is written without the dicts that ``json`` would have to go through.
     """
-    return {
-        "kind": found.kind.value,
-        "key": key(facts.named(table.key, found.key)),
-        "columns": columns(found, table, secrets),
-        "action": found.action.value,
-        "reason": found.reason,
-        "since": _instant(facts.since(found)),
-        "accepted": found.accepted or None,
-    }
+
+    def __init__(self, table: TableDiff, secrets: Secrets) -> None:
+        self._table, self._secrets = table, secrets
+        self._veiled = secrets.veiled((*table.key, *table.columns), table=table.table)
+        self._hidden = [(at, name) for at, name in enumerate(table.columns) if name in self._veiled]
+        """Where in a row the columns are whose values may not be shown as they are."""
+        self._whole = {
+            Kind.MISSING: _form(table.columns, '{"desired": %s, "existing": null}'),
+            Kind.EXTRA: _form(table.columns, '{"desired": null, "existing": %s}'),
+        }
+
+    def text(self, found: Difference) -> Text:
+        """Return one difference.
+
+        ``since`` is when its rows became what they are, as far as they say; ``accepted`` why people
+        live with it. Both may be null.
+        """
+        return Text(
+            f'{{"kind": {_NAMES[found.kind]}, "key": {self._key(found)}, "columns": {self._columns(found)}, '
+            f'"action": {_NAMES[found.action]}, "reason": {_text(found.reason)}, '
+            f'"since": {_text(_instant(facts.since(found)))}, "accepted": {_text(found.accepted or None)}}}'
+        )
+
+    def _key(self, found: Difference) -> str:
+        names = self._table.key
+        if len(names) != len(found.key):
+            names = tuple(name for name, _ in facts.named(names, found.key))
+        return _form(names, "%s") % tuple(map(_text, found.key))
+
+    def _columns(self, found: Difference) -> str:
+        """Return column -> its desired and existing value."""
+        row = found.desired or found.existing
+        if found.kind is Kind.CHANGED or found.columns or row is None:
+            names = tuple(each.column for each in found.columns)
+            return _form(names, "%s") % tuple(map(self._pair, found.columns))
+        values: Sequence[KeyPart] = row.values
+        if self._hidden:
+            values = [*values]
+            for at, name in self._hidden:
+                values[at] = self._shown(name, values[at])
+        return self._whole[found.kind] % tuple([_TEXTS.get(type(part), _text)(part) for part in values])
+
+    def _pair(self, of: ColumnDifference) -> str:
+        desired, existing = self._shown(of.column, of.desired), self._shown(of.column, of.existing)
+        return f'{{"desired": {_text(desired)}, "existing": {_text(existing)}}}'
+
+    def _shown(self, column: str, part: KeyPart) -> KeyPart:
+        return self._secrets.safe(column, part, table=self._table.table) if column in self._veiled else part
+
+
+@lru_cache
+def _form(names: tuple[str, ...], each: str) -> str:
+    """Return the text of an object with these keys, in which each value is still to be put."""
+    keys = (to_text(name).replace("%", "%%") for name in names)
+    return "{" + ", ".join(f"{key}: {each}" for key in keys) + "}"
+
+
+def _text(part: KeyPart) -> str:
+    plain = _TEXTS.get(type(part))
+    return plain(part) if plain is not None else to_text(value(part))
+
+
+_TEXTS: Mapping[type, Callable[[Any], str]] = {
+    str: encode_basestring,
+    int: int.__repr__,
+    type(None): lambda part: "null",
+}
+"""What makes text of most values, as ``to_text`` would."""
+_NAMES = {each: to_text(each.value) for each in (*Kind, *Action)}
 
 
 def finding(found: Finding, table: TableDiff) -> Object:
@@ -390,7 +449,7 @@ def _compared(table: TableDiff, secrets: Secrets) -> Object:
         "extra": tally.extra,
         "accepted": facts.accepted([table]),
         "ignored": facts.ignored([table]),
-        "differences": Lines(difference(each, table, secrets) for each in facts.ordered(table)),
+        "differences": Lines(map(Differences(table, secrets).text, facts.ordered(table))),
         "findings": Lines(finding(each, table) for each in facts.ordered_findings(table)),
         "unknown": list(table.unknown),
     }
@@ -440,7 +499,7 @@ def _stored(change: Change, row: Mapping[str, Stored] | None, secrets: Secrets) 
 
 def _instant(text: str | None) -> str | None:
     """Return a time of a database, which is UTC, as ISO 8601; what is none stays as it is."""
-    return f"{text.replace(' ', 'T', 1)}Z" if text and re.fullmatch(r"[\d-]{10} [\d:.]+", text) else text
+    return f"{text.replace(' ', 'T', 1)}Z" if text and TIME.fullmatch(text) else text
 
 
 def _schema_cell(cell: CellResult | CellFailure) -> Object:

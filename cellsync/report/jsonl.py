@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from cellsync.codec import Text
 from cellsync.model import (
     CellFailure,
     CellResult,
@@ -28,17 +29,18 @@ from cellsync.report.page import Style
 def render(report: Report, style: Style | None = None) -> Iterator[str]:
     """Yield the report as JSON lines; ``style`` makes no difference."""
     lines = (each for cell in report.cells for each in _cell(cell, report.secrets))
-    return (json.line({"run": report.run.id, **content}) for content in lines)
+    return (json.line(json.joined({"run": report.run.id}, content)) for content in lines)
 
 
-def _cell(cell: CellResult | CellFailure, secrets: Secrets) -> Iterator[json.Object]:
+def _cell(cell: CellResult | CellFailure, secrets: Secrets) -> Iterator[json.Object | Text]:
     """Yield the content of a line for everything that is wrong; ``cell`` is always the child."""
     head = {"cell": cell.cell}
     if isinstance(cell, CellFailure):
         yield {**head, "kind": "error", "status": cell.status.value, "error": cell.error}
         return
     for table in cell.tables:
-        yield from ({**head, **_address(table), **content} for content in _table(table, secrets))
+        address = {**head, **_address(table)}
+        yield from (json.joined(address, content) for content in _table(table, secrets))
     yield from ({**head, **content} for content in _repair(cell))
 
 
@@ -48,11 +50,11 @@ def _address(table: TableResult) -> json.Object:
     return {"rule": table.rule, "table": table.table, "direction": table.direction.value}
 
 
-def _table(table: TableResult, secrets: Secrets) -> Iterator[json.Object]:
+def _table(table: TableResult, secrets: Secrets) -> Iterator[json.Object | Text]:
     if isinstance(table, TableFailure):
         yield {"kind": "error", "status": table.status.value, "error": table.error}
         return
-    yield from (json.difference(each, table, secrets) for each in facts.ordered(table))
+    yield from map(json.Differences(table, secrets).text, facts.ordered(table))
     yield from (_finding(each, table) for each in facts.ordered_findings(table))
     yield from ({"kind": "unknown", "reason": reason} for reason in table.unknown)
 
