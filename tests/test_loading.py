@@ -21,6 +21,7 @@ from servers import DatabaseFactory, Server, checksums
 from cellsync import apply, codec, run
 from cellsync.apply import executing
 from cellsync.apply import loading as apply_loading
+from cellsync.db.writing import Writing
 from cellsync.diff import loading as loadable_rules
 from cellsync.errors import TransactionLost
 from cellsync.journal import Journal, prepare
@@ -363,6 +364,24 @@ def test_a_row_that_the_server_would_keep_otherwise_is_not_kept(database: Databa
     assert done.problems == ("insert things id=5: failed: it does not fit: the server keeps size 5 as 6",)
     assert done.counts.applied == len(journal(stand.urls["c1"])[0]) == 19
     assert rows(stand.urls["c1"], "SELECT id FROM things WHERE id = 5") == []
+
+
+def test_rows_that_the_server_does_not_record_are_not_kept_as_they_are(
+    database: DatabaseFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row without a record could not be taken back: then each is looked at, and recorded by itself."""
+    stand = filled(database)
+    request, prepared = stand.prepare("r1")
+    spelled = Writing.spelled
+
+    def lacking(writing: Writing, name: str) -> tuple[str, str, str]:
+        _, number, row = spelled(writing, name)
+        return "(SELECT * FROM things WHERE size <> 3) AS t", number, row
+
+    monkeypatch.setattr(Writing, "spelled", lacking)
+    done = result(run.write(request, prepared), "c1")
+    assert (done.counts.applied, done.problems) == (20, ())
+    assert len(journal(stand.urls["c1"])[0]) == 20
 
 
 def test_rows_that_changed_when_all_is_written_are_named(

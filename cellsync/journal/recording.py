@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from cellsync import codec
+from cellsync.errors import Rejected
 from cellsync.journal.history import runs, timestamp
 from cellsync.journal.tables import CHANGES, NAME, PUSHED, RUNS, Session
 from cellsync.model import Action, Change, JournaledRun, Load, Outcome, Packed, Run
@@ -115,7 +116,7 @@ class Journal:
         """Write the changes of packed rows that were inserted, each with its primary key here.
 
         The server makes them of its own rows: ``spelled`` is their table under the name t, their
-        primary key and a row as JSON, as SQL.
+        primary key and a row as JSON, as SQL. Raises Rejected where not each of them has a record then.
         """
         literal, (source, number, row) = self._session.literal, spelled
         same = self._row(load.sample)
@@ -124,13 +125,15 @@ class Journal:
         own = list(made[0][1])
         outputs = {name: literal(value) for name, value in same.items()}
         outputs.update({name: f"{_MADE}.{name}" for name in own}, after_row=row)
-        self._session.run(
+        recorded = self._session.run(
             f"INSERT INTO {CHANGES.fullname} ({_listed(outputs)}) "
             f"WITH {_MADE} (number, {_listed(own)}) AS (VALUES {values}) "
             # In the order in which they were made: they are taken back the other way round.
             f"SELECT STRAIGHT_JOIN {', '.join(outputs.values())} FROM {_MADE} JOIN {source} "
             f"ON {number} = {_MADE}.number"
-        )
+        ).rowcount
+        if recorded != len(rows):
+            raise Rejected(f"{load.sample.table}: {recorded} of {len(rows)} rows were recorded")
         pushed = [self._pushed_row({**same, **own}) for _, own in made]
         values = ", ".join(f"({', '.join(map(literal, each.values()))})" for each in pushed)
         self._session.run(f"REPLACE INTO {PUSHED.fullname} ({_listed(pushed[0])}) VALUES {values}")
