@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellsync.db.wire import literals
+from cellsync.db import literals
 from cellsync.model import ServerTime
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=9) | st.sampled_from(
@@ -34,4 +34,4 @@ def escaped(value: object) -> str:
 @given(column=COLUMNS, backslashes=st.booleans())
 def test_the_literals_of_a_column_are_those_of_its_values(column: list[Any], backslashes: bool) -> None:
     """Whatever it holds, and whatever the values have in common."""
-    assert [*literals(column, escaped, backslashes=backslashes)] == [*map(escaped, column)]
+    assert [*literals.of(column, escaped, backslashes=backslashes)] == [*map(escaped, column)]

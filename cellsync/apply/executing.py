@@ -90,15 +90,14 @@ def execute(
 ) -> Iterator[Outcome | Loaded]:
     """Make the changes in their order and yield what became of each, in the same order.
 
-    Nothing is made until it is asked for. ``targets`` holds, by rule, the projection through which
-    the written side is read: it says what a key is there and where references lead. A rule without
-    one (in an undo) is guarded by the raw values of its key columns. Rules in ``sparing`` leave a row
-    alone to which others refer through a foreign key that would delete or change them. Rows of a Load
-    are yielded together where all of a batch were inserted. A failure that
-    is not one row's own stops its rule and those that refer to it, and everything where the server is
-    gone: they come back as FAILED, with the cause. So does what is left of a rule of which ``failures``
-    changes were not made, whatever the reason of each. Where ``stopping`` says so, nothing more is made
-    after a batch: the rest has no outcome.
+    Nothing is made until it is asked for. ``targets`` holds, by rule, the projection through which the
+    written side is read: it says what a key is there and where references lead. A rule without one (in an
+    undo) is guarded by the raw values of its key columns. Rules in ``sparing`` leave a row alone to which
+    others refer through a foreign key that would delete or change them. Rows of a Load are yielded together
+    where all of a batch were inserted. A failure that is not one row's own stops its rule and those that
+    refer to it, and everything where the server is gone: they come back as FAILED, with the cause. So does
+    what is left of a rule of which ``failures`` changes were not made, whatever the reason of each. Where
+    ``stopping`` says so, nothing more is made after a batch: the rest has no outcome.
     """
     made = _Making(writer, recorder, targets, sparing, failures)
     for part in parts(changes):

@@ -2,7 +2,7 @@
 
 dialects   how MariaDB and SQLite spell what they spell differently
 connect    sessions with known settings, errors in cellsync's own words
-wire       values on their way to the server, many at once
+literals   values as they stand in a statement, many at once
 schema     what the tables look like
 encoding   a row as one string, and its hash, as SQL
 bundling   the key and the checksum of a row as a text that can be read back

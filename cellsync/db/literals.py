@@ -1,4 +1,4 @@
-"""Values on their way to the server: what PyMySQL does one by one, done for many at once.
+"""Values as they stand in a statement: what PyMySQL does one by one, done for many at once.
 
 A written row of 24 columns is some hundred values, which took more than anything else that is done
 for it. What is not plain here is left to PyMySQL.
@@ -12,9 +12,7 @@ _PLAIN = frozenset({str, int, type(None)})
 """What nearly all values are. Equal ones have one literal, as 0.0 and -0.0 have not."""
 
 
-def literals(
-    values: Sequence[object], escape: Callable[[object], str], *, backslashes: bool
-) -> Sequence[str]:
+def of(values: Sequence[object], escape: Callable[[object], str], *, backslashes: bool) -> Sequence[str]:
     """Return what ``escape`` does of each value; they are quickest where they are alike, as in a column.
 
     ``backslashes`` says whether the server takes them in text for more than they are.

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import sqlalchemy
 from oslo_db import exception as oslo_errors
 
-from cellsync.db import schema, wire
+from cellsync.db import literals, schema
 from cellsync.db.connect import Deadline, absent, forbidden, translated, unreachable
 from cellsync.db.dialects import Dialect, MariaDB, SQLite
 from cellsync.db.select import Select
@@ -326,7 +326,7 @@ class Session:
             )
             return literal
 
-        return [wire.literals(values, escape, backslashes=driver.backslashes) for values in columns]
+        return [literals.of(values, escape, backslashes=driver.backslashes) for values in columns]
 
     def sent(self, values: Iterable[object]) -> int:
         """Return how many bytes values take in a statement, what is escaped included."""

@@ -70,7 +70,7 @@ def missing(
 
     def difference(row: Packed) -> Difference:
         desired = unpack(row)
-        return Difference(kind=Kind.MISSING, key=desired.key, desired=desired, existing=None)
+        return Difference.found(Kind.MISSING, desired.key, desired)
 
     differences = Missing(packed, difference, key=key, fold=fold)
     return replace(head, differences=differences, desired_rows=len(packed), status=Status.DIFFERS)

@@ -98,7 +98,7 @@ def _by_cell(wants: Iterable[Mapping[str, Want[Any]]]) -> dict[str, list[Want[An
 
 def _blocks(edge: Edge, keys: Iterable[Key], since: float) -> Iterator[Block]:
     """Yield the keys of one edge as what is missing, in blocks."""
-    waiting = (Difference(kind=Kind.MISSING, key=key, desired=None, existing=None) for key in keys)
+    waiting = (Difference.found(Kind.MISSING, key) for key in keys)
     while part := tuple(islice(waiting, MOST_IN_BLOCK)):
         yield Block({edge: part}, since)
 
