@@ -65,12 +65,12 @@ def kept(
 
 def tallied(items: Sequence[T], key: Callable[[T], K]) -> Counter[K]:
     """Count the items by a key; of a long sequence this is remembered."""
-    return items.tallied(key) if isinstance(items, (_Spooled, _Made)) else Counter(map(key, items))
+    return items.tallied(key) if isinstance(items, _Long) else Counter(map(key, items))
 
 
 def ordered(items: Sequence[T], key: Callable[[T], Any]) -> Sequence[T]:
     """Return a short sequence in order; a long one stays in the order in which it was made."""
-    return items if isinstance(items, (_Spooled, _Made)) else tuple(sorted(items, key=key))
+    return items if isinstance(items, _Long) else tuple(sorted(items, key=key))
 
 
 def parts(items: Sequence[T]) -> Sequence[Sequence[T]]:
@@ -165,17 +165,40 @@ def _written(items: Sequence[Any]) -> tuple[bytes, type[Packable] | None]:
     return pickle.dumps(items, pickle.HIGHEST_PROTOCOL), None
 
 
-class _Spooled(Sequence[T]):
+class _Long(Sequence[T]):
+    """A sequence that is not held as it is; counts of it are remembered."""
+
+    def __init__(self, tallies: Mapping[Callable[[Any], Hashable], Counter[Any]]) -> None:
+        self._tallies = {**tallies}
+
+    def tallied(self, key: Callable[[T], K]) -> Counter[K]:
+        """Count the items by a key, in one pass at most."""
+        if key not in self._tallies:
+            self._tallies[key] = self._counted(key)
+        return self._tallies[key]
+
+    def _counted(self, key: Callable[[T], K]) -> Counter[K]:
+        return Counter(map(key, self))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence) or len(other) != len(self):
+            return NotImplemented
+        return all(one == another for one, another in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class _Spooled(_Long[T]):
     """A long sequence. Several threads may read it."""
 
     def __init__(self, tally: Callable[[T], Hashable] | None) -> None:
+        super().__init__({tally: Counter()} if tally else {})
         # Not a with statement: the file lives as long as the sequence.
         self._file = tempfile.SpooledTemporaryFile(max_size=BUFFER)  # noqa: SIM115
         weakref.finalize(self, self._file.close)
         self._lock = Lock()
         self._blocks: list[_Block] = []
         self._length = 0
-        self._tallies: dict[Callable[[Any], Hashable], Counter[Any]] = {tally: Counter()} if tally else {}
 
     def extend(self, items: Sequence[T]) -> None:
         for key, counter in self._tallies.items():
@@ -219,13 +242,6 @@ class _Spooled(Sequence[T]):
         number = self._holding(at)
         return self._block(number)[at - self._blocks[number].first]
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Sequence) or len(other) != self._length:
-            return NotImplemented
-        return all(one == another for one, another in zip(self, other, strict=True))
-
-    __hash__ = None  # type: ignore[assignment]
-
     def __repr__(self) -> str:
         return f"<{self._length} items on disk>"
 
@@ -239,14 +255,8 @@ class _Spooled(Sequence[T]):
         block: list[T] = pickle.loads(written)
         return block
 
-    def tallied(self, key: Callable[[T], K]) -> Counter[K]:
-        """Count the items by a key, in one pass at most."""
-        if key not in self._tallies:
-            self._tallies[key] = Counter(map(key, self))
-        return self._tallies[key]
 
-
-class _Made(Sequence[T]):
+class _Made(_Long[T]):
     """A sequence whose items are made while it is gone through, from what others keep."""
 
     @overload
@@ -263,17 +273,6 @@ class _Made(Sequence[T]):
     def _at(self, index: int) -> T:
         raise NotImplementedError
 
-    def tallied(self, key: Callable[[T], K]) -> Counter[K]:
-        """Count the items by a key."""
-        raise NotImplementedError
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Sequence) or len(other) != len(self):
-            return NotImplemented
-        return all(one == another for one, another in zip(self, other, strict=True))
-
-    __hash__ = None  # type: ignore[assignment]
-
 
 class Mapped(_Made[T], Generic[S, T]):
     """The items of another sequence, each as a function makes it, again on each pass.
@@ -287,9 +286,9 @@ class Mapped(_Made[T], Generic[S, T]):
         make: Callable[[S], T],
         tallies: Mapping[Callable[[T], Hashable], Counter[Any]],
     ) -> None:
+        super().__init__(tallies)
         self._items = items
         self._make = make
-        self._tallies = {**tallies}
 
     def __len__(self) -> int:
         return len(self._items)
@@ -300,17 +299,12 @@ class Mapped(_Made[T], Generic[S, T]):
     def _at(self, index: int) -> T:
         return self._make(self._items[index])
 
-    def tallied(self, key: Callable[[T], K]) -> Counter[K]:
-        """Count the items by a key, in one pass at most."""
-        if key not in self._tallies:
-            self._tallies[key] = Counter(map(key, self))
-        return self._tallies[key]
-
 
 class _Chained(_Made[T]):
     """Several sequences, one after the other."""
 
     def __init__(self, parts: Sequence[Sequence[T]]) -> None:
+        super().__init__({})
         self.parts = tuple(parts)
 
     def __len__(self) -> int:
@@ -326,8 +320,7 @@ class _Chained(_Made[T]):
             index -= len(part)
         raise IndexError(index)
 
-    def tallied(self, key: Callable[[T], K]) -> Counter[K]:
-        """Count the items by a key."""
+    def _counted(self, key: Callable[[T], K]) -> Counter[K]:
         every: Counter[K] = Counter()
         for part in self.parts:
             every.update(tallied(part, key))
