@@ -87,7 +87,8 @@ def opened(request: Request) -> Iterator[State]:
         state = State(request, pool)
         stack.callback(state.close)
         request.progress("connecting")
-        looked = each_cell(pool, lambda cell: _look(state, cell), needed(request))
+        waiting = request.waiting("connecting")
+        looked = each_cell(pool, lambda cell: _look(state, cell), needed(request), waiting=waiting)
         for name, look in looked.items():
             if isinstance(look, CellFailure):
                 state.failures[name] = look

@@ -183,7 +183,8 @@ def read(state: State, wants: Mapping[str, Sequence[Want[Any]]]) -> Got:
             return {want: _read(database, want) for want in readings[cell.name]}
 
     results: dict[tuple[str, Want[Any]], Sequence[Any] | ReadFailed] = {}
-    for name, found in each_cell(state.pool, task, cells).items():
+    waiting = state.request.waiting("reading")
+    for name, found in each_cell(state.pool, task, cells, waiting=waiting).items():
         for want in readings[name]:
             results[name, want] = ReadFailed(found.error) if isinstance(found, CellFailure) else found[want]
     return Got(results, max(opened))

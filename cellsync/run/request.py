@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
@@ -33,6 +33,15 @@ from cellsync.spool import kept
 LOG = logging.getLogger(__name__)
 
 R = TypeVar("R")
+
+PATIENCE = 2.0
+"""Seconds after which, again and again, it is told which cells the others wait for."""
+
+FEW_NAMES = 3
+"""So many of them are named."""
+
+Waiting = Callable[[Sequence[str]], None]
+"""Is told the names of the cells that something is still being done in."""
 
 
 def utc_now() -> datetime:
@@ -70,6 +79,20 @@ class Request:
         chosen = set(self.cells)
         return tuple(child for child in self.topology.children if not chosen or child.name in chosen)
 
+    def waiting(self, doing: str) -> Waiting:
+        """Return what shows which cells are still at something, once for each set of them."""
+        told = ""
+
+        def waiting(left: Sequence[str]) -> None:
+            nonlocal told
+            more = len(left) - FEW_NAMES
+            shown = ", ".join(left[:FEW_NAMES]) + (f" and {more} more" if more > 0 else "")
+            if shown != told:
+                self.progress(f"{doing}, waiting for {shown}")
+            told = shown
+
+        return waiting
+
 
 @dataclass(frozen=True, kw_only=True)
 class Edge:
@@ -103,9 +126,14 @@ def executor(jobs: int) -> Iterator[Executor]:
         yield pool
 
 
-def each_cell(pool: Executor, task: Callable[[Cell], R], cells: Sequence[Cell]) -> dict[str, R | CellFailure]:
+def each_cell(
+    pool: Executor, task: Callable[[Cell], R], cells: Sequence[Cell], *, waiting: Waiting = lambda left: None
+) -> dict[str, R | CellFailure]:
     """Run a task for every cell and return the results by name; a failure stays with its cell."""
     futures = {cell.name: pool.submit(_bounded, task, cell) for cell in cells}
+    left: Collection[Future[R | CellFailure]] = futures.values()
+    while left := wait(left, PATIENCE).not_done:
+        waiting([name for name, future in futures.items() if future in left])
     return {name: future.result() for name, future in futures.items()}
 
 

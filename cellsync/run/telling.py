@@ -56,8 +56,11 @@ def with_whole_rows(request: Request, prepared: Prepared, chosen: Chosen | None 
             due.setdefault(edge.cell.name, []).append(edge)
     with executor(request.jobs) as pool:
         request.progress("reading the rows that would change")
+        waiting = request.waiting("reading the rows that would change")
         cells = [edges[0].cell for edges in due.values()]
-        read = each_cell(pool, lambda cell: _completed(request, cell, due[cell.name], chosen), cells)
+        read = each_cell(
+            pool, lambda cell: _completed(request, cell, due[cell.name], chosen), cells, waiting=waiting
+        )
     plans = {
         (plan.child, plan.written): plan
         for each in read.values()

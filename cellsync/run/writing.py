@@ -69,10 +69,11 @@ def write(request: Request, prepared: Prepared) -> Report:
     results: dict[str, list[Written] | CellFailure] = {}
     with executor(request.jobs) as pool:
         request.progress("writing")
-        results.update(each_cell(pool, lambda cell: _write(request, by_cell[cell.name]), children))
-        if parent in by_cell:
-            above = [request.topology.parent]
-            results.update(each_cell(pool, lambda cell: _write(request, by_cell[cell.name]), above))
+        for cells in (children, [request.topology.parent] if parent in by_cell else []):
+            waiting = request.waiting("writing")
+            results.update(
+                each_cell(pool, lambda cell: _write(request, by_cell[cell.name]), cells, waiting=waiting)
+            )
     return _reported(request, prepared, results)
 
 

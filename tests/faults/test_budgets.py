@@ -20,6 +20,7 @@ from cellsync.db import reading
 from cellsync.db.connect import Deadline
 from cellsync.errors import ExitCode, ReadFailed
 from cellsync.model import Budget, CellFailure, Report, Status, TableFailure
+from cellsync.run import request as asking
 
 TABLE = "CREATE TABLE {} (id int PRIMARY KEY AUTO_INCREMENT, name varchar(20) NOT NULL, note varchar(20))"
 TABLES = ("others", "things")
@@ -89,6 +90,31 @@ def test_the_time_that_a_cell_waits_for_another_is_not_its_own(database: Databas
     assert len(errors(report, "c1")) == 2
     assert errors(report, "c2") == []
     assert [len(table(report, "c2", name).differences) for name in TABLES] == [6, 6]
+
+
+def test_people_are_told_which_cell_the_others_wait_for(
+    database: DatabaseFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once, however long it takes, and not of cells that answer at once."""
+    monkeypatch.setattr(asking, "PATIENCE", 0.2)
+    place = stand(database)
+    told: list[str] = []
+    with Proxy(place.urls["c1"]) as proxy:
+        proxy.arm(1, Fault.STALL, holding="SELECT .* FROM `things`")
+        request = Stand({**place.urls, "c1": proxy.url}, place.rules).request("diff", "d")
+        request = replace(request, progress=told.append)
+        run.compare(bounded(request, "c1", Budget(time=timedelta(seconds=2))))
+    assert told.count("reading, waiting for c1") == 1
+    assert told[0] == "connecting"
+
+
+def test_of_many_cells_that_the_others_wait_for_some_are_named(database: DatabaseFactory) -> None:
+    told: list[str] = []
+    waiting = replace(stand(database).request("diff", "d"), progress=told.append).waiting("reading")
+    waiting(["api", "c1", "c2", "c3", "c4"])
+    waiting(["c4"])
+    waiting(["c4"])
+    assert told == ["reading, waiting for api, c1, c2 and 2 more", "reading, waiting for c4"]
 
 
 def test_a_statement_does_not_outlive_the_budget_of_its_cell(database: DatabaseFactory) -> None:
