@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 import servers
+import sqlalchemy as sa
 from column_types import TYPES, Raw
 from edges import Stand, add, as_if_large, execute, opened, result, rows, ruleset, stand_of, table
 from hypothesis import given, settings
@@ -25,7 +26,7 @@ from cellsync.db.writing import Writing
 from cellsync.diff import loading as loadable_rules
 from cellsync.errors import TransactionLost
 from cellsync.journal import Journal, prepare
-from cellsync.model import Action, Fate, Load, Report, TableFailure
+from cellsync.model import Action, Fate, Load, Report, Spelled, TableFailure
 from cellsync.report import json as as_json
 from cellsync.report import text
 from cellsync.report.page import Style
@@ -124,6 +125,37 @@ def test_rows_of_all_types_come_over_as_if_each_had_been_looked_at(
         assert rows(stand.urls["c1"], "SELECT * FROM things") == []
     for one, other in zip(*ends, strict=True):
         assert one == other
+
+
+def test_keys_of_all_types_are_recorded_as_if_each_row_had_been_looked_at(
+    database: DatabaseFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the letter: the journal is asked about rows by the text of their keys."""
+    kinds = [kind for kind in SPELLED if not kind.startswith(SHAPES) and not _is_long(kind)]
+    thing = "CREATE TABLE k{} (id int PRIMARY KEY, c {} NOT NULL UNIQUE)"
+    made = [thing.format(n, kind) for n, kind in enumerate(kinds)]
+    exact = [kind for kind in kinds if not kind.startswith("decimal")]
+    each_rule = [f"  - {{table: k{n}, key: [c], surrogate: {{id: preserve}}}}" for n in range(len(kinds))]
+    ends = []
+    for each in (True, False):
+        stand = stand_of(database, "\n".join(["rules:", *each_rule]), *made)
+        for n, kind in enumerate(kinds):
+            for at, value in enumerate(SPELLED[kind]):
+                with suppress(sa.exc.IntegrityError):  # the same key under the collation
+                    add(stand.urls["api"], f"k{n}", {"id": at, "c": value})
+        if not each:
+            one_by_one(monkeypatch)
+        request, prepared = stand.prepare("r1")
+        assert len(loads(prepared)) == (len(exact) if each else 0)
+        assert run.write(request, prepared).exit_code == 0
+        changes = "FROM cellsync.changes WHERE database_name = DATABASE() ORDER BY rule, identity"
+        ends.append(rows(stand.urls["c1"], f"SELECT rule, identity, row_key {changes}"))
+    assert ends[0] == ends[1]
+
+
+def _is_long(kind: str) -> bool:
+    """Say whether columns of a type cannot be unique as they are."""
+    return kind.partition("(")[0].partition(" ")[0].endswith(("text", "blob", "json"))
 
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -374,9 +406,8 @@ def test_rows_that_the_server_does_not_record_are_not_kept_as_they_are(
     request, prepared = stand.prepare("r1")
     spelled = Writing.spelled
 
-    def lacking(writing: Writing, name: str) -> tuple[str, str, str]:
-        _, number, row = spelled(writing, name)
-        return "(SELECT * FROM things WHERE size <> 3) AS t", number, row
+    def lacking(writing: Writing, name: str, key: Sequence[str]) -> Spelled:
+        return spelled(writing, name, key)._replace(table="(SELECT * FROM things WHERE size <> 3) AS t")
 
     monkeypatch.setattr(Writing, "spelled", lacking)
     done = result(run.write(request, prepared), "c1")

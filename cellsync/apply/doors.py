@@ -20,6 +20,7 @@ from cellsync.model import (
     Projection,
     Row,
     ServerTime,
+    Spelled,
     Table,
     Value,
 )
@@ -51,7 +52,7 @@ class Writer(Protocol):
     def total(
         self, projection: Projection, fold: Fold, numbers: Sequence[int] | None = None
     ) -> tuple[int, int]: ...
-    def spelled(self, table: str) -> tuple[str, str, str]: ...
+    def spelled(self, table: str, key: Sequence[str]) -> Spelled: ...
     def delete(self, table: str, identity: RawRow) -> int: ...
     def follows(self, cascade: Cascade, row: RawRow) -> bool: ...
     def probe(self, table: str, action: Action, columns: Sequence[str]) -> None: ...
@@ -91,12 +92,10 @@ class Recorder(Protocol):
     def record(self, outcomes: Sequence[Outcome]) -> None:
         """Write the rows of a batch's changes, inside the transaction that makes them."""
 
-    def record_load(
-        self, load: Load, rows: Sequence[tuple[Packed, int]], *, spelled: tuple[str, str, str]
-    ) -> None:
+    def record_load(self, load: Load, rows: Sequence[tuple[Packed, int]], *, spelled: Spelled) -> None:
         """Write the rows of a batch of packed rows, each with its primary key here, as ``record`` would.
 
-        ``spelled`` is what the writer says of their table.
+        ``spelled`` is what the writer says of their table and key.
         """
 
     def refuses(self, change: Change) -> str | None:

@@ -48,7 +48,7 @@ class Batch:
             if writer.total(target, load.fold, numbers) != (len(self.packed), checksum(self.packed)):
                 raise Rejected(f"{table}: rows are not kept as they are written")
             rows = list(zip(self.packed, numbers, strict=True))
-            recorder.record_load(load, rows, spelled=writer.spelled(table))
+            recorder.record_load(load, rows, spelled=writer.spelled(table, load.sample.key_columns))
         return Loaded(load=load, rows=len(rows))
 
 

@@ -9,7 +9,6 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from decimal import Decimal
-from itertools import islice
 
 from cellsync.db.encoding import Scalar
 from cellsync.model import Family, Value
@@ -18,10 +17,11 @@ _FIELD = re.compile(r"'([^'\\]*(?:\\.[^'\\]*)*)'|x'([0-9A-F]*)'|([^,]+)", re.DOT
 """Text in quotes, bytes in hexadecimal, or what stands there bare: a number, or NULL."""
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _ESCAPED = {"0": "\0", "Z": "\x1a"}
+_ESCAPED_BY_NUMBER = "\\u00"
 _PLAIN_TEXT = ("char", "text")
 
 Unpack = Callable[[str], tuple[Value, ...]]
-"""Reads the values of a row, or the first of them."""
+"""Reads the values of a row."""
 
 
 def literals(scalars: Sequence[Scalar]) -> str:
@@ -43,10 +43,8 @@ def _literal(scalar: Scalar) -> str:
     return f"QUOTE({scalar.unicode()})"  # of NULL that is 'NULL', without quotes inside
 
 
-def unpacked(
-    families: Sequence[Family], canonical: Callable[[Value, Family], Value], *, whole: bool = True
-) -> Unpack:
-    """Return what reads a text that ``literals`` made; its first values alone, unless it is ``whole``."""
+def unpacked(families: Sequence[Family], canonical: Callable[[Value, Family], Value]) -> Unpack:
+    """Return what reads a text that ``literals`` made."""
     readers = [(family, _NUMBERS.get(family, str)) for family in families]
 
     def spelled(quoted: str, raw: str, family: Family) -> Value:
@@ -55,8 +53,6 @@ def unpacked(
         return canonical(_ESCAPE.sub(_unescaped, quoted), family)
 
     def unpack(row: str) -> tuple[Value, ...]:
-        found = () if whole else islice(_FIELD.finditer(row), len(readers))
-        fields = _FIELD.findall(row) if whole else [field.groups("") for field in found]
         plain = Family.TEXT if "\\" not in row else None  # most text, which stands there as it is
         return tuple(
             [
@@ -65,7 +61,7 @@ def unpacked(
                 else quoted
                 if family is plain
                 else spelled(quoted, raw, family)
-                for (family, number), (quoted, raw, bare) in zip(readers, fields, strict=True)
+                for (family, number), (quoted, raw, bare) in zip(readers, _FIELD.findall(row), strict=True)
             ]
         )
 
@@ -84,9 +80,21 @@ def as_json(scalars: Sequence[Scalar]) -> str:
 
     It is NULL where it, or a part of it, is longer than the server makes a value.
     """
-    fields = [f"{_binary(json.dumps(s.column.name) + ': ')}, {_json(s)}" for s in scalars]
-    together = f", {_binary(', ')}, ".join(fields)
-    return f"CONVERT(CONCAT({_binary('{')}, {together}, {_binary('}')}) USING utf8mb4)"
+    return _document("{", [f"{_binary(json.dumps(s.column.name) + ': ')}, {_json(s)}" for s in scalars], "}")
+
+
+def as_json_list(scalars: Sequence[Scalar]) -> str:
+    """Return an expression for values as a JSON list, as the journal has a key, to the letter.
+
+    NULL as above, and where it is not to the letter: what Python writes \\u001a is \\u001A here.
+    """
+    text = _document("[", [_json(scalar) for scalar in scalars], "]")
+    return f"IF(LOCATE({_binary(_ESCAPED_BY_NUMBER)}, {text}), NULL, {text})"
+
+
+def _document(begin: str, parts: Sequence[str], end: str) -> str:
+    together = f", {_binary(', ')}, ".join(parts)
+    return f"CONVERT(CONCAT({_binary(begin)}, {together}, {_binary(end)}) USING utf8mb4)"
 
 
 def _json(scalar: Scalar) -> str:

@@ -136,10 +136,6 @@ class Reading(Session):
         """Return what makes the rows of packed ones."""
         return self._select(projection).unpack()
 
-    def unpack_key(self, projection: Projection) -> Callable[[Packed], Key]:
-        """Return what reads the keys of packed rows."""
-        return self._select(projection).unpack_key()
-
     def pairs(self, projection: Projection) -> Callable[[str], Pair]:
         """Return what takes the texts of a bundle apart."""
         return self._select(projection).pair

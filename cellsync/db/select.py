@@ -202,11 +202,6 @@ class Select:
 
         return row
 
-    def unpack_key(self) -> Callable[[Packed], Key]:
-        """Return what reads the key of a packed row alone."""
-        values = packing.unpacked([part.family for part in self._projection.key], canonical, whole=False)
-        return lambda packed: values(packed.text)
-
     def total(self, fold: Fold, numbers: Sequence[int] | None, index: str) -> Statement:
         """Return the SELECT of how many rows there are, and their checksum.
 

@@ -37,6 +37,7 @@ from cellsync.model import (
     Projection,
     Row,
     ServerTime,
+    Spelled,
     Table,
     Value,
 )
@@ -203,23 +204,28 @@ class Writing(Session):
         """Say whether ``load`` can be used here. No query after ``identity``."""
         return self._dialect.name != "sqlite" and version(self._server()["version"]) >= _RETURNING
 
-    def spelled(self, table: str) -> tuple[str, str, str]:
-        """Return, as SQL, a table under the name t, the primary key of its rows, and a row as JSON.
+    def spelled(self, table: str, key: Sequence[str]) -> Spelled:
+        """Return how this server spells rows of a table with these key columns, as the journal has them.
 
-        The JSON is what the journal has of a row; for tables that ``load`` is for.
+        For tables that ``load`` is for.
         """
         known, quote = self.tables([table])[table], self._dialect.quote
-        scalars = [
-            Scalar(self._dialect.canonical(f"t.{quote(c.name)}", c.type, c.family), c)
+        scalars = {
+            c.name.lower(): Scalar(self._dialect.canonical(f"t.{quote(c.name)}", c.type, c.family), c)
             for c in known.columns
-            if not c.generated
-        ]
+        }
+        row = [each for each in scalars.values() if not each.column.generated]
         # With its schema's name no other name of a statement hides it. A server that takes the table for
         # empty, by statistics of yesterday, would read all of it again and again.
         place = (
             f"{quote(self.identity().schema)}.{quote(table)} AS t FORCE INDEX ({quote(known.identity_index)})"
         )
-        return plain(place), plain(f"t.{quote(known.identity[0])}"), plain(packing.as_json(scalars))
+        return Spelled(
+            table=plain(place),
+            number=plain(f"t.{quote(known.identity[0])}"),
+            key=plain(packing.as_json_list([scalars[name.lower()] for name in key])),
+            row=plain(packing.as_json(row)),
+        )
 
     @contextmanager
     def _all_or_none(self) -> Iterator[None]:

@@ -12,7 +12,6 @@ from cellsync.model import (
     Difference,
     Family,
     Fold,
-    Key,
     Kind,
     Missing,
     Packed,
@@ -31,8 +30,8 @@ def loadable(pairing: Pairing, desired: Table, existing: Table) -> bool:
     """Say whether all missing rows of a rule may be taken together, unseen, where all rows are missing.
 
     Nothing about one of them may need a look: who owns it, to what it refers, whether it was deleted
-    before or has a key twice. And the servers must be able to spell it: a FLOAT is not
-    exact as text, and a primary key must be one number.
+    before or has a key twice. And the servers must be able to spell it: a FLOAT is not exact as text, a
+    DECIMAL in a key is not to the letter what Python makes of it, and a primary key must be one number.
     """
     rule = pairing.rule
     seen = rule.route or rule.overrides or rule.comes_with or rule.references or not rule.revives
@@ -47,6 +46,7 @@ def _plain(projection: Projection) -> bool:
         and not projection.nullable
         and projection.identity_families == (Family.INTEGER,)
         and not any(part.join for part in parts)
+        and not any(part.family is Family.DECIMAL for part in projection.key)
     )
 
 
@@ -64,7 +64,6 @@ def missing(
     *,
     fold: Fold,
     unpack: Callable[[Packed], Row],
-    key: Callable[[Packed], Key],
 ) -> TableDiff:
     """Return the result of a rule whose rows are all missing; ``head`` is it without its differences."""
 
@@ -72,5 +71,5 @@ def missing(
         desired = unpack(row)
         return Difference.found(Kind.MISSING, desired.key, desired)
 
-    differences = Missing(packed, difference, key=key, fold=fold)
+    differences = Missing(packed, difference, fold=fold)
     return replace(head, differences=differences, desired_rows=len(packed), status=Status.DIFFERS)

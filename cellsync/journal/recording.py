@@ -14,13 +14,16 @@ from cellsync import codec
 from cellsync.errors import Rejected
 from cellsync.journal.history import runs, timestamp
 from cellsync.journal.tables import CHANGES, NAME, PUSHED, RUNS, Session
-from cellsync.model import Action, Change, JournaledRun, Load, Outcome, Packed, Run
+from cellsync.model import Action, Change, JournaledRun, Load, Outcome, Packed, Run, Spelled
 
 _STATEMENT = 1024
 """More bytes than an INSERT into the journal's tables takes beside its values."""
 
 _MADE = "cellsync_made"
 """What a statement calls the rows that it is given, beside a table of any name."""
+
+_REMEMBERED = ("database_name", "rule", "identity", "origin", "run")
+"""What the memory of pushed rows has of their changes."""
 
 _SORTS = 256
 """Sorts of changes of which is remembered what they share."""
@@ -110,43 +113,41 @@ class Journal:
         if entries:
             self._remember(entries)
 
-    def record_load(
-        self, load: Load, rows: Sequence[tuple[Packed, int]], *, spelled: tuple[str, str, str]
-    ) -> None:
+    def record_load(self, load: Load, rows: Sequence[tuple[Packed, int]], *, spelled: Spelled) -> None:
         """Write the changes of packed rows that were inserted, each with its primary key here.
 
-        The server makes them of its own rows: ``spelled`` is their table under the name t, their
-        primary key and a row as JSON, as SQL. Raises Rejected where not each of them has a record then.
+        The server makes them of its own rows. Raises Rejected where not each of them has a record then.
         """
-        literal, (source, number, row) = self._session.literal, spelled
-        same = self._row(load.sample)
-        made = [(n, self._made(load, packed, n)) for packed, n in rows]
-        values = ", ".join(f"({n}, {', '.join(map(literal, own.values()))})" for n, own in made)
-        own = list(made[0][1])
-        outputs = {name: literal(value) for name, value in same.items()}
-        outputs.update({name: f"{_MADE}.{name}" for name in own}, after_row=row)
+        literal = self._session.literal
+        own = {
+            "number": [str(number) for _, number in rows],
+            "origin": [str(packed.number) for packed, _ in rows],
+        }
+        if not load.alike:
+            own["reason"] = [literal(load.make(packed).reason) for packed, _ in rows]
+        values = ", ".join(f"({', '.join(each)})" for each in zip(*own.values(), strict=True))
+        given = f"WITH {_MADE} ({', '.join(own)}) AS (VALUES {values})"
+        outputs = {
+            **{name: literal(value) for name, value in self._row(load.sample).items()},
+            **({} if load.alike else {"reason": f"{_MADE}.reason"}),
+            "row_key": spelled.key,
+            "identity": f"CONCAT('[', {_MADE}.number, ']')",
+            "origin": f"CONCAT('[', {_MADE}.origin, ']')",
+            "after_row": spelled.row,
+        }
         recorded = self._session.run(
-            f"INSERT INTO {CHANGES.fullname} ({_listed(outputs)}) "
-            f"WITH {_MADE} (number, {_listed(own)}) AS (VALUES {values}) "
+            f"INSERT INTO {CHANGES.fullname} ({_listed(outputs)}) {given} "
             # In the order in which they were made: they are taken back the other way round.
-            f"SELECT STRAIGHT_JOIN {', '.join(outputs.values())} FROM {_MADE} JOIN {source} "
-            f"ON {number} = {_MADE}.number"
+            f"SELECT STRAIGHT_JOIN {', '.join(outputs.values())} FROM {_MADE} JOIN {spelled.table} "
+            f"ON {spelled.number} = {_MADE}.number"
         ).rowcount
         if recorded != len(rows):
             raise Rejected(f"{load.sample.table}: {recorded} of {len(rows)} rows were recorded")
-        pushed = [self._pushed_row({**same, **own}) for _, own in made]
-        values = ", ".join(f"({', '.join(map(literal, each.values()))})" for each in pushed)
-        self._session.run(f"REPLACE INTO {PUSHED.fullname} ({_listed(pushed[0])}) VALUES {values}")
-
-    @staticmethod
-    def _made(load: Load, packed: Packed, number: int) -> dict[str, str]:
-        """Return what the record of a packed row has of its own, but for the row."""
-        of_its_own = {
-            "row_key": codec.tuple_to_text(load.key(packed)),
-            "identity": f"[{number}]",
-            "origin": f"[{packed.number}]",
-        }
-        return of_its_own if load.alike else {**of_its_own, "reason": load.make(packed).reason}
+        pushed = {name: outputs[name] for name in _REMEMBERED} | {"origin_cell": literal(self._origin_cell)}
+        self._session.run(
+            f"REPLACE INTO {PUSHED.fullname} ({_listed(pushed)}) {given} "
+            f"SELECT {', '.join(pushed.values())} FROM {_MADE}"
+        )
 
     def _entry(self, change: Change) -> _Entry:
         """Return what is written about a change; made once for the question and for the record."""
@@ -250,8 +251,7 @@ class Journal:
         return all(len(row[name]) <= (NAME.length or 0) for name in ("identity", "origin"))
 
     def _pushed_row(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        kept = {name: row[name] for name in ("database_name", "rule", "identity", "origin", "run")}
-        return {**kept, "origin_cell": self._origin_cell}
+        return {**{name: row[name] for name in _REMEMBERED}, "origin_cell": self._origin_cell}
 
     def recorded(self, changes: Sequence[Change]) -> Sequence[bool]:
         """Say for each change whether it is in the journal."""

@@ -59,7 +59,18 @@ from cellsync.model.differences import (
     TableResult,
     sort_of,
 )
-from cellsync.model.plans import Change, Deed, Load, Plan, Reference, Refusal, Skipped, Stored, deed_of
+from cellsync.model.plans import (
+    Change,
+    Deed,
+    Load,
+    Plan,
+    Reference,
+    Refusal,
+    Skipped,
+    Spelled,
+    Stored,
+    deed_of,
+)
 from cellsync.model.reading import (
     Answer,
     Bucketing,
@@ -296,6 +307,7 @@ __all__ = [
     "Sort",
     "Source",
     "Spell",
+    "Spelled",
     "Status",
     "Stored",
     "Surrogate",

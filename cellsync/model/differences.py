@@ -135,24 +135,20 @@ class Missing(Mapped[Packed, Difference]):
         packed: Sequence[Packed],
         make: Callable[[Packed], Difference],
         *,
-        key: Callable[[Packed], Key],
         fold: Fold,
         action: Action = Action.REPORT,
     ) -> None:
-        """``action`` is what a repair does about each of them; ``key`` reads the key of one alone."""
+        """``action`` is what a repair does about each of them."""
         super().__init__(packed, make, {sort_of: Counter({Sort(Kind.MISSING, action, False): len(packed)})})
         self.packed = packed
         self.make = make
-        self.key = key
         self.fold = fold
         self.action = action
 
     def decided(self, action: Action, decide: Callable[[Difference], Difference]) -> Missing:
         """Return the same rows as ``decide`` makes their differences, all of them with one action."""
         make = self.make
-        return Missing(
-            self.packed, lambda packed: decide(make(packed)), key=self.key, fold=self.fold, action=action
-        )
+        return Missing(self.packed, lambda packed: decide(make(packed)), fold=self.fold, action=action)
 
 
 @dataclass(frozen=True, kw_only=True)

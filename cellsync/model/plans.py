@@ -123,6 +123,19 @@ def deed_of(change: Change) -> Deed:
     return Deed(change.rule, change.table, change.action, tuple(change.after or ()))
 
 
+class Spelled(NamedTuple):
+    """SQL with which a server spells what the journal has of its own rows."""
+
+    table: str
+    """Where they are, under the name t."""
+    number: str
+    """Their primary key."""
+    key: str
+    """Their key by the rule, as JSON."""
+    row: str
+    """All of a row, as JSON."""
+
+
 class Load(Mapped[Packed, Change]):
     """The INSERTs of all rows of a rule into a table that has none of them, each a change when looked at.
 
@@ -135,7 +148,6 @@ class Load(Mapped[Packed, Change]):
         packed: Sequence[Packed],
         make: Callable[[Packed], Change],
         *,
-        key: Callable[[Packed], Key],
         fold: Fold,
         columns: tuple[str, ...],
         filled: Mapping[str, Stored],
@@ -150,7 +162,6 @@ class Load(Mapped[Packed, Change]):
         super().__init__(packed, make, {deed_of: Counter({deed_of(self.sample): len(packed)})})
         self.packed = packed
         self.make = make
-        self.key = key
         self.fold = fold
         self.columns = columns
         self.alike = alike

@@ -56,7 +56,6 @@ def load(each: Compared, target: Target) -> Load | None:
     return Load(
         rows.packed,
         lambda packed: _insert(pairing, make(packed), target),
-        key=rows.key,
         fold=rows.fold,
         columns=columns,
         filled={name: value for name, value in _besides(pairing.rule, target) if name not in columns},

@@ -118,5 +118,4 @@ def _table(state: State, each: Empty, head: TableResult, got: Got) -> TableResul
     if rows or len(packed) <= spool.SHORT:
         return None
     database = state.databases[pairing.desired_cell]
-    unpack, key = database.unpack(pairing.desired), database.unpack_key(pairing.desired)
-    return diff.missing(head, packed, fold=each.fold, unpack=unpack, key=key)
+    return diff.missing(head, packed, fold=each.fold, unpack=database.unpack(pairing.desired))
