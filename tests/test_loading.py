@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from servers import DatabaseFactory, Server, checksums
 
-from cellsync import apply, codec, run
+from cellsync import apply, codec, db, run
 from cellsync.apply import executing
 from cellsync.apply import loading as apply_loading
 from cellsync.db.writing import Writing
@@ -542,26 +542,81 @@ class Killed:
 
 
 @pytest.mark.parametrize("committed", [False, True])
-def test_a_lost_connection_writes_every_row_once(database: DatabaseFactory, committed: bool) -> None:
+@pytest.mark.parametrize("way", ["the only one", "the first of two", "the second of two"])
+def test_a_lost_connection_writes_every_row_once(
+    database: DatabaseFactory, committed: bool, way: str
+) -> None:
     """Where nobody saw whether the commit came through, the journal decides."""
-    stand = filled(database)
+    alone = way == "the only one"
+    stand = filled(database, BY_NAME if alone else BY_ID)
     _, prepared = stand.prepare("r1")
     (edge,) = prepared.edges
-    with opened(stand.urls["c1"]) as held:
+    with opened(stand.urls["c1"]) as held, opened(stand.urls["c1"]) as beside:
         prepare(held, cell="c1")
         journaled = Journal(
             held, stand.request("repair", "r1").run, cell="c1", database=held.identity().schema
         )
-        writer: Any = Killed(held, stand.urls["c1"], committed=committed)
-        changes, targets = edge.plan.changes, edge.targets
-        made = list(apply.execute(changes, writer=writer, recorder=journaled, targets=targets))
+        writers: list[Any] = [held, beside]
+        at = 1 if way == "the second of two" else 0
+        writers[at] = Killed(writers[at], stand.urls["c1"], committed=committed)
+        second = None if alone else apply.Lane(writers[1], journaled.through(beside))
+        made = list(
+            apply.execute(
+                edge.plan.changes, writer=writers[0], recorder=journaled, targets=edge.targets, second=second
+            )
+        )
     assert (
         sum(each.rows if isinstance(each, apply.Loaded) else each.fate is Fate.APPLIED for each in made) == 20
     )
     assert rows(stand.urls["c1"], "SELECT COUNT(*) AS n FROM things") == [{"n": 20}]
-    assert [change["row_key"] for change in journal(stand.urls["c1"])[0]] == [
-        f'["n{n}"]' for n in range(1, 21)
-    ]
+    keys = [change["row_key"] for change in journal(stand.urls["c1"])[0]]
+    assert keys == [f'["n{n}"]' if alone else f"[{n}]" for n in range(1, 21)]
+
+
+def test_a_login_may_have_one_connection_alone_to_write_with(database: DatabaseFactory) -> None:
+    """And another one for the lock; a third would be the second way for rows."""
+    stand = filled(database, BY_ID)
+    few = sa.make_url(stand.urls["c1"]).set(username="few", password="pw")
+    url = stand.urls["c1"]
+    limited = "CREATE USER few@'%' IDENTIFIED BY 'pw' WITH MAX_USER_CONNECTIONS 2"
+    execute(url, limited, "GRANT ALL ON *.* TO few@'%'")
+    try:
+        away = Stand({**stand.urls, "c1": few.render_as_string(hide_password=False)}, stand.rules)
+        request, prepared = away.prepare("r1")
+        assert loads(prepared)
+        done = result(run.write(request, prepared), "c1")
+    finally:
+        execute(url, "DROP USER few@'%'")
+    assert (done.counts.applied, done.problems) == (20, ())
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_rows_that_have_their_numbers_go_two_ways(
+    database: DatabaseFactory, monkeypatch: pytest.MonkeyPatch, balanced: bool
+) -> None:
+    """Unless what balances connections has led the second one to another server."""
+    stand = filled(database, BY_ID)
+    request, prepared = stand.prepare("r1")
+    ways: list[Writing] = []
+    made: list[db.Database] = []
+    load, connect = Writing.load, db.connect
+
+    def counting(writing: Writing, *arguments: Any, **options: Any) -> Sequence[int]:
+        ways.append(writing)
+        return load(writing, *arguments, **options)
+
+    def connecting(*arguments: Any) -> db.Database:
+        made.append(connect(*arguments))
+        if balanced and len(made) == 3:  # after that which writes, and that which holds the lock
+            elsewhere = replace(made[-1].identity(), server="another")
+            monkeypatch.setattr(made[-1], "identity", lambda: elsewhere)
+        return made[-1]
+
+    monkeypatch.setattr(Writing, "load", counting)
+    monkeypatch.setattr(db, "connect", connecting)
+    assert run.write(request, prepared).exit_code == 0
+    assert len(made) == len(ways) == 3
+    assert len({*map(id, ways)}) == (1 if balanced else 2)
 
 
 def test_what_was_not_begun_is_said(database: DatabaseFactory) -> None:

@@ -12,9 +12,20 @@ loading    one transaction of packed rows, for a table that had none
 verifying  the written keys, read again
 """
 
-from cellsync.apply.doors import Reader, Recorder, Writer
+from cellsync.apply.doors import Lane, Reader, Recorder, Writer
 from cellsync.apply.executing import denied, execute, reached
 from cellsync.apply.loading import Loaded
 from cellsync.apply.verifying import verify, verify_all
 
-__all__ = ["Loaded", "Reader", "Recorder", "Writer", "denied", "execute", "reached", "verify", "verify_all"]
+__all__ = [
+    "Lane",
+    "Loaded",
+    "Reader",
+    "Recorder",
+    "Writer",
+    "denied",
+    "execute",
+    "reached",
+    "verify",
+    "verify_all",
+]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from cellsync.model import (
     Action,
@@ -47,6 +47,8 @@ class Writer(Protocol):
         columns: Sequence[str],
         filled: Mapping[str, Value | ServerTime],
         texts: Sequence[str],
+        *,
+        numbered: bool,
     ) -> Sequence[int]: ...
     def packet(self) -> int: ...
     def total(
@@ -103,3 +105,10 @@ class Recorder(Protocol):
 
     def recorded(self, changes: Sequence[Change]) -> Sequence[bool]:
         """Say for each change whether the journal has it: a commit may have come through unseen."""
+
+
+class Lane(NamedTuple):
+    """One connection that writes, and the journal through it."""
+
+    writer: Writer
+    recorder: Recorder

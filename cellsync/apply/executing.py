@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import groupby
+from queue import SimpleQueue
+from typing import NamedTuple
 
 from oslo_db import api as oslo_api
 
 from cellsync.apply import loading
 from cellsync.apply.batch import Batch, joins, references
-from cellsync.apply.doors import Recorder, Writer
+from cellsync.apply.doors import Lane, Recorder, Writer
 from cellsync.apply.loading import Loaded
 from cellsync.apply.verifying import deletes
 from cellsync.errors import ReadFailed, Rejected, TransactionLost, Unreachable, WriteFailed
@@ -87,6 +90,7 @@ def execute(
     sparing: Collection[str] = (),
     failures: int | None = None,
     stopping: Callable[[], bool] = lambda: False,
+    second: Lane | None = None,
 ) -> Iterator[Outcome | Loaded]:
     """Make the changes in their order and yield what became of each, in the same order.
 
@@ -97,14 +101,22 @@ def execute(
     where all of a batch were inserted. A failure that is not one row's own stops its rule and those that
     refer to it, and everything where the server is gone: they come back as FAILED, with the cause. So does
     what is left of a rule of which ``failures`` changes were not made, whatever the reason of each. Where
-    ``stopping`` says so, nothing more is made after a batch: the rest has no outcome.
+    ``stopping`` says so, nothing more is begun after a batch: the rest has no outcome. ``second`` is
+    another way to the same database, for rows of a Load alone: their batches go both ways at once.
     """
-    made = _Making(writer, recorder, targets, sparing, failures)
+    lanes = [Lane(writer, recorder), *([second] if second else [])]
+    made = _Making(lanes, targets, sparing, failures, stopping)
     for part in parts(changes):
-        for batch in made.batches(part):
-            if stopping():
-                return
-            yield from made.load(batch) if isinstance(batch, loading.Batch) else made.batch(batch)
+        yield from made.loads(part) if isinstance(part, Load) else made.changes(part)
+        if made.over:
+            return
+
+
+class _Flying(NamedTuple):
+    """A batch of packed rows that is being inserted."""
+
+    batch: loading.Batch
+    loaded: Future[Loaded]
 
 
 class _Making:
@@ -112,40 +124,88 @@ class _Making:
 
     def __init__(
         self,
-        writer: Writer,
-        recorder: Recorder,
+        lanes: Sequence[Lane],
         targets: Mapping[str, Projection],
         sparing: Collection[str],
         failures: int | None,
+        stopping: Callable[[], bool],
     ) -> None:
-        self._writer = writer
-        self._recorder = recorder
+        self.over = False
+        """True when it was stopped: no more was made."""
+        self._lanes = lanes
+        self._writer, self._recorder = lanes[0]
         self._targets = targets
         self._sparing = sparing
         self._failures = failures
+        self._stopping = stopping
         self._stopped: dict[str, str] = {}
         self._gone = ""
         self._lost: Counter[str] = Counter()
 
-    def batches(self, part: Sequence[Change]) -> Iterator[loading.Batch] | Iterator[list[Change]]:
-        """Yield the changes of a part of a plan as they are made together."""
-        if not isinstance(part, Load):
-            return _batches(part)
-        return loading.batches(part, rows=INSERTS, packet=self._writer.packet())
-
-    def load(self, batch: loading.Batch) -> Iterator[Outcome | Loaded]:
-        """Insert packed rows, or look at each of them where they cannot be inserted as they are."""
-        sample = batch.load.sample
-        again = False
-        if not self._cause([sample]):
-            try:
-                yield batch.run(self._writer, self._recorder, self._targets[sample.rule])
+    def changes(self, part: Sequence[Change]) -> Iterator[Outcome]:
+        """Make changes that are looked at one by one."""
+        for batch in _batches(part):
+            if self._stops():
                 return
-            except (ReadFailed, WriteFailed, Unreachable) as error:
-                # Rejected is about one row; else a commit may have come through unseen, as the journal tells.
-                again = not isinstance(error, Rejected)
-                why = type(error).__name__  # its words may have values in them
-                LOG.debug("%s: %s rows are looked at one by one: %s", sample.table, len(batch.packed), why)
+            yield from self.batch(batch)
+
+    def _stops(self) -> bool:
+        self.over = self.over or self._stopping()
+        return self.over
+
+    def loads(self, load: Load) -> Iterator[Outcome | Loaded]:
+        """Insert packed rows; a batch that cannot be inserted as it is is looked at row by row.
+
+        Through all lanes at once where the rows bring their numbers along, else one batch after the other.
+        The next one is made ready meanwhile.
+        """
+        target = self._targets[load.sample.rule]
+        lanes = self._lanes if load.numbered else self._lanes[:1]
+        most = len(lanes) + 1 if load.numbered else 1
+        free: SimpleQueue[Lane] = SimpleQueue()
+        for lane in lanes:
+            free.put(lane)
+
+        def run(batch: loading.Batch) -> Loaded:
+            lane = free.get()
+            try:
+                return batch.run(*lane, target)
+            finally:
+                free.put(lane)
+
+        flying: deque[_Flying] = deque()
+        with ThreadPoolExecutor(len(lanes), thread_name_prefix="cellsync-load") as pool:
+            for batch in loading.batches(load, rows=INSERTS, packet=self._writer.packet()):
+                if len(flying) == most:
+                    yield from self._landed(flying)
+                if self._stops():
+                    break
+                if self._cause([load.sample]):
+                    while flying:
+                        yield from self._landed(flying)
+                    yield from self._one_by_one(batch)
+                    continue
+                flying.append(_Flying(batch, pool.submit(run, batch)))
+            while flying:
+                yield from self._landed(flying)
+
+    def _landed(self, flying: deque[_Flying]) -> Iterator[Outcome | Loaded]:
+        """Yield what became of the batch that has flown longest."""
+        batch, loaded = flying.popleft()
+        error = loaded.exception()
+        if error is None:
+            yield loaded.result()
+            return
+        if not isinstance(error, (ReadFailed, WriteFailed, Unreachable)):
+            raise error
+        why = type(error).__name__  # its words may have values in them
+        table = batch.load.sample.table
+        LOG.debug("%s: %s rows are looked at one by one: %s", table, len(batch.packed), why)
+        wait([each.loaded for each in flying])  # one of them may have the first lane, which is taken now
+        # Rejected is about one row; else a commit may have come through unseen, as the journal tells.
+        yield from self._one_by_one(batch, again=not isinstance(error, Rejected))
+
+    def _one_by_one(self, batch: loading.Batch, *, again: bool = False) -> Iterator[Outcome]:
         for part in _batches(batch.changes()):
             yield from self.batch(part, again=again)
 

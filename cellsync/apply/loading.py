@@ -44,7 +44,9 @@ class Batch:
         load, table = self.load, self.load.sample.table
         filled = cast("dict[str, Value | ServerTime]", load.filled)
         with writer.transaction():
-            numbers = writer.load(table, load.columns, filled, [packed.text for packed in self.packed])
+            texts = [packed.text for packed in self.packed]
+            given = writer.load(table, load.columns, filled, texts, numbered=load.numbered)
+            numbers = [packed.number for packed in self.packed] if load.numbered else given
             if writer.total(target, load.fold, numbers) != (len(self.packed), checksum(self.packed)):
                 raise Rejected(f"{table}: rows are not kept as they are written")
             rows = list(zip(self.packed, numbers, strict=True))

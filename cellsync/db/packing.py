@@ -106,7 +106,8 @@ def _json(scalar: Scalar) -> str:
     elif family is Family.BINARY:
         made = f"CONCAT('{{\"bytes\": \"', LOWER(HEX({expression})), '\"}}')"
     elif family is Family.TEMPORAL:
-        made = f"CONCAT('\"', {scalar.alike()}, '\"')"
+        # Not longer than the server makes a value, so that NULL means only one thing.
+        return f"IFNULL(CONCAT('\"', {scalar.alike()}, '\"'), 'null')"
     else:
         text = scalar.unicode()
         kind = scalar.column.type.partition("(")[0].partition(" ")[0]

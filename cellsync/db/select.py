@@ -167,19 +167,23 @@ class Select:
     # -- Packed rows -----------------------------------------------------------------------
 
     def packed(self, fold: Fold) -> Statement:
-        """Return the SELECT of all rows in scope as literals; only where there are no references."""
-        row = encoding.encoded(self._encoded.scalars, ())
-        outputs = [packing.literals(self._scalars), self._identified(), encoding.hashed(row, fold)]
-        return Statement(self._select([*outputs, *self._times(), self._limbo()]))
+        """Return the SELECT of all rows in scope as literals; only where there are no references.
+
+        What belongs to a row is one value, which a driver reads in half the time of three.
+        """
+        checksum = encoding.hashed(encoding.encoded(self._encoded.scalars, ()), fold)
+        row = f"CONCAT({self._identified()}, ',', {checksum}, ',', {packing.literals(self._scalars)})"
+        return Statement(self._select([f"IF({self._limbo()}, NULL, {row})", *self._times()]))
 
     def packed_row(self, record: Record) -> Packed:
         """Return the row of one record of ``packed``'s result. Raises ReadFailed where it has none."""
-        text, number, checksum, *times, limbo = record
-        if not isinstance(text, bytes) or limbo:
+        row, *times = record
+        if not isinstance(row, bytes):
             raise ReadFailed(f"a row of {self._projection.table} is too long, or in limbo")
         since = max((str(value) for value in times if value is not None), default=None)
+        number, checksum, text = row.split(b",", 2)
         try:
-            return Packed(text.decode("utf-8"), int(number), int(checksum), since)  # type: ignore[arg-type]
+            return Packed(text.decode("utf-8"), int(number), int(checksum), since)
         except UnicodeDecodeError as error:  # a server takes half of a surrogate pair
             raise ReadFailed(f"a row of {self._projection.table}: {error.reason}") from None
 

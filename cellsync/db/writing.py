@@ -175,12 +175,15 @@ class Writing(Session):
         columns: Sequence[str],
         filled: Mapping[str, Value | ServerTime],
         texts: Sequence[str],
+        *,
+        numbered: bool,
     ) -> Sequence[int]:
-        """Insert packed rows and return the primary keys that they have here, in order. One statement.
+        """Insert packed rows and return the primary keys that the server gave them, in order.
 
-        ``columns`` are those of the texts; ``filled`` is written with each row besides. Raises Rejected
-        where the server does not take one of them, or all of it at once: then none is inserted; and
-        where one is so long that ``spelled`` may not be able to spell it.
+        One statement. Rows that are ``numbered`` are given none. ``columns`` are those of the texts;
+        ``filled`` is written with each row besides. Raises Rejected where the server does not take one of
+        them, or all of it at once: then none is inserted; and where one is so long that ``spelled`` may not
+        be able to spell it.
         """
         if _AS_JSON * max(map(len, texts)) > self.packet():
             raise Rejected(f"{self.cell.name}: a row is too long to be recorded like this")
@@ -191,13 +194,15 @@ class Writing(Session):
         constant = [now if isinstance(v, ServerTime) else self.literal(v) for v in filled.values()]
         before = "".join(f"{each}, " for each in constant)
         rows = f"), ({before}".join(texts)
-        head, tail = f"INSERT INTO {quote(table)} ({names}) VALUES ", f" RETURNING {quote(number)}"
+        head = f"INSERT INTO {quote(table)} ({names}) VALUES "
+        tail = "" if numbered else f" RETURNING {quote(number)}"
         sql = f"{plain(head)}({before}{rows}){plain(tail)}"
         self._check_size(4 * len(sql))
         LOG.debug(
             "%s: %s... %s rows%s", self.cell.name, head, len(texts), tail, extra={"cell": self.cell.name}
         )
-        return [int(row[0]) for row in self.run(sql).all()]
+        result = self.run(sql)
+        return [] if numbered else [int(row[0]) for row in result.all()]
 
     @property
     def loads(self) -> bool:

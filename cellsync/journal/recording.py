@@ -64,6 +64,12 @@ class Journal:
         self._entries: dict[int, _Entry] = {}
         self._shared: dict[tuple[object, ...], _Shared] = {}
 
+    def through(self, session: Session) -> Journal:
+        """Return the same record, written through another connection to the same database."""
+        other = Journal(session, self._run, cell=self._about["cell"], database=self._about["database_name"])
+        other.takes_from(self._origin_cell)
+        return other
+
     def takes_from(self, cell: str) -> None:
         """Say which cell the rows that are recorded from now on were made from."""
         self._origin_cell = cell

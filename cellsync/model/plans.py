@@ -159,6 +159,8 @@ class Load(Mapped[Packed, Change]):
         """
         self.sample = make(packed[0])
         """The first change: rule, table and the names of columns are the same for all."""
+        self.numbered = {*map(str.lower, self.sample.identity_columns)} <= {*map(str.lower, columns)}
+        """True where the rows bring their primary keys along; else the server numbers them, in order."""
         super().__init__(packed, make, {deed_of: Counter({deed_of(self.sample): len(packed)})})
         self.packed = packed
         self.make = make

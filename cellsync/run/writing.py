@@ -6,6 +6,7 @@ in where their plans come from.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -26,6 +27,7 @@ from cellsync.model import (
     Direction,
     Fate,
     JournaledRun,
+    Load,
     Outcome,
     Refusal,
     Report,
@@ -36,7 +38,9 @@ from cellsync.model import (
     shown,
 )
 from cellsync.run.request import Edge, Prepared, Request, each_cell, executor, exit_code
-from cellsync.spool import Collector, kept, without
+from cellsync.spool import Collector, kept, parts, without
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,30 +207,47 @@ def _carry_out(
     applied = bytearray()
     problems: Collector[str] = Collector()
     unmade: Collector[Skipped] = Collector()
-    for outcome in apply.execute(
-        changes,
-        writer=database,
-        recorder=journal,
-        targets=edge.targets,
-        sparing=sparing,
-        failures=None if edge.undoes else edge.cell.budget.failures,
-        stopping=until,
-    ):
-        if isinstance(outcome, apply.Loaded):
-            fates[outcome.load.sample.rule, Fate.APPLIED] += outcome.rows
-            applied += bytes([True]) * outcome.rows
-            continue
-        fates[outcome.change.rule, outcome.fate] += 1
-        applied.append(outcome.fate is Fate.APPLIED)
-        if outcome.fate is not Fate.APPLIED:
-            problems.append(f"{_named(outcome)}: {outcome.fate.value}: {outcome.message}")
-            unmade.extend(_unmade([outcome.change], f"{outcome.fate.value}: {outcome.message}"))
+    with ExitStack() as stack:
+        for outcome in apply.execute(
+            changes,
+            writer=database,
+            recorder=journal,
+            targets=edge.targets,
+            sparing=sparing,
+            failures=None if edge.undoes else edge.cell.budget.failures,
+            stopping=until,
+            second=_second(edge, changes, journal, request, stack),
+        ):
+            if isinstance(outcome, apply.Loaded):
+                fates[outcome.load.sample.rule, Fate.APPLIED] += outcome.rows
+                applied += bytes([True]) * outcome.rows
+                continue
+            fates[outcome.change.rule, outcome.fate] += 1
+            applied.append(outcome.fate is Fate.APPLIED)
+            if outcome.fate is not Fate.APPLIED:
+                problems.append(f"{_named(outcome)}: {outcome.fate.value}: {outcome.message}")
+                unmade.extend(_unmade([outcome.change], f"{outcome.fate.value}: {outcome.message}"))
     if len(applied) < len(changes):
         unmade.extend(_unmade(islice(changes, len(applied), None), f"{until.why}, and it was not begun"))
         problems.append(f"{until.why}: {len(changes) - len(applied)} changes were not begun")
     if any(applied):
         problems.extend(_unlike(edge, database, changes, applied))
     return Written(edge=edge, fates=fates, problems=problems.kept(), unmade=unmade.kept(), refusals=refusals)
+
+
+def _second(
+    edge: Edge, changes: Sequence[Change], journal: Journal, request: Request, stack: ExitStack
+) -> apply.Lane | None:
+    """Return another way to the same database where rows are loaded; None where it cannot be had."""
+    if not any(isinstance(part, Load) for part in parts(changes)):
+        return None
+    try:
+        database = stack.enter_context(db.connect(edge.cell, request.timeouts))
+        if database.identity() == edge.plan.database:  # what balances connections may lead to another server
+            return apply.Lane(database, journal.through(database))
+    except (Unreachable, ReadFailed) as error:
+        LOG.debug("%s: no second connection: %s", edge.cell.name, error, extra={"cell": edge.cell.name})
+    return None
 
 
 def _unmade(changes: Iterable[Change], why: str) -> Sequence[Skipped]:
