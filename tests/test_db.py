@@ -15,7 +15,7 @@ from column_types import TYPES, Raw
 from edges import TIMEOUTS, add, cell, execute, opened, pairs, rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from servers import PrivateServer, Server
+from servers import DatabaseFactory, PrivateServer, Server
 
 from cellsync import codec, db
 from cellsync.db.dialects import escaped
@@ -209,6 +209,31 @@ def test_a_value_of_every_type_arrives_to_the_byte(copied: Copy, kind: str) -> N
     assert {number: repr(row[column]) for number, row in copied.locked.items()} == values
     assert values[0] == "None"
     assert len(set(values.values())) >= min(len(TYPES[kind]), 2)
+
+
+@each_type
+def test_a_value_of_every_type_is_the_same_in_a_row_that_is_asked_for(copied: Copy, kind: str) -> None:
+    """Which comes as one value, and is taken apart here; beside text with what is odd there."""
+    columns = dict.fromkeys(COLUMNS[name] for name in (kind, "varchar(255) character set utf8mb4"))
+    one = projection("wide", "id", *columns, types=copied.types)
+    by_value = projection("wide", "id", COLUMNS[kind], types=copied.types, age=(COLUMNS["datetime(6)"],))
+    for each in (one, by_value):
+        with opened(copied.here) as here:
+            whole = {row.key: repr(row) for row in here.rows(each)}
+            asked = {row.key: repr(row) for row in here.rows(each, keys=list(whole))}
+        assert asked == whole
+
+
+def test_a_row_that_is_too_long_for_one_value_comes_all_the_same(
+    database: DatabaseFactory, server_with: Callable[..., PrivateServer]
+) -> None:
+    url = database(server_with("--max-allowed-packet=1M"))
+    execute(url, "CREATE TABLE large (id int PRIMARY KEY, data mediumblob)")
+    execute(url, "INSERT INTO large VALUES (1, REPEAT('x', 600000)), (2, 'short')")
+    read = projection("large", "id", "data", types={"id": "int(11)", "data": "mediumblob"})
+    with opened(url) as there:
+        sizes = {row.key: len(row.values[0]) for row in there.rows(read, keys=[(1,), (2,)])}  # type: ignore[arg-type]
+    assert sizes == {(1,): 600_000, (2,): 5}
 
 
 @each_type

@@ -27,8 +27,8 @@ _LONG = ("text", "blob", "json", "geometry", "point", "linestring", "polygon", "
 _FRACTION = re.compile(r"\((\d+,)?[1-9]\d*\)")
 """In a type: digits after the point, of a number or of a second."""
 _VARIABLE = "@cellsync_hash"
-_BETWEEN = "CAST(x'FF' AS BINARY)"
-_NULL = "CAST(x'FE' AS BINARY)"
+BETWEEN = "CAST(x'FF' AS BINARY)"
+NULL = "CAST(x'FE' AS BINARY)"
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ class Scalar:
 
 def encoded(scalars: Sequence[Scalar], flags: Sequence[str]) -> str:
     """Return an expression for the encoding of a row; ``flags`` are small numbers, never NULL."""
-    fields = [f"IFNULL({scalar.encoded()}, {_NULL})" for scalar in scalars]
-    return f"CONCAT_WS({', '.join([_BETWEEN, *fields, *flags])})"
+    fields = [f"IFNULL({scalar.encoded()}, {NULL})" for scalar in scalars]
+    return f"CONCAT_WS({', '.join([BETWEEN, *fields, *flags])})"
 
 
 def hashed(encoding: str, fold: Fold) -> str:

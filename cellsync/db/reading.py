@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from functools import reduce
 from operator import xor
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy
 from oslo_db import exception as oslo_errors
 
 from cellsync.db import bundling
 from cellsync.db.dialects import escaped
-from cellsync.db.select import Statement
+from cellsync.db.select import Select, Statement
 from cellsync.db.session import LOG, Session, at_once, batches, version
 from cellsync.errors import ReadFailed
 from cellsync.model import (
@@ -46,14 +46,20 @@ class Reading(Session):
     ) -> Iterator[Row]:
         """Yield the rows of a projection; see ``diff.Reader``."""
         select = self._select(projection, tombstones=tombstones)
-        statements = (
-            [select.statement()]
-            if keys is None
-            else (select.statement(keys=part) for part in batches(keys, at_once(projection)))
-        )
-        for statement in statements:
-            for record in self._stream(statement):
-                yield select.row(record)
+        if keys is None:
+            yield from map(select.row, self._stream(select.statement()))
+            return
+        for part in batches(keys, at_once(projection)):
+            yield from self._rows_of(select, part)
+
+    def _rows_of(self, select: Select, keys: Sequence[Key]) -> Iterable[Row]:
+        """Return the rows of some keys; each is one value on the wire, unless it is too long for that."""
+        joined = select.joined(keys) if self._dialect.name != "sqlite" else None
+        if joined is not None:
+            values = [value for (value,) in self._stream(joined.statement)]
+            if None not in values:
+                return select.rows(joined.fields, cast("Sequence[bytes]", values))
+        return map(select.row, self._stream(select.statement(keys=keys)))
 
     @property
     def digests(self) -> bool:

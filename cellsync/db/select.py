@@ -6,15 +6,17 @@ very expressions: which cast, which comparison, which join. Values always travel
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from operator import itemgetter
 from typing import cast
 
-from cellsync.db import bundling, encoding, packing
+from cellsync.db import bundling, encoding, joining, packing
 from cellsync.db.bundling import Parse
 from cellsync.db.dialects import Dialect, escaped
 from cellsync.db.encoding import Scalar
+from cellsync.db.joining import Field
 from cellsync.errors import ReadFailed
 from cellsync.model import (
     Bucketing,
@@ -76,6 +78,14 @@ class Statement:
     parameters: Mapping[str, Value] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Joined:
+    """A SELECT that has each record as one value."""
+
+    statement: Statement
+    fields: Sequence[Field]
+
+
 @dataclass
 class _Encoded:
     """What some columns of a row are encoded from."""
@@ -107,6 +117,8 @@ class Select:
         self._known = columns
         self._tombstones = tombstones
         self._outputs: list[str] = []
+        # The same as parts of one value, for ``joined``; None where one cannot be that.
+        self._fields: list[Field | None] = []
         self._joins: list[str] = []
         # How each part of the key compares with parameters: one expression for each scalar.
         self._comparable: list[list[str]] = []
@@ -125,7 +137,8 @@ class Select:
         identity: list[Decode] = []
         for name, family in zip(projection.identity, projection.identity_families, strict=True):
             identity.append(_scalar(len(self._outputs), family))
-            self._outputs.append(self._read("t", projection.table, name, family))
+            read = self._read("t", projection.table, name, family)
+            self._add(read, self._field(read, projection.table, name))
         self._identity = cast(Callable[[Record], Identity], _together(identity))
         self._route_at = self._optional(projection.route)
         self._age_at = len(self._outputs)
@@ -135,6 +148,47 @@ class Select:
         outputs = [*self._outputs, *self._times(), self._limbo()]
         condition, parameters = self._matching(keys) if keys is not None else (None, {})
         return Statement(self._select(outputs, condition, suffix=suffix) + suffix, parameters)
+
+    def joined(self, keys: Sequence[Key]) -> Joined | None:
+        """Return the same for some keys, with each record as one value; None where one is not exact so."""
+        times = [joining.text(time) for time in self._times()]
+        fields = [*self._fields, *times, joining.number(self._limbo())]
+        condition, parameters = self._matching(keys)
+        known = [field for field in fields if field is not None]
+        if len(known) < len(fields):
+            return None
+        return Joined(Statement(self._select([joining.record(known)], condition), parameters), known)
+
+    def rows(self, fields: Sequence[Field], values: Sequence[bytes]) -> Iterator[Row]:
+        """Return the rows of the result of a ``Joined``. Raises ReadFailed."""
+        try:
+            columns = joining.columns(fields, values)
+        except UnicodeDecodeError as error:  # a server takes half of a surrogate pair
+            raise ReadFailed(f"a row of {self._projection.table}: {error.reason}") from None
+        if self._joins or self._projection.age or self._tombstones:
+            return map(self.row, zip(*columns, strict=True))
+        return self._plain_rows(columns, len(values))
+
+    def _plain_rows(self, columns: Sequence[Sequence[Value]], number: int) -> Iterator[Row]:
+        """Return what ``row`` does of each record, column by column: without references and times."""
+        projection = self._projection
+
+        def parts(first: int, count: int, families: Iterable[Family]) -> Iterable[tuple[KeyPart, ...]]:
+            some = [
+                [canonical(value, family) for value in column] if family is Family.TEMPORAL else column
+                for column, family in zip(columns[first : first + count], families, strict=True)
+            ]
+            return zip(*some, strict=True) if some else repeat((), number)
+
+        every, at = [], 0
+        for projected in (projection.key, projection.columns, projection.carried):
+            every.append(parts(at, len(projected), [part.family for part in projected]))
+            at += len(projected)
+        key, compared, carried = every
+        identity = parts(at, len(projection.identity), projection.identity_families)
+        route = repeat(None, number) if self._route_at is None else columns[self._route_at]
+        limbo = map(bool, columns[-1])
+        return map(Row, key, compared, identity, route, repeat(None, number), limbo, carried)
 
     def _select(
         self, outputs: Sequence[str], condition: str | None = None, *, suffix: str = "", hint: str = ""
@@ -342,8 +396,18 @@ class Select:
     def _optional(self, column: str | None) -> int | None:
         if column is None:
             return None
-        self._outputs.append(f"t.{self._dialect.quote(column)}")
+        output = f"t.{self._dialect.quote(column)}"
+        return self._add(output, self._field(output, self._projection.table, column))
+
+    def _add(self, output: str, field: Field | None) -> int:
+        """Add an output, and say where it stands."""
+        self._outputs.append(output)
+        self._fields.append(field)
         return len(self._outputs) - 1
+
+    def _field(self, output: str, table: str, column: str) -> Field | None:
+        known = self._known.get(table, {}).get(column)
+        return None if known is None else joining.field(Scalar(output, known))
 
     def _times(self) -> list[str]:
         soft_delete = self._projection.soft_delete
@@ -385,16 +449,17 @@ class Select:
         # Compared uncast, a column can use its index; only a FLOAT must be compared as a double.
         plain = read if projected.family is Family.FLOAT else raw
         comparable.append(self._dialect.transformed(projected, plain, **names))
-        self._outputs.append(self._dialect.transformed(projected, read, **names))
+        output = self._dialect.transformed(projected, read, **names)
+        at = self._add(output, self._field(output, table, projected.column))
         known = self._known.get(table, {}).get(projected.column)
         if known is not None:
             # A time that is sent to nobody need not be cast to text first.
             quick = projected.family is Family.TEMPORAL and projected.transform is None
-            scalar = Scalar(self._outputs[-1], known, raw if quick else None)
+            scalar = Scalar(output, known, raw if quick else None)
             self._encoded.scalars.append(scalar)
             self._encoded.fields.append(bundling.field(scalar))
         return (
-            _scalar(len(self._outputs) - 1, projected.family),
+            _scalar(at, projected.family),
             bundling.parsed(projected.family, canonical),
         )
 
@@ -409,8 +474,10 @@ class Select:
         if join.soft_delete is not None and not self._tombstones:
             live_value = _literal(self._dialect, join.soft_delete.live)
             live = f"{joined}.{quote(join.soft_delete.column)} = {live_value}"
-        at, found = len(self._outputs), f"{surrogate} IS NOT NULL"
-        self._outputs += [raw, found, live]
+        found = f"{surrogate} IS NOT NULL"
+        at = self._add(raw, self._field(raw, table, projected.column))
+        self._add(found, joining.number(found))
+        self._add(live, joining.number(live))
         self._encoded.flags.append(f"IF({raw} IS NULL, 0, IF({found} AND {live}, 1, 2))")
         known = self._known.get(table, {}).get(projected.column)
         if known is not None:

@@ -9,6 +9,7 @@ from cellsync.diff.routing import Routed
 from cellsync.diff.rows import compare
 from cellsync.model import (
     Difference,
+    Family,
     Finding,
     Key,
     Kind,
@@ -88,6 +89,8 @@ def _twins(
     Only the server knows its collations; Python's folding merely chooses what to ask it about.
     What the folding overlooks, the guard of the INSERT stops.
     """
+    if not any(part.join or part.family is Family.TEXT for part in pairing.existing.key):
+        return  # numbers and bytes have one spelling
     alike: dict[object, set[Key]] = {}
     for row in held:
         alike.setdefault(folded(row.key), set()).add(row.key)

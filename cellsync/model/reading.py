@@ -73,6 +73,11 @@ class Projection:
         """The names of the key columns and of the compared columns, in the order of a row's parts."""
         return tuple(projected.column for projected in (*self.key, *self.columns))
 
+    @cached_property
+    def refers(self) -> bool:
+        """True when a part of its rows is that of a reference."""
+        return any(projected.join for projected in (*self.key, *self.columns))
+
 
 class Row(NamedTuple):
     """One row as a projection reads it; ``values`` pair with the projection's columns."""

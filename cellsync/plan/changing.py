@@ -22,7 +22,6 @@ from cellsync.model import (
     Skipped,
     Stored,
     Value,
-    refers,
 )
 from cellsync.plan.inputs import Compared, Target, Words
 from cellsync.plan.ordering import self_ordered
@@ -94,17 +93,20 @@ def _filled(value: Value | ServerTime, target: Target) -> Stored:
 
 
 def _update(pairing: Pairing, difference: Difference, target: Target) -> Change:
-    row, held = difference.desired, difference.existing
-    assert row is not None and held is not None
-    changed = {column.column for column in difference.columns}
-    wanted = _stored(pairing, row, changed)
-    before = _stored(pairing, held, changed.union(pairing.rule.key))
+    held = difference.existing
+    assert held is not None
+    joins = {p.column: p.join for p in (*pairing.existing.key, *pairing.existing.columns) if p.join}
+    key = zip(pairing.existing.key, held.key, strict=True)
+    before = {part.column: _storable(value, part.join) for part, value in key}
+    changed = difference.columns
+    before.update((each.column, _storable(each.existing, joins.get(each.column))) for each in changed)
+    after = {each.column: _storable(each.desired, joins.get(each.column)) for each in changed}
     return _change(
         pairing,
         difference,
         Action.UPDATE,
         before={**before, **_liveness(pairing.rule)},
-        after={name: wanted[name] for name in sorted(changed)},
+        after={name: after[name] for name in sorted(after)},
         identity=held.identity,
     )
 
@@ -152,14 +154,14 @@ def _liveness(rule: Rule) -> dict[str, Stored]:
     return {rule.soft_delete.column: rule.soft_delete.live} if rule.soft_delete else {}
 
 
-def _stored(pairing: Pairing, row: Row, only: Collection[str] | None = None) -> dict[str, Stored]:
+def _stored(pairing: Pairing, row: Row) -> dict[str, Stored]:
     """Return a row's key and compared columns as they are written, references still as keys."""
     projection, parts = pairing.existing, (*row.key, *row.values)
     stored: dict[str, Any] = dict(zip(projection.names, parts, strict=True))
-    if refers(parts):
+    if projection.refers:
         for projected in (*projection.key, *projection.columns):
             stored[projected.column] = _storable(stored[projected.column], projected.join)
-    return stored if only is None else {name: value for name, value in stored.items() if name in only}
+    return stored
 
 
 def _storable(part: KeyPart, join: Join | None) -> Stored:
