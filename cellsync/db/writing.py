@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 import sqlalchemy
 
-from cellsync.db import packing
+from cellsync.db import joining, packing
 from cellsync.db.connect import translated
 from cellsync.db.encoding import Scalar
+from cellsync.db.joining import Field
 from cellsync.db.select import Statement, canonical
 from cellsync.db.session import (
     KEYS_PER_QUERY,
@@ -30,6 +31,7 @@ from cellsync.errors import Rejected
 from cellsync.model import (
     Action,
     Cascade,
+    Column,
     Family,
     Identity,
     Join,
@@ -55,18 +57,37 @@ _IN_A_CASE = 64
 class _Whole(NamedTuple):
     """How whole rows of a table are read."""
 
+    columns: Sequence[Column]
     outputs: str
     """The expressions that read them."""
-    names: Sequence[str]
-    times: Sequence[str]
-    """Those of the columns whose values have a canonical form."""
+    fields: Sequence[Field]
+    """The same as parts of one value; () where one of them cannot be that."""
 
-    def row(self, record: Sequence[Value]) -> Mapping[str, Value]:
-        """Return a row as the server has it."""
-        row = dict(zip(self.names, record, strict=True))
-        for name in self.times:
-            row[name] = canonical(row[name], Family.TEMPORAL)
-        return row
+    @property
+    def joined(self) -> str:
+        """The expression that reads them as one value."""
+        return joining.record(self.fields)
+
+    def rows(self, records: Sequence[Sequence[Value]]) -> list[Mapping[str, Value]]:
+        """Return rows as the server has them."""
+        return self._rows([*zip(*records, strict=True)]) if records else []
+
+    def taken_apart(self, records: Sequence[Sequence[Value]]) -> list[Mapping[str, Value]] | None:
+        """Return the rows of joined records; None where one is too long to be joined, or is no text."""
+        values = [value for (value,) in records]
+        try:
+            return None if None in values else self._rows(joining.columns(self.fields, values))  # type: ignore[arg-type]
+        except UnicodeDecodeError:
+            return None
+
+    def _rows(self, values: Sequence[Sequence[Value]]) -> list[Mapping[str, Value]]:
+        """Return rows from the values of each column, which get their canonical form."""
+        alike = [
+            [canonical(value, column.family) for value in held] if column.family is Family.TEMPORAL else held
+            for column, held in zip(self.columns, values, strict=True)
+        ]
+        names = [column.name for column in self.columns]
+        return [dict(zip(names, row, strict=True)) for row in zip(*alike, strict=True)]
 
 
 class Writing(Session):
@@ -150,7 +171,7 @@ class Writing(Session):
         whole = self._whole_rows(table)
         names = ", ".join(map(self._dialect.quote, rows[0]))
         head = f"INSERT INTO {self._dialect.quote(table)} ({names}) VALUES "
-        tail = f" RETURNING {whole.outputs}"
+        tail = f" RETURNING {whole.joined if whole.fields else whole.outputs}"
         made: list[Mapping[str, Value]] = []
         with self._all_or_none():
             for part in self._parted(rows, len(head) + len(tail)):
@@ -165,8 +186,11 @@ class Writing(Session):
                     extra={"cell": self.cell.name},
                 )
                 values = self._literals([row[name] for row in part] for name in rows[0])
-                records = self.run(f"{plain(head)}{tuples(values)}{plain(tail)}")
-                made += map(whole.row, records)
+                records = self.run(f"{plain(head)}{tuples(values)}{plain(tail)}").all()
+                read = whole.taken_apart(records) if whole.fields else whole.rows(records)
+                if read is None:
+                    raise Rejected(f"{self.cell.name}: rows of {table} are too long to be returned together")
+                made += read
         return made
 
     def load(
@@ -361,15 +385,24 @@ class Writing(Session):
         known, whole = self.tables([table])[table], self._whole_rows(table)
         spelled = [known_name(known, name) for name in identity]
         quoted = tuple(map(self._dialect.quote, identity))
-        head = f"SELECT {whole.outputs} FROM {self._dialect.quote(table)} WHERE "
         found: dict[Identity, Mapping[str, Value]] = {}
         for part in batches(identities, KEYS_PER_QUERY):
             names, where = _one_of(quoted, len(part))
+            tail = f" FROM {self._dialect.quote(table)} WHERE {where}{suffix}"
             parameters = dict(zip(names, chain.from_iterable(part), strict=True))
-            for record in self._write_query(Statement(f"{head}{where}{suffix}", parameters)):
-                row = whole.row(record)
+            for row in self._whole_of(whole, tail, parameters):
                 found[tuple([row[name] for name in spelled])] = row
         return found
+
+    def _whole_of(
+        self, whole: _Whole, tail: str, parameters: Mapping[str, Value]
+    ) -> list[Mapping[str, Value]]:
+        """Return whole rows; each is one value on the wire, unless it is too long for that."""
+        if whole.fields:
+            joined = self._write_query(Statement(f"SELECT {whole.joined}{tail}", parameters))
+            if (rows := whole.taken_apart(joined)) is not None:
+                return rows
+        return whole.rows(self._write_query(Statement(f"SELECT {whole.outputs}{tail}", parameters)))
 
     def _whole_rows(self, table: str) -> _Whole:
         """Return how whole rows of a table are read."""
@@ -378,11 +411,11 @@ class Writing(Session):
         outputs = [
             self._dialect.canonical(quote(column.name), column.type, column.family) for column in columns
         ]
-        return _Whole(
-            ", ".join(outputs),
-            [column.name for column in columns],
-            [column.name for column in columns if column.family is Family.TEMPORAL],
-        )
+        pairs = zip(outputs, columns, strict=True)
+        fields = [joining.field(Scalar(output, column)) for output, column in pairs]
+        exact = [field for field in fields if field is not None]
+        joins = self._dialect.name != "sqlite" and len(exact) == len(fields)
+        return _Whole(columns, ", ".join(outputs), exact if joins else ())
 
     def probe(self, table: str, action: Action, columns: Sequence[str]) -> None:
         """Do what a change does, to no row: raises WriteFailed where this login may not."""
