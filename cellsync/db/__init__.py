@@ -6,6 +6,7 @@ literals   values as they stand in a statement, many at once
 schema     what the tables look like
 encoding   a row as one string, and its hash, as SQL
 bundling   the key and the checksum of a row as a text that can be read back
+joining    a record as one value, taken apart again column by column
 packing    a row as the text of an INSERT, that can be read back, and as the journal's JSON
 select     a projection as one SELECT, its result as rows, digests or bundles
 session    one open connection: what it is connected to, its transactions
