@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
@@ -74,9 +75,9 @@ class Projection:
         return tuple(projected.column for projected in (*self.key, *self.columns))
 
     @cached_property
-    def refers(self) -> bool:
-        """True when a part of its rows is that of a reference."""
-        return any(projected.join for projected in (*self.key, *self.columns))
+    def joins(self) -> Mapping[str, Join]:
+        """The columns that are references, key columns and compared ones, and where each leads."""
+        return {part.column: part.join for part in (*self.key, *self.columns) if part.join is not None}
 
 
 class Row(NamedTuple):

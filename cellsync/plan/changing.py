@@ -95,20 +95,18 @@ def _filled(value: Value | ServerTime, target: Target) -> Stored:
 def _update(pairing: Pairing, difference: Difference, target: Target) -> Change:
     held = difference.existing
     assert held is not None
-    joins = {p.column: p.join for p in (*pairing.existing.key, *pairing.existing.columns) if p.join}
-    key = zip(pairing.existing.key, held.key, strict=True)
-    before = {part.column: _storable(value, part.join) for part, value in key}
-    changed = difference.columns
-    before.update((each.column, _storable(each.existing, joins.get(each.column))) for each in changed)
-    after = {each.column: _storable(each.desired, joins.get(each.column)) for each in changed}
-    return _change(
-        pairing,
-        difference,
-        Action.UPDATE,
-        before={**before, **_liveness(pairing.rule)},
-        after={name: after[name] for name in sorted(after)},
-        identity=held.identity,
-    )
+    joins = pairing.existing.joins
+    before = {
+        part.column: _storable(value, part.join)
+        for part, value in zip(pairing.existing.key, held.key, strict=True)
+    }
+    after: dict[str, Stored] = {}
+    for name, wanted, there in difference.columns:
+        before[name] = _storable(there, joins.get(name))
+        after[name] = _storable(wanted, joins.get(name))
+    before.update(_liveness(pairing.rule))
+    after = {name: after[name] for name in sorted(after)}
+    return _change(pairing, difference, Action.UPDATE, before=before, after=after, identity=held.identity)
 
 
 def _remove(pairing: Pairing, difference: Difference, target: Target) -> Change:
@@ -158,7 +156,7 @@ def _stored(pairing: Pairing, row: Row) -> dict[str, Stored]:
     """Return a row's key and compared columns as they are written, references still as keys."""
     projection, parts = pairing.existing, (*row.key, *row.values)
     stored: dict[str, Any] = dict(zip(projection.names, parts, strict=True))
-    if projection.refers:
+    if projection.joins:
         for projected in (*projection.key, *projection.columns):
             stored[projected.column] = _storable(stored[projected.column], projected.join)
     return stored
