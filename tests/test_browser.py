@@ -41,6 +41,8 @@ from cellsync.model import (
 from cellsync.report import cards, html
 from cellsync.report.sql import excerpt
 
+pytestmark = pytest.mark.slow
+
 RTL = "\u05e9\u05dc\u05d5\u05dd \u0645\u0631\u062d\u0628\u0627"
 VALUES = [*EVIL, RTL, "y" * 10_000, "z\n" * 500]
 SHOWN = {

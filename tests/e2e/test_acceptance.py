@@ -13,6 +13,8 @@ from deployment import AGGREGATE_RULES, Deploy, Deployment, Done
 from nova import UUIDS, Variant
 from servers import AnyServer, PrivateServer
 
+pytestmark = pytest.mark.slow
+
 MISSING = {
     "c1": {"aggregates": (6, 0, 0), "aggregate-metadata": (8, 0, 0), "aggregate-hosts": (6, 0, 0)},
     "c2": {"aggregates": (5, 0, 1), "aggregate-metadata": (7, 1, 1), "aggregate-hosts": (3, 0, 1)},

@@ -20,6 +20,8 @@ from servers import Server, sql
 
 from cellsync.journal.streaks import REMEMBERED, Streak
 
+pytestmark = pytest.mark.slow
+
 TIMEOUT = 1.0
 PATIENCE = 15
 """Seconds: a machine may be busy, but nothing waits for a broker that does not answer."""

@@ -28,6 +28,8 @@ from servers import sql
 from cellsync import driftlog
 from cellsync.apply.executing import INSERTS
 
+pytestmark = pytest.mark.slow
+
 PATIENCE = 60
 ROWS = 20_000
 RULES = """

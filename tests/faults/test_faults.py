@@ -28,6 +28,8 @@ from cellsync.demo.database import connected
 from cellsync.errors import ExitCode
 from cellsync.model import CellFailure, Report, Status, TableFailure
 
+pytestmark = pytest.mark.slow
+
 THINGS = "CREATE TABLE things (id int PRIMARY KEY AUTO_INCREMENT, name varchar(20) NOT NULL, note longtext)"
 OTHERS = "CREATE TABLE others (id int PRIMARY KEY AUTO_INCREMENT, name varchar(20) NOT NULL, note longtext)"
 CELLS = ("api", "c1", "c2")

@@ -16,6 +16,8 @@ from servers import Server, checksums
 
 from cellsync.model import Action, Key, Kind, TableDiff
 
+pytestmark = pytest.mark.slow
+
 TABLES = (
     """
     CREATE TABLE nodes (

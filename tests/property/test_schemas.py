@@ -28,6 +28,8 @@ from cellsync.model import TableDiff
 from cellsync.report import sql
 from cellsync.run import telling
 
+pytestmark = pytest.mark.slow
+
 SCHEMAS = 12
 EXAMPLES = 6
 KINDS = sorted(TYPES)
