@@ -1,8 +1,8 @@
 """A cells v2 deployment that Nova and placement made: nova_api, cell0, three cells, placement.
 
-The schemas are made by ``nova-manage`` and ``placement-manage``, the cells are mapped by ``nova-manage``,
-the rows are written by Nova's objects (write_nova.py) and through placement's API (serve_placement.py),
-all from .venv-nova, which `scripts/setup nova` makes. Once for a session: it takes about half a minute.
+The schemas are made by ``nova-manage`` and ``placement-manage``, the cells are mapped by ``nova-manage``
+(manage_nova.py), the rows are written by Nova's objects (write_nova.py) and through placement's API
+(serve_placement.py), all from .venv-nova, which `scripts/setup nova` makes. Once for a session.
 """
 
 from __future__ import annotations
@@ -132,6 +132,29 @@ class Placement:
         )
 
 
+@dataclass(frozen=True)
+class Manager:
+    """``nova-manage`` and ``placement-manage``, as manage_nova.py runs them."""
+
+    process: subprocess.Popen[str]
+
+    def run(self, *words: str, codes: Sequence[int] = (0,)) -> str:
+        """Run a command and return what it said; one that ends otherwise than expected is a failure."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(words) + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        assert line, "Nova gave no answer: its traceback is above"
+        done = json.loads(line)
+        assert done["code"] in codes, f"{shlex.join(words)}: {done['code']}\n{done['out']}\n{done['err']}"
+        return str(done["out"])
+
+    def nova(self, *arguments: str, codes: Sequence[int] = (0,)) -> str:
+        """Run ``nova-manage`` on the deployment."""
+        return self.run("nova-manage", "--config-file", "nova.conf", *arguments, codes=codes)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Lab:
     """The deployment, and the programs that work on it."""
@@ -139,6 +162,7 @@ class Lab:
     urls: Mapping[str, str]
     """Of ``DATABASES``, with the password."""
     folder: Path
+    manager: Manager
     placement: Placement
     before: Mapping[str, str]
     """Database -> all of its rows, as SQL."""
@@ -149,7 +173,7 @@ class Lab:
 
     def manage(self, *arguments: str, codes: Sequence[int] = (0,)) -> str:
         """Run ``nova-manage`` and return what it said."""
-        return run(self.folder, "nova-manage", "--config-file", "nova.conf", *arguments, codes=codes)
+        return self.manager.nova(*arguments, codes=codes)
 
     def cell(self, name: str) -> str:
         """Return the uuid of a cell."""
@@ -178,15 +202,10 @@ class Lab:
         return made
 
 
-def run(folder: Path, program: str, *arguments: str, codes: Sequence[int] = (0,), given: str = "") -> str:
-    """Run a program of .venv-nova; one that ends otherwise than expected is a failure of the test."""
-    command = [str(VENV / program), *arguments]
+def program(name: str) -> str:
+    """Return the path of a program of .venv-nova."""
     assert VENV.is_dir(), f"{VENV} is not there: scripts/setup makes it"
-    done = subprocess.run(
-        command, cwd=folder, input=given, capture_output=True, text=True, timeout=TIMEOUT, check=False
-    )
-    assert done.returncode in codes, f"{shlex.join(command)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+    return str(VENV / name)
 
 
 @contextmanager
@@ -199,22 +218,30 @@ def made(server: AnyServer, folder: Path) -> Iterator[Lab]:
     try:
         for schema in schemas.values():
             sql(server.url(), f"CREATE DATABASE {schema} CHARACTER SET utf8mb3")
-        with _placement(folder, urls["placement"]) as placement:
-            _make(folder, urls, placement)
+        with _manager(folder) as manager, _placement(folder, manager, urls["placement"]) as placement:
+            _make(folder, manager, urls, placement)
             before = {name: _rows(url) for name, url in urls.items()}
-            yield Lab(urls=urls, folder=folder, placement=placement, before=before)
+            yield Lab(urls=urls, folder=folder, manager=manager, placement=placement, before=before)
     finally:
         for schema in (*schemas.values(), "cellsync"):
             sql(server.url(), f"DROP DATABASE IF EXISTS {schema}")
 
 
 @contextmanager
-def _placement(folder: Path, url: str) -> Iterator[Placement]:
+def _manager(folder: Path) -> Iterator[Manager]:
+    command = (program("python"), "-W", "ignore", str(HERE / "manage_nova.py"))
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=folder, text=True, **pipes) as process:
+        yield Manager(process)
+
+
+@contextmanager
+def _placement(folder: Path, manager: Manager, url: str) -> Iterator[Placement]:
     conf = folder / "placement.conf"
     escaped = url.replace("$", "$$")
     conf.write_text(f"[api]\nauth_strategy = noauth2\n[placement_database]\nconnection = {escaped}\n")
-    run(folder, "placement-manage", "--config-file", str(conf), "db", "sync")
-    command = [str(VENV / "python"), str(HERE / "serve_placement.py"), str(conf)]
+    manager.run("placement-manage", "--config-file", str(conf), "db", "sync")
+    command = [program("python"), str(HERE / "serve_placement.py"), str(conf)]
     log = folder / "placement.log"
     with log.open("w") as errors:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
@@ -230,7 +257,7 @@ def _placement(folder: Path, url: str) -> Iterator[Placement]:
             process.stdout.close()
 
 
-def _make(folder: Path, urls: Mapping[str, str], placement: Placement) -> None:
+def _make(folder: Path, manager: Manager, urls: Mapping[str, str], placement: Placement) -> None:
     (folder / "nova.conf").write_text(
         "[DEFAULT]\ntransport_url = rabbit://nova:secret@127.0.0.1:5672/\n"
         f"[api_database]\nconnection = {urls['api'].replace('$', '$$')}\n"
@@ -239,20 +266,20 @@ def _make(folder: Path, urls: Mapping[str, str], placement: Placement) -> None:
         f"endpoint = http://127.0.0.1:{placement.port}\n"
         f"endpoint_override = http://127.0.0.1:{placement.port}\n"
     )
-    manage = ("nova-manage", "--config-file", "nova.conf")
-    run(folder, *manage, "api_db", "sync")
-    run(folder, *manage, "db", "sync", "--local_cell")
+    manager.nova("api_db", "sync")
+    manager.nova("db", "sync", "--local_cell")
     schema = dump(urls["c1"])
     for cell in ("cell0", "c2", "c3"):
         load(urls[cell], schema)
     template = "{scheme}://{username}:{password}@{hostname}:{port}/v2_cell0?{query}"
-    run(folder, *manage, "cell_v2", "map_cell0", "--database_connection", template)
+    manager.nova("cell_v2", "map_cell0", "--database_connection", template)
     for cell in CELLS[1:]:
         broker = f"rabbit://nova:secret@127.0.0.1:5672/{cell}"
         given = ("--name", cell, "--transport-url", broker, "--database_connection", urls[cell])
-        run(folder, *manage, "cell_v2", "create_cell", *given)
-    run(folder, "python", str(HERE / "write_nova.py"), "nova.conf", given=json.dumps(DEPLOYMENT))
-    run(folder, *manage, "cell_v2", "discover_hosts")
+        manager.nova("cell_v2", "create_cell", *given)
+    command = (program("python"), str(HERE / "write_nova.py"), "nova.conf")
+    subprocess.run(command, cwd=folder, input=json.dumps(DEPLOYMENT), text=True, timeout=TIMEOUT, check=True)
+    manager.nova("cell_v2", "discover_hosts")
     _fill_placement(placement)
     for name in DATABASES:
         age(urls[name])
