@@ -457,18 +457,17 @@ class Done:
 
 
 def _cellsync(folder: Path, *arguments: str) -> Done:
-    done = subprocess.run(
-        [sys.executable, "-m", "cellsync", *arguments],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=120,
-        check=False,
-    )
-    return Done(done.stdout, done.stderr, done.returncode)
+    """Run a command in a folder; in this process, for loading cellsync takes longer than most commands."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        contextlib.chdir(folder),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit) as ended,
+    ):
+        cli.main(arguments)
+    assert isinstance(ended.value.code, int)
+    return Done(out.getvalue(), err.getvalue(), ended.value.code)
 
 
 @pytest.fixture
