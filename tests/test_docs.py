@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import io
 import json
 import os
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -19,6 +19,7 @@ import click
 import pytest
 import yaml
 from click.testing import CliRunner
+from deployment import Deployment
 from drifts import API_DRIFTS, DRIFTS, Drift
 from rabbitmq import RabbitMQ
 from registered import CELLS_TABLE, ROW, SERVICES
@@ -460,12 +461,13 @@ def _cellsync(folder: Path, *arguments: str) -> Done:
     """Run a command in a folder; in this process, for loading cellsync takes longer than most commands."""
     out, err = io.StringIO(), io.StringIO()
     with (
-        contextlib.chdir(folder),
+        pytest.MonkeyPatch.context() as patch,
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
-        pytest.raises(SystemExit) as ended,
     ):
-        cli.main(arguments)
+        patch.chdir(folder)
+        with pytest.raises(SystemExit) as ended:
+            cli.main(arguments)
     assert isinstance(ended.value.code, int)
     return Done(out.getvalue(), err.getvalue(), ended.value.code)
 
@@ -687,8 +689,10 @@ def test_the_sql_in_the_life_of_a_row_is_what_is_sent(mariadb_cells: dict[str, U
     """Every statement on the page is in the log of the command that the page names."""
     page = ROOT / "docs" / "life-of-a-row.rst"
     assert "``cellsync -vvv repair c2 --rule aggregate-metadata``" in page.read_text(encoding="utf-8")
-    done = _cellsync(tmp_path, "-vvv", "repair", "c2", "--rule", "aggregate-metadata", "--yes")
-    sent = {" ".join(line.split()) for line in done.stderr.splitlines()}
+    # In a process of its own: what is logged in this one goes to pytest.
+    here = Deployment(urls={}, folder=tmp_path)
+    done = here.process("-vvv", "repair", "c2", "--rule", "aggregate-metadata", "--yes")
+    sent = {" ".join(line.split()) for line in done.err.splitlines()}
     for block in _blocks(page, "sql"):
         pieces = [re.escape(" ".join(piece.split())) for piece in block.text.split(ELISION)]
         pattern = re.compile(r"\S+ \S+: \S+: " + r" ?.* ?".join(pieces))
