@@ -203,13 +203,23 @@ def say(pieces: Iterable[str], *, err: bool = False) -> None:
 
 
 def put(pieces: Iterable[str], output: str | None, *, private: bool = False) -> None:
-    """Write to stdout, or to a file that is complete or not there at all."""
+    """Write to stdout, or to a file that is complete or not there at all.
+
+    What is there already and is no file, a device or a named pipe, is written to as it is.
+    """
     if output is None:
         say(pieces)
         return
     import secrets
 
     check_place(output)
+    if _is_special(output):
+        try:
+            with open(output, "w", encoding="utf-8") as place:
+                place.writelines(pieces)
+        except OSError as error:
+            raise UsageError(f"cannot write {output}: {error.strerror}") from None
+        return
     _sweep(output)
     part = Path(f"{output}.{secrets.token_hex(4)}.part")  # nobody else's: two watches may share a file
     try:
@@ -224,6 +234,11 @@ def put(pieces: Iterable[str], output: str | None, *, private: bool = False) -> 
         raise UsageError(f"cannot write {output}: {error.strerror}") from None
     finally:
         part.unlink(missing_ok=True)  # what could not be written to its end
+
+
+def _is_special(output: str) -> bool:
+    """Say whether something is there that another file must not take the place of: /dev/null, for one."""
+    return Path(output).exists() and not Path(output).is_file()
 
 
 def _sweep(output: str) -> None:
@@ -242,6 +257,10 @@ def check_place(output: str | None) -> None:
     path, folder = Path(output), Path(output).parent
     if path.is_dir():
         raise UsageError(f"cannot write {output}: it is a directory")
+    if _is_special(output):
+        if not os.access(path, os.W_OK):
+            raise UsageError(f"cannot write {output}: it is not writable")
+        return
     if not folder.is_dir():
         raise UsageError(f"cannot write {output}: there is no directory {folder}")
     if not os.access(folder, os.W_OK | os.X_OK):

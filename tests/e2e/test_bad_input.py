@@ -13,7 +13,7 @@ from deployment import Deployment
 from servers import Server, sql
 
 from cellsync.cli.preparing import put
-from cellsync.errors import NoRoom
+from cellsync.errors import NoRoom, UsageError
 
 Check = Callable[[], None]
 
@@ -158,6 +158,24 @@ def test_an_output_file_is_whole(cells: Deployment, tmp_path: Path) -> None:
 
 
 # -- The cell file -----------------------------------------------------------------------------
+
+
+def test_what_is_no_file_is_written_to_and_stays_what_it_is(tmp_path: Path) -> None:
+    """As /dev/null, which -o took the place of where root said so, and everybody writes to."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        put(["one ", "two"], str(pipe))
+        assert os.read(reading, 100) == b"one two"
+    finally:
+        os.close(reading)
+    assert pipe.is_fifo()
+    assert [*tmp_path.iterdir()] == [pipe]
+    pipe.chmod(0o400)
+    if os.geteuid():
+        with pytest.raises(UsageError, match="it is not writable"):
+            put(["three"], str(pipe))
 
 
 @pytest.mark.usefixtures("untouched")
