@@ -477,7 +477,7 @@ def test_rows_too_large_to_be_packed_are_looked_at(
         execute(url, THINGS.replace("size int", f"size int, note {kind}"))
     execute(urls["api"], "INSERT INTO things (name) SELECT CONCAT('n', seq) FROM seq_1_to_9")
     # Escaped, or in hexadecimal, it is twice as long, and more than one packet.
-    long = "SET NEW.note = IF(NEW.size = 5, REPEAT(CHAR(34), 600000), NULL)"
+    long = "UPDATE things SET note = REPEAT(CHAR(39), {}) WHERE name = '{}'"
     execute(urls["api"], long.format(300_000, "n3"), long.format(300_000, "n4"), long.format(250_000, "n5"))
     if side == "api":
         execute(urls["api"], long.format(550_000, "n6"))
