@@ -240,6 +240,21 @@ def test_a_row_that_is_too_long_for_one_value_comes_all_the_same(
     assert {key: len(row["data"]) for key, row in locked.items()} == sizes  # type: ignore[arg-type]
 
 
+def test_rows_that_are_too_long_to_be_returned_together_are_rejected(
+    database: DatabaseFactory, server_with: Callable[..., PrivateServer]
+) -> None:
+    """They are written one by one then; the server says it as an error, for the statement writes."""
+    url = database(server_with("--max-allowed-packet=1M"))
+    filled = "note mediumtext DEFAULT (REPEAT('y', 600000))"
+    execute(url, f"CREATE TABLE large (id int PRIMARY KEY, data mediumtext, {filled})")
+    with opened(url) as there, there.transaction():
+        with pytest.raises(Rejected, match="max_allowed_packet"):
+            there.insert_many("large", [{"id": 1, "data": "short"}, {"id": 2, "data": "x" * 600_000}])
+        there.insert("large", {"id": 2, "data": "x" * 600_000})
+        read = there.read_back("large", ("id",), [(1,), (2,)])
+    assert {key: len(row["data"]) for key, row in read.items()} == {(2,): 600_000}  # type: ignore[arg-type]
+
+
 def test_whole_rows_are_the_same_as_one_value_each(copied: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
     """Locked, read back, and returned by what inserts them."""
     floats = ("float", "double")
