@@ -41,12 +41,16 @@ def text(expression: str) -> Field:
 
 
 def field(scalar: Scalar) -> Field | None:
-    """Return the field of a value; None where it is not exact as text: of a FLOAT, of a shape."""
+    """Return the field of a value; None where it is not exact as text: of a FLOAT, of a shape.
+
+    Nor where text is bytes to a driver: of an ENUM or a SET with the charset binary.
+    """
     family, kind = scalar.column.family, scalar.column.type.partition("(")[0]
     if family is Family.BINARY and kind.endswith(_BYTES):
         return _field(scalar.expression, family, f"HEX({scalar.expression})")
     if family is Family.TEXT:
-        return _field(scalar.expression, family, scalar.unicode())
+        bytes_ = scalar.column.charset == "binary"
+        return None if bytes_ else _field(scalar.expression, family, scalar.unicode())
     return _field(scalar.expression, family) if family in _EXACT else None
 
 

@@ -397,7 +397,7 @@ class Select:
         if column is None:
             return None
         output = f"t.{self._dialect.quote(column)}"
-        return self._add(output, self._field(output, self._projection.table, column))
+        return self._add(output, self._bare(output, self._projection.table, column))
 
     def _add(self, output: str, field: Field | None) -> int:
         """Add an output, and say where it stands."""
@@ -408,6 +408,12 @@ class Select:
     def _field(self, output: str, table: str, column: str) -> Field | None:
         known = self._known.get(table, {}).get(column)
         return None if known is None else joining.field(Scalar(output, known))
+
+    def _bare(self, output: str, table: str, column: str) -> Field | None:
+        """Return the field of a column that is read uncast; None where the driver's value is another one."""
+        known = self._known.get(table, {}).get(column)
+        same = known is not None and self._dialect.canonical(output, known.type, known.family) == output
+        return self._field(output, table, column) if same else None
 
     def _times(self) -> list[str]:
         soft_delete = self._projection.soft_delete
@@ -450,7 +456,9 @@ class Select:
         plain = read if projected.family is Family.FLOAT else raw
         comparable.append(self._dialect.transformed(projected, plain, **names))
         output = self._dialect.transformed(projected, read, **names)
-        at = self._add(output, self._field(output, table, projected.column))
+        # What a transform makes is text, whatever the column holds.
+        readable = projected.transform is None or projected.family is Family.TEXT
+        at = self._add(output, self._field(output, table, projected.column) if readable else None)
         known = self._known.get(table, {}).get(projected.column)
         if known is not None:
             # A time that is sent to nobody need not be cast to text first.
@@ -475,7 +483,7 @@ class Select:
             live_value = _literal(self._dialect, join.soft_delete.live)
             live = f"{joined}.{quote(join.soft_delete.column)} = {live_value}"
         found = f"{surrogate} IS NOT NULL"
-        at = self._add(raw, self._field(raw, table, projected.column))
+        at = self._add(raw, self._bare(raw, table, projected.column))
         self._add(found, joining.number(found))
         self._add(live, joining.number(live))
         self._encoded.flags.append(f"IF({raw} IS NULL, 0, IF({found} AND {live}, 1, 2))")
