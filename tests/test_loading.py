@@ -642,6 +642,24 @@ def test_rows_that_have_their_numbers_go_two_ways(
     assert len({*map(id, ways)}) == (1 if balanced else 2)
 
 
+def test_rows_that_refer_to_each_other_go_one_way(
+    database: DatabaseFactory, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By a foreign key of their table, which no rule knows: none is inserted before those that it needs."""
+    made = THINGS.replace("size int", "size int, FOREIGN KEY (size) REFERENCES things (id)")
+    stand = stand_of(database, BY_ID, made)
+    chain = "SELECT seq, CONCAT('n', seq), NULLIF(seq - 1, 0) FROM seq_1_to_20"
+    execute(stand.urls["api"], f"INSERT INTO things (id, name, size) {chain}")
+    request, prepared = stand.prepare("r1")
+    (load,) = loads(prepared)
+    assert load.numbered
+    assert not load.apart
+    with caplog.at_level("DEBUG", "cellsync.apply"):
+        assert run.write(request, prepared).exit_code == 0
+    assert not any("one by one" in record.getMessage() for record in caplog.records)
+    assert result(stand.undo("r1", "u1"), "c1").counts.applied == 20
+
+
 def test_what_was_not_begun_is_said(database: DatabaseFactory) -> None:
     """Told to stop after the first batch: its rows are verified, the others are for the next run."""
     stand = filled(database)

@@ -94,15 +94,16 @@ def execute(
 ) -> Iterator[Outcome | Loaded]:
     """Make the changes in their order and yield what became of each, in the same order.
 
-    Nothing is made until it is asked for. ``targets`` holds, by rule, the projection through which the
-    written side is read: it says what a key is there and where references lead. A rule without one (in an
-    undo) is guarded by the raw values of its key columns. Rules in ``sparing`` leave a row alone to which
-    others refer through a foreign key that would delete or change them. Rows of a Load are yielded together
-    where all of a batch were inserted. A failure that is not one row's own stops its rule and those that
-    refer to it, and everything where the server is gone: they come back as FAILED, with the cause. So does
-    what is left of a rule of which ``failures`` changes were not made, whatever the reason of each. Where
-    ``stopping`` says so, nothing more is begun after a batch: the rest has no outcome. ``second`` is
-    another way to the same database, for rows of a Load alone: their batches go both ways at once.
+    Nothing is made until it is asked for, but for some batches of a Load. ``targets`` holds, by rule, the
+    projection through which the written side is read: it says what a key is there and where references
+    lead. A rule without one (in an undo) is guarded by the raw values of its key columns. Rules in
+    ``sparing`` leave a row alone to which others refer through a foreign key that would delete or change
+    them. Rows of a Load are yielded together where all of a batch were inserted. A failure that is not one
+    row's own stops its rule and those that refer to it, and everything where the server is gone: they come
+    back as FAILED, with the cause. So does what is left of a rule of which ``failures`` changes were not
+    made, whatever the reason of each. Where ``stopping`` says so, nothing more is begun after a batch: the
+    rest has no outcome. ``second`` is another way to the same database, for rows of a Load alone: their
+    batches go both ways at once.
     """
     lanes = [Lane(writer, recorder), *([second] if second else [])]
     made = _Making(lanes, targets, sparing, failures, stopping)
@@ -156,12 +157,12 @@ class _Making:
     def loads(self, load: Load) -> Iterator[Outcome | Loaded]:
         """Insert packed rows; a batch that cannot be inserted as it is is looked at row by row.
 
-        Through all lanes at once where the rows bring their numbers along, else one batch after the other.
-        The next one is made ready meanwhile.
+        Through all lanes at once, and the next one is made ready meanwhile, where it is all the same which
+        rows are inserted first; else one batch after the other.
         """
         target = self._targets[load.sample.rule]
-        lanes = self._lanes if load.numbered else self._lanes[:1]
-        most = len(lanes) + 1 if load.numbered else 1
+        lanes = self._lanes if load.apart else self._lanes[:1]
+        most = len(lanes) + 1 if load.apart else 1
         free: SimpleQueue[Lane] = SimpleQueue()
         for lane in lanes:
             free.put(lane)

@@ -152,15 +152,18 @@ class Load(Mapped[Packed, Change]):
         columns: tuple[str, ...],
         filled: Mapping[str, Stored],
         alike: bool,
+        linked: bool,
     ) -> None:
         """``columns`` are those of the packed rows; ``filled`` is written with each row besides.
 
-        ``alike`` says that all changes have the same reason.
+        ``alike`` says that all changes have the same reason, ``linked`` that rows may refer to each other.
         """
         self.sample = make(packed[0])
         """The first change: rule, table and the names of columns are the same for all."""
         self.numbered = {*map(str.lower, self.sample.identity_columns)} <= {*map(str.lower, columns)}
         """True where the rows bring their primary keys along; else the server numbers them, in order."""
+        self.apart = self.numbered and not linked
+        """True where it is all the same which of them are inserted first."""
         super().__init__(packed, make, {deed_of: Counter({deed_of(self.sample): len(packed)})})
         self.packed = packed
         self.make = make

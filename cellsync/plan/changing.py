@@ -59,6 +59,7 @@ def load(each: Compared, target: Target) -> Load | None:
         columns=columns,
         filled={name: value for name, value in _besides(pairing.rule, target) if name not in columns},
         alike=all(saying.missing is None for saying in pairing.rule.says),
+        linked=any(key.table == each.written.name for key in each.written.foreign_keys),
     )
 
 
