@@ -172,7 +172,8 @@ class _Making:
             try:
                 return batch.run(*lane, target)
             finally:
-                free.put(lane)
+                if lane is lanes[0] or not lane.writer.lost:  # only the first one is ever opened again
+                    free.put(lane)
 
         flying: deque[_Flying] = deque()
         with ThreadPoolExecutor(len(lanes), thread_name_prefix="cellsync-load") as pool:
