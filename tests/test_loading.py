@@ -647,6 +647,22 @@ def test_rows_that_have_their_numbers_go_two_ways(
     assert len({*map(id, ways)}) == (1 if balanced else 2)
 
 
+def test_no_second_way_is_opened_for_rows_that_the_server_numbers(
+    database: DatabaseFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request, prepared = filled(database).prepare("r1")
+    made: list[db.Database] = []
+    connect = db.connect
+
+    def connecting(*arguments: Any) -> db.Database:
+        made.append(connect(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(db, "connect", connecting)
+    assert run.write(request, prepared).exit_code == 0
+    assert len(made) == 2  # that which writes, and that which holds the lock
+
+
 def test_rows_that_refer_to_each_other_go_one_way(
     database: DatabaseFactory, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -238,8 +238,8 @@ def _carry_out(
 def _second(
     edge: Edge, changes: Sequence[Change], journal: Journal, request: Request, stack: ExitStack
 ) -> apply.Lane | None:
-    """Return another way to the same database where rows are loaded; None where it cannot be had."""
-    if not any(isinstance(part, Load) for part in parts(changes)):
+    """Return another way to the same database where rows can go two ways; None where it cannot be had."""
+    if not any(isinstance(part, Load) and part.apart for part in parts(changes)):
         return None
     try:
         database = stack.enter_context(db.connect(edge.cell, request.timeouts))
