@@ -98,9 +98,6 @@ def main(
                     click.echo(f"  limit of cellsync diff: {LIMITS[key, drift.name]}")
     for line in missing:
         click.echo(line)
-    if pictures:
-        for drawn in draw(results, pictures):
-            click.echo(f"drawn: {drawn}")
     if file:
         about = {
             "machine": platform.machine(),
@@ -111,6 +108,10 @@ def main(
         file.write_text(
             json.dumps({"version": 1, **about, "results": results, "missing": missing}, indent=2) + "\n"
         )
+    if pictures:
+        pictures.mkdir(parents=True, exist_ok=True)
+        for drawn in draw(results, pictures):
+            click.echo(f"drawn: {drawn}")
 
 
 def fill(servers: list[PrivateServer], rows: int, variant: list[str], drift: list[str]) -> list[str]:
