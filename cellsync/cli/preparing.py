@@ -173,9 +173,11 @@ def progress(common: Common, request: Request) -> Iterator[Request]:
         yield replace(request, progress=LOG.info)
         return
     from rich.console import Console
+    from rich.text import Text
 
     with Console(stderr=True).status("starting") as status:
-        yield replace(request, progress=status.update)
+        # As a Text: a name may have brackets, which rich takes for colours.
+        yield replace(request, progress=lambda text: status.update(Text(text)))
 
 
 def compared(common: Common, request: Request) -> Prepared:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,10 +14,14 @@ from typing import Any
 import pytest
 from edges import Stand, add, cell, execute, result, rows, ruleset, table
 from proxy import Fault, Proxy
+from rich.status import Status as Shown
+from rich.text import Text
 from servers import DatabaseFactory
 
 from cellsync import db, run
 from cellsync.apply import executing
+from cellsync.cli.options import Common
+from cellsync.cli.preparing import progress
 from cellsync.db import reading
 from cellsync.db.connect import Deadline
 from cellsync.errors import ExitCode, ReadFailed
@@ -115,6 +121,25 @@ def test_of_many_cells_that_the_others_wait_for_some_are_named(database: Databas
     waiting(["c4"])
     waiting(["c4"])
     assert told == ["reading, waiting for api, c1, c2 and 2 more", "reading, waiting for c4"]
+
+
+def test_on_a_terminal_a_name_is_shown_as_it_is(
+    database: DatabaseFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Brackets in it are no colours."""
+    shown: list[object] = []
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setattr(Shown, "update", lambda _, text: shown.append(text))
+    with progress(Common(), stand(database).request("diff", "d")) as request:
+        request.waiting("reading")(["c[b]"])
+    (line,) = shown
+    plain = line if isinstance(line, Text) else Text.from_markup(str(line))
+    assert plain.plain == "reading, waiting for c[b]"
 
 
 def test_a_statement_does_not_outlive_the_budget_of_its_cell(database: DatabaseFactory) -> None:
