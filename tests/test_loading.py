@@ -44,6 +44,7 @@ SHAPES = ("point", "geometry", "multipoint")
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     as_if_large(monkeypatch)
     monkeypatch.setattr(executing, "INSERTS", 7)
+    monkeypatch.setattr(executing, "LOADED", 7)
 
 
 def filled(database: DatabaseFactory, rules: str = BY_NAME, number: int = 20, *tables: str) -> Stand:
@@ -520,7 +521,7 @@ def test_a_record_larger_than_a_packet_has_its_rows_looked_at(
     database: DatabaseFactory, server_with: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is said of each row is in it; no connection is lost over it."""
-    monkeypatch.setattr(executing, "INSERTS", 1_000)
+    monkeypatch.setattr(executing, "LOADED", 1_000)
     urls = {"api": database(), "c1": database(server_with("--max-allowed-packet=1M"))}
     says = f"[{{missing: '{{name}} {'x' * 1_100}'}}]"
     stand = Stand(urls, ruleset(f"rules:\n  - {{table: things, key: [name], says: {says}}}"))
@@ -766,7 +767,7 @@ def test_batches_are_cut_by_bytes_as_well(
     database: DatabaseFactory, monkeypatch: pytest.MonkeyPatch, bytes_: int
 ) -> None:
     """So that none is longer than a server takes, and few are in memory."""
-    monkeypatch.setattr(executing, "INSERTS", 1_000)
+    monkeypatch.setattr(executing, "LOADED", 1_000)
     monkeypatch.setattr(apply_loading, "MOST_BYTES", 10_000)
     stand = stand_of(database, BY_NAME, THINGS.replace("size int", "size int, note text"))
     note = f"REPEAT('é', {bytes_ // 2})"

@@ -1,4 +1,4 @@
-"""Insert packed rows: a thousand by a statement, recorded by another, unseen but for their checksum."""
+"""Insert packed rows: thousands by a statement, recorded by another, unseen but for their checksum."""
 
 from __future__ import annotations
 

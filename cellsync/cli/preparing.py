@@ -215,16 +215,13 @@ def put(pieces: Iterable[str], output: str | None, *, private: bool = False) -> 
     import secrets
 
     check_place(output)
-    if _is_special(output):
-        try:
-            with open(output, "w", encoding="utf-8") as place:
-                place.writelines(pieces)
-        except OSError as error:
-            raise UsageError(f"cannot write {output}: {error.strerror}") from None
-        return
     _sweep(output)
     part = Path(f"{output}.{secrets.token_hex(4)}.part")  # nobody else's: two watches may share a file
     try:
+        if _is_special(output):
+            with open(output, "w", encoding="utf-8") as place:
+                place.writelines(pieces)
+            return
         with open(
             os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o644),
             "w",
@@ -319,7 +316,8 @@ def write_metrics(file: str, made: Callable[[str], str]) -> None:
     understood is not kept: it has nothing but the time of a success.
     """
     try:
-        before = Path(file).read_text(encoding="utf-8")
+        # Reading a named pipe would wait for somebody who writes to it.
+        before = "" if _is_special(file) else Path(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         before = ""
     try:

@@ -70,6 +70,16 @@ def canonical(value: Value, family: Family) -> Value:
     return value
 
 
+def canonical_columns(
+    columns: Sequence[Sequence[Value]], families: Iterable[Family]
+) -> list[Sequence[Value]]:
+    """Return the values of columns in canonical form."""
+    return [
+        [canonical(value, family) for value in column] if family is Family.TEMPORAL else column
+        for column, family in zip(columns, families, strict=True)
+    ]
+
+
 @dataclass(frozen=True)
 class Statement:
     """SQL text with named parameters (":k0"), and their values."""
@@ -151,12 +161,11 @@ class Select:
 
     def joined(self, keys: Sequence[Key]) -> Joined | None:
         """Return the same for some keys, with each record as one value; None where one is not exact so."""
-        times = [joining.text(time) for time in self._times()]
-        fields = [*self._fields, *times, joining.number(self._limbo())]
-        condition, parameters = self._matching(keys)
-        known = [field for field in fields if field is not None]
-        if len(known) < len(fields):
+        known = [field for field in self._fields if field is not None]
+        if len(known) < len(self._fields):
             return None
+        known += [*map(joining.text, self._times()), joining.number(self._limbo())]
+        condition, parameters = self._matching(keys)
         return Joined(Statement(self._select([joining.record(known)], condition), parameters), known)
 
     def rows(self, fields: Sequence[Field], values: Sequence[bytes]) -> Iterator[Row]:
@@ -174,10 +183,7 @@ class Select:
         projection = self._projection
 
         def parts(first: int, count: int, families: Iterable[Family]) -> Iterable[tuple[KeyPart, ...]]:
-            some = [
-                [canonical(value, family) for value in column] if family is Family.TEMPORAL else column
-                for column, family in zip(columns[first : first + count], families, strict=True)
-            ]
+            some = canonical_columns(columns[first : first + count], families)
             return zip(*some, strict=True) if some else repeat((), number)
 
         every, at = [], 0

@@ -14,7 +14,7 @@ from cellsync.db import joining, packing
 from cellsync.db.connect import translated
 from cellsync.db.encoding import Scalar
 from cellsync.db.joining import Field
-from cellsync.db.select import Statement, canonical
+from cellsync.db.select import Statement, canonical_columns
 from cellsync.db.session import (
     KEYS_PER_QUERY,
     LOG,
@@ -82,10 +82,7 @@ class _Whole(NamedTuple):
 
     def _rows(self, values: Sequence[Sequence[Value]]) -> list[Mapping[str, Value]]:
         """Return rows from the values of each column, which get their canonical form."""
-        alike = [
-            [canonical(value, column.family) for value in held] if column.family is Family.TEMPORAL else held
-            for column, held in zip(self.columns, values, strict=True)
-        ]
+        alike = canonical_columns(values, [column.family for column in self.columns])
         names = [column.name for column in self.columns]
         return [dict(zip(names, row, strict=True)) for row in zip(*alike, strict=True)]
 

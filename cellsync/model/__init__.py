@@ -168,7 +168,6 @@ from cellsync.model.values import (
     dangles,
     folded,
     rank,
-    refers,
     shown,
 )
 
@@ -330,7 +329,6 @@ __all__ = [
     "folded",
     "masked",
     "rank",
-    "refers",
     "safe",
     "shown",
     "sort_of",

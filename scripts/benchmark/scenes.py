@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import click
@@ -68,8 +69,8 @@ class Stage:
         """Write down and print one result."""
         self.results.append({"case": scene, "contender": about, "seconds": list(seconds), **more})
         shown = ", ".join(f"{name} {value}" for name, value in more.items())
-        median = sorted(seconds)[len(seconds) // 2]
-        click.echo(f"  {about:34} {median:7.2f} s [{min(seconds):.2f} to {max(seconds):.2f}]  {shown}")
+        took = f"{median(seconds):7.2f} s [{min(seconds):.2f} to {max(seconds):.2f}]"
+        click.echo(f"  {about:34} {took}  {shown}")
 
 
 def start(stage: Stage) -> None:

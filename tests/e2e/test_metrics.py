@@ -194,6 +194,18 @@ def test_a_file_that_is_no_metrics_is_replaced(cells: Deployment, file: Path) ->
         assert value(read(file), "cellsync_exit_code", verb="diff") == 1
 
 
+def test_a_named_pipe_is_written_to_and_not_read(cells: Deployment, tmp_path: Path) -> None:
+    """There is no old text in it, and waiting for one would never end."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert cells.run("diff", "--metrics-file", str(pipe)).code == 1
+        assert b"cellsync_exit_code" in os.read(reading, 1 << 16)
+    finally:
+        os.close(reading)
+
+
 def test_a_place_that_cannot_be_written_is_told_before_anything_is_done(
     cells: Deployment, tmp_path: Path
 ) -> None:
