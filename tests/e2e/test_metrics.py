@@ -341,6 +341,8 @@ def test_kills_at_any_moment_leave_the_old_file_or_the_new_one(tmp_path: Path, f
             assert run(1 + number * (lines - 1) // 29) == -signal.SIGKILL
             assert {name for name, _ in read(file)} == names
             texts.append(file.read_text())
+            for part in tmp_path.glob("*.part"):  # the next run would look at each, by lines of its own
+                part.unlink()
         runs.stdin.close()
     # The old one until it is replaced, the new one from then on; each run's has another time.
     assert texts[0] == texts[1] != texts[-1]
