@@ -184,6 +184,7 @@ def _change_to_data(change: Change) -> dict[str, Any]:
         "origin": encode(change.origin),
         "reason": change.reason,
         "together": change.together,
+        "unwritten": {name: encode(part) for name, part in change.unwritten.items()},
     }
 
 
@@ -201,6 +202,8 @@ def _change_from_data(data: Mapping[str, Any]) -> Change:
         origin=decode(data["origin"]),
         reason=data["reason"],
         together=data["together"],
+        # A plan that an older cellsync wrote has none.
+        unwritten={name: decode(part) for name, part in data.get("unwritten", {}).items()},
     )
 
 

@@ -394,7 +394,10 @@ def test_a_row_that_the_server_would_keep_otherwise_is_not_kept(database: Databa
         "CREATE TRIGGER t BEFORE INSERT ON things FOR EACH ROW SET NEW.size = IF(NEW.size = 5, 6, NEW.size)",
     )
     done = result(run.write(request, prepared), "c1")
-    assert done.problems == ("insert things id=5: failed: it does not fit: the server keeps size 5 as 6",)
+    assert done.problems == (
+        "insert things id=5: failed: it does not fit: the server keeps size 5 as 6; "
+        "the table has the trigger t",
+    )
     assert done.counts.applied == len(journal(stand.urls["c1"])[0]) == 19
     assert rows(stand.urls["c1"], "SELECT id FROM things WHERE id = 5") == []
 

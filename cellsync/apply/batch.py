@@ -28,6 +28,33 @@ from cellsync.model import (
     shown,
 )
 
+_SHOWN = 500
+"""Characters of a value in a message: one may be megabytes long."""
+
+_TRANSACTIONAL = ("innodb", "sqlite")
+
+
+class Torn(Exception):
+    """Changes must not be made, though their neighbours may: the transaction is made without them.
+
+    A circle that is half made is worse than one that is not made: all of it waits.
+    """
+
+    def __init__(self, failed: Iterable[Outcome], *, alone: bool = False) -> None:
+        """``failed`` are the changes that are not made. ``alone`` says that the server keeps rows otherwise
+        than they were written, and that which ones, and how, is only known when each is written alone."""
+        super().__init__()
+        self.alone = alone
+        self._failed = {id(outcome.change): outcome for outcome in failed}
+        self._together = {
+            outcome.change.together: outcome for outcome in self._failed.values() if outcome.change.together
+        }
+
+    def find_outcome(self, change: Change) -> Outcome | None:
+        """Return what becomes of a change that is not made; None where it may be made."""
+        failed = self._failed.get(id(change)) or self._together.get(change.together)
+        return Outcome(change=change, fate=failed.fate, message=failed.message) if failed else None
+
 
 class Batch:
     """One transaction's worth of changes to one table, all of one action."""
@@ -38,22 +65,31 @@ class Batch:
         writer: Writer,
         targets: Mapping[str, Projection],
         sparing: Collection[str],
+        *,
+        alone: bool = False,
     ) -> None:
+        """With ``alone``, each row is written by itself and read back at once: slow, and exact."""
         self._changes = changes
         self._writer = writer
+        self._alone = alone
         first = changes[0]
         self._table = writer.tables([first.table]).get(first.table)
         self._target = targets.get(first.rule)
         self._spares = first.rule in sparing
         parts = (*self._target.key, *self._target.columns) if self._target else None
         self._strict = None if parts is None else {part.column for part in parts}
+        if self._strict is not None and self._target and self._target.soft_delete:
+            self._strict.add(self._target.soft_delete.column)
         self._references = tuple(dict.fromkeys(references(changes)))
         self._identity = first.identity_columns or (self._table.identity if self._table else ())
         columns = [self._table.column(name) if self._table else None for name in self._identity]
         self._spelled = [c.name if c else name for c, name in zip(columns, self._identity, strict=True)]
 
     def run(self) -> list[Outcome]:
-        """Make the changes, inside the caller's transaction, and return what became of each."""
+        """Make the changes, inside the caller's transaction, and return what became of each.
+
+        Raises Torn where the transaction must be made again without some of them.
+        """
         if self._table is None:
             gone = f"there is no table {self._changes[0].table}"
             return [Outcome(change=c, fate=Fate.FAILED, message=gone) for c in self._changes]
@@ -63,8 +99,11 @@ class Batch:
         self._found: dict[int, RawRow] = {}
         self._left: dict[int, RawRow] = {}
         self._taken = self._look_for_taken()
-        self._inserted = self._insert_all()
-        self._updated = self._update_all()
+        self._inserted: dict[int, RawRow] = {}
+        self._updated: set[int] = set()
+        if not self._alone:
+            self._insert_all()
+            self._update_all()
         made = [self._make(change) for change in self._changes]
         return self._read_back(made)
 
@@ -115,23 +154,23 @@ class Batch:
         """Ask for one key at a time: a row came up that none of them names exactly."""
         return {original: rows[0] for key, original in keys.items() if (rows := self._holders(target, [key]))}
 
-    def _insert_all(self) -> Mapping[int, RawRow]:
-        """Insert all new rows that nothing stands against at once; return each as the server has it.
+    def _insert_all(self) -> None:
+        """Insert all new rows that nothing stands against at once, and keep each as the server has it.
 
-        Empty where the server cannot do that, or does not take one of them: then each is inserted by
+        None where the server cannot do that, or does not take one of them: then each is inserted by
         itself, and the server's answer is about that row.
         """
         new = [c for c in self._changes if c.action is Action.INSERT and self._problem(c) is None]
         if len(new) < 2 or any((c.after or {}).keys() != (new[0].after or {}).keys() for c in new):
-            return {}
+            return
         try:
             rows = self._writer.insert_many(new[0].table, [self._values(change.after) for change in new])
         except Rejected:
-            return {}
-        return {} if rows is None else dict(zip(map(id, new), rows, strict=True))
+            return
+        self._inserted.update(zip(map(id, new), rows or (), strict=bool(rows)))
 
-    def _update_all(self) -> Collection[int]:
-        """Update all rows that nothing stands against at once; return for which changes that was done.
+    def _update_all(self) -> None:
+        """Update all rows that nothing stands against at once, and keep for which changes that was done.
 
         For none where they write different columns, where one row is changed twice, where others may
         follow a row, where the server cannot do that, or does not take one of them: then each is updated
@@ -139,19 +178,19 @@ class Batch:
         """
         assert self._table is not None
         if self._identity != self._table.identity or (self._spares and self._table.cascades):
-            return ()
+            return
         if len({change.identity for change in self._changes}) < len(self._changes):
-            return ()
+            return
         ready = [c for c in self._changes if c.action is Action.UPDATE and self._problem(c) is None]
         columns = {tuple(change.after or {}) for change in ready}
         if len(ready) < 2 or len(columns) > 1 or {*self._identity}.intersection(*columns):
-            return ()
+            return
         rows = {change.identity: self._values(change.after) for change in ready}
         try:
             done = self._writer.update_many(ready[0].table, self._identity, rows)
         except Rejected:
-            return ()
-        return {id(change) for change in ready} if done else ()
+            return
+        self._updated.update(id(change) for change in ready if done)
 
     def _of(self, row: RawRow) -> Identity:
         return tuple(row[name] for name in self._spelled)
@@ -167,7 +206,7 @@ class Batch:
         if problem is not None:
             return Outcome(change=change, fate=Fate.CONFLICT, message=problem)
         try:
-            return self._write(change)
+            return self._write_alone(change) if self._alone else self._write(change)
         except Rejected as error:
             return Outcome(change=change, fate=Fate.FAILED, message=str(error))
 
@@ -235,6 +274,35 @@ class Batch:
             )
         return Outcome(change=change, fate=Fate.APPLIED)
 
+    def _write_alone(self, change: Change) -> Outcome:
+        """Write one row and read it back; raises Rejected, with nothing written, where it is another one."""
+        was = self._locked.get(change.identity)
+        try:
+            with self._writer.all_or_none():
+                rows = self._insert_returning(change) if change.action is Action.INSERT else None
+                if rows:
+                    self._inserted[id(change)] = rows[0]
+                    outcome = Outcome(change=change.but(identity=self._of(rows[0])), fate=Fate.APPLIED)
+                else:
+                    outcome = self._write(change)
+                place = self._identity_after(outcome.change)
+                found = {} if rows else self._writer.read_back(change.table, self._identity, [place])
+                now = self._inserted.get(id(change)) or found.get(place)
+                if wrong := self._describe_alteration(outcome.change, now):
+                    raise Rejected(wrong)
+        except Rejected:
+            self._inserted.pop(id(change), None)
+            if was is not None:
+                self._locked[change.identity] = was
+            raise
+        return outcome
+
+    def _insert_returning(self, change: Change) -> Sequence[RawRow] | None:
+        try:
+            return self._writer.insert_many(change.table, [self._values(change.after)])
+        except Rejected:
+            return None  # it may be too long to be returned; else the next try has the same answer
+
     def _evolve(self, change: Change, values: Mapping[str, Value | ServerTime]) -> None:
         """Remember what a row was and is, for the next change to it."""
         held = self._locked[change.identity]
@@ -252,65 +320,112 @@ class Batch:
         }
 
     def _read_back(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
-        """Put into each change the rows as the server had and has them."""
+        """Put into each change the rows as the server had and has them.
+
+        Raises Torn where the server keeps a row otherwise than it was written. In strict mode too it cuts
+        trailing spaces, rounds decimals and drops fractions of a second, with a note at most; a trigger
+        may write what it likes.
+        """
         made = [outcome.change for outcome in outcomes if outcome.fate is Fate.APPLIED]
         known = {self._of(row): row for row in self._inserted.values()}
-        identities = list(dict.fromkeys(c.identity for c in made if c.identity not in known))
+        places = {id(change): self._identity_after(change) for change in made}
+        # Of a row that is changed twice only the last state can be read.
+        last = {place: number for number, place in places.items()}
+        identities = [place for place in last if place not in known]
         read = (
             self._writer.read_back(self._changes[0].table, self._identity, identities) if identities else {}
         )
         after = {**known, **read}
-        last = {change.identity: id(change) for change in made}
-        return [
-            self._mangled(outcome, after.get(outcome.change.identity), last.get(outcome.change.identity))
-            or self._as_read(outcome, after.get(outcome.change.identity), last.get(outcome.change.identity))
-            for outcome in outcomes
-        ]
+        result: list[Outcome] = []
+        altered: list[Outcome] = []
+        for change, outcome in zip(self._changes, outcomes, strict=True):
+            if outcome.fate is not Fate.APPLIED:
+                result.append(outcome)
+                continue
+            place = places[id(outcome.change)]
+            seen = last[place] == id(outcome.change)
+            now = after.get(place) if seen else None
+            wrong = self._describe_alteration(outcome.change, now) if seen else ""
+            if wrong:
+                altered.append(Outcome(change=change, fate=Fate.FAILED, message=wrong))
+                if now is not None and not self._rolls_back():
+                    self._take_back(outcome.change, now)
+            result.append(altered[-1] if wrong else self._as_read(outcome.change, now))
+        if altered and self._rolls_back():
+            # Another row may have failed because of one that is now taken back: 1062.
+            doubtful = None in map(after.get, (places[id(c)] for c in made if c.action is not Action.DELETE))
+            doubtful = doubtful or any(outcome.fate is Fate.FAILED for outcome in outcomes)
+            raise Torn((), alone=True) if doubtful and not self._alone else Torn(altered)
+        return result
 
-    def _mangled(self, outcome: Outcome, now: RawRow | None, last: int | None) -> Outcome | None:
-        """Take a row back that the server keeps otherwise than it was written, and fail it.
+    def _rolls_back(self) -> bool:
+        """Say whether the table has transactions; a rule whose table has none is refused, unless waived."""
+        assert self._table is not None
+        return (self._table.engine or "innodb").lower() in _TRANSACTIONAL
 
-        In strict mode too it cuts trailing spaces, rounds decimals and drops fractions of a second,
-        with a note at most.
-        """
-        change = outcome.change
-        if outcome.fate is not Fate.APPLIED or change.after is None or now is None or last != id(change):
-            return None
-        values = self._values(change.after)
-        if values.items() <= now.items():
-            return None
-        wrong = [
-            f"{name} {_shown(name, wanted)} as {_shown(name, now.get(name))}"
-            for name, wanted in values.items()
-            if now.get(name) != wanted and not isinstance(wanted, ServerTime) and self._exact(name)
-        ]
-        if not wrong:
-            return None
-        located = dict(zip(self._identity, change.identity, strict=True))
+    def _take_back(self, change: Change, now: RawRow) -> None:
+        """Undo a write to a table that has no transactions."""
+        located = dict(zip(self._identity, self._of(now), strict=True))
         if change.action is Action.INSERT:
             self._writer.delete(change.table, located)
         else:
             was = self._found[id(change)]
             restored = {name: value for name, value in was.items() if value != now.get(name)}
             self._writer.update(change.table, located, restored)
-        message = f"it does not fit: the server keeps {', '.join(wrong)}"
-        return Outcome(change=change, fate=Fate.FAILED, message=message)
+
+    def _identity_after(self, change: Change) -> Identity:
+        """Return the primary key that a row has once a change is made."""
+        if change.action is not Action.UPDATE or not (change.after or {}).keys() & {*self._identity}:
+            return change.identity
+        values = self._values(change.after)
+        pairs = zip(self._identity, change.identity, strict=True)
+        return tuple(_value(values.get(name, value)) for name, value in pairs)
+
+    def _describe_alteration(self, change: Change, now: RawRow | None) -> str:
+        """Say what the server keeps otherwise than a change wrote it; "" where it keeps all of it.
+
+        Of an UPDATE the columns that it does not write count too: they must be what they were.
+        """
+        if change.after is None:
+            return ""
+        values = self._values(change.after)
+        if now is None:
+            pairs = zip(self._identity, self._identity_after(change), strict=True)
+            key = ", ".join(f"{name} {_shown(name, value)}" for name, value in pairs)
+            return (
+                f"it does not fit: the server does not keep its primary key {key}{self._describe_triggers()}"
+            )
+        expected = values if change.action is Action.INSERT else {**self._left[id(change)], **values}
+        if expected.items() <= now.items():
+            return ""
+        wrong = [
+            f"{name} {_shown(name, wanted)} as {_shown(name, now.get(name))}"
+            for name, wanted in expected.items()
+            if now.get(name) != wanted and not isinstance(wanted, ServerTime) and self._exact(name)
+        ]
+        if not wrong:
+            return ""
+        return f"it does not fit: the server keeps {', '.join(wrong)}{self._describe_triggers()}"
+
+    def _describe_triggers(self) -> str:
+        assert self._table is not None
+        triggers = self._table.triggers
+        if not triggers:
+            return ""
+        return f"; the table has the trigger{'s' * (len(triggers) > 1)} {', '.join(triggers)}"
 
     def _exact(self, name: str) -> bool:
         """Say whether a column must read as it was written: a rule's own ``on_insert`` may be loose."""
         return self._strict is None or name in self._strict
 
-    def _as_read(self, outcome: Outcome, now: RawRow | None, last: int | None) -> Outcome:
-        change = outcome.change
-        if outcome.fate is not Fate.APPLIED:
-            return outcome
+    def _as_read(self, change: Change, now: RawRow | None) -> Outcome:
         if change.action is Action.INSERT:
             return Outcome(change=change.but(after=now), fate=Fate.APPLIED)
         if change.action is Action.DELETE:
             return Outcome(change=change.but(before=self._locked[change.identity]), fate=Fate.APPLIED)
         was = self._found[id(change)]
-        left = now if now is not None and last == id(change) else self._left[id(change)]
-        # More may have changed than was written: ON UPDATE CURRENT_TIMESTAMP does that.
+        left = now if now is not None else self._left[id(change)]
+        # More may have changed than was written: triggers do that.
         # What was guarded is kept too, so that an undo guards it: the key, and that the row is live.
         named = {*(change.before or {}), *(change.after or {})}
         names = [name for name, value in left.items() if was[name] != value or name in named]
@@ -369,7 +484,8 @@ def _value(stored: Stored) -> Value:
 
 
 def _shown(column: str, value: Value | ServerTime) -> str:
-    return shown(safe(column, value))
+    text = shown(safe(column, value))
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(text)} characters)"
 
 
 def _lower(names: Iterable[str]) -> set[str]:

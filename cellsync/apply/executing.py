@@ -13,7 +13,7 @@ from typing import NamedTuple
 from oslo_db import api as oslo_api
 
 from cellsync.apply import loading
-from cellsync.apply.batch import Batch, joins, references
+from cellsync.apply.batch import Batch, Torn, joins, references
 from cellsync.apply.doors import Lane, Recorder, Writer
 from cellsync.apply.loading import Loaded
 from cellsync.apply.verifying import deletes
@@ -349,41 +349,24 @@ def _attempt(
             done = recorder.recorded(batch)
             todo = [change for change, made in zip(batch, done, strict=True) if not made]
         outcomes: dict[int, Outcome] = {}
+        alone = False
         while todo:
             try:
                 parts = [list(part) for _, part in groupby(todo, key=_sort)]
-                works = [Batch(part, writer, targets, sparing) for part in parts]
+                works = [Batch(part, writer, targets, sparing, alone=alone) for part in parts]
                 made_now = _transaction(todo, writer, recorder, works)
                 outcomes.update(zip(map(id, todo), made_now, strict=True))
                 break
-            except _Torn as torn:
-                outcomes.update({id(change): torn.outcome(change) for change in todo if torn.takes(change)})
-                todo = [change for change in todo if not torn.takes(change)]
+            except Torn as torn:
+                alone = alone or torn.alone
+                failed = {id(change): each for change in todo if (each := torn.find_outcome(change))}
+                outcomes.update(failed)
+                todo = [change for change in todo if id(change) not in failed]
         # What has no outcome by now was made by a try before, whose commit nobody saw.
         return [outcomes.get(id(each)) or Outcome(change=each, fate=Fate.APPLIED) for each in batch]
 
     result: list[Outcome] = attempt()
     return result
-
-
-class _Torn(Exception):
-    """A change must not be made, though its neighbours may: the transaction is made without it.
-
-    A circle that is half made is worse than one that is not made: all of it waits.
-    """
-
-    def __init__(self, change: Change, failed: Outcome) -> None:
-        super().__init__(failed.message)
-        self._change = change
-        self._failed = failed
-
-    def takes(self, change: Change) -> bool:
-        """Say whether a change is the one, or belongs together with it."""
-        return change is self._change or bool(change.together and change.together == self._change.together)
-
-    def outcome(self, change: Change) -> Outcome:
-        """Return what becomes of each of them."""
-        return Outcome(change=change, fate=self._failed.fate, message=self._failed.message)
 
 
 def _transaction(
@@ -393,9 +376,9 @@ def _transaction(
         outcomes = [outcome for work in works for outcome in work.run()]
         for change, outcome in zip(todo, outcomes, strict=True):
             if change.together and outcome.fate is not Fate.APPLIED:
-                raise _Torn(change, outcome)
+                raise Torn([Outcome(change=change, fate=outcome.fate, message=outcome.message)])
             unfit = recorder.refuses(outcome.change) if outcome.fate is Fate.APPLIED else None
             if unfit is not None:
-                raise _Torn(change, Outcome(change=change, fate=Fate.FAILED, message=unfit))
+                raise Torn([Outcome(change=change, fate=Fate.FAILED, message=unfit)])
         recorder.record([outcome for outcome in outcomes if outcome.fate is Fate.APPLIED])
     return outcomes

@@ -30,7 +30,8 @@ def verify(applied: Iterable[Change], *, reader: Reader, targets: Mapping[str, P
     """Read the written keys again and yield a line for each that is not as planned.
 
     ``applied`` are the changes that were made, as the plan had them: they must now read, through
-    the projection, as the plan wanted them. What somebody else changed in the meantime shows too.
+    the projection, as the plan wanted them, in all compared columns. What somebody else changed in the
+    meantime shows too.
     """
     together: list[Change] = []
     waiting = (change for change in applied if change.rule in targets)
@@ -84,6 +85,12 @@ def _unlike(change: Change, row: Row | None, target: Projection, at: Mapping[str
         f"{column} is {shown(safe(column, held[at[column]]))} instead of {shown(safe(column, _plain(value)))}"
         for column, value in after.items()
         if column in at and held[at[column]] != value and held[at[column]] != _plain(value)
+    ]
+    wrong += [
+        f"{column} is {shown(safe(column, held[at[column]]))} instead of {shown(safe(column, part))}, which "
+        f"was not written"
+        for column, part in change.unwritten.items()
+        if column in at and held[at[column]] != part
     ]
     return f"{_named(change)} was written, but {', '.join(wrong)}" if wrong else None
 

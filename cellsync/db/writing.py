@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from itertools import chain
@@ -170,7 +170,7 @@ class Writing(Session):
         head = f"INSERT INTO {self._dialect.quote(table)} ({names}) VALUES "
         tail = f" RETURNING {whole.joined if whole.fields else whole.outputs}"
         made: list[Mapping[str, Value]] = []
-        with self._all_or_none():
+        with self.all_or_none("many"):
             for part in self._parted(rows, len(head) + len(tail)):
                 more = ", ..." if len(part) > 1 else ""
                 LOG.debug(
@@ -254,15 +254,15 @@ class Writing(Session):
         )
 
     @contextmanager
-    def _all_or_none(self) -> Iterator[None]:
-        """Take back what was written inside where a row of it is Rejected."""
+    def all_or_none(self, savepoint: str = "alone") -> Iterator[None]:
+        """Take back what was written inside where a row of it is Rejected; a nested one has another name."""
         with translated(self.cell.name, writing=True):
-            self.connection.exec_driver_sql("SAVEPOINT many")
+            self.connection.exec_driver_sql(f"SAVEPOINT {savepoint}")
         try:
             yield
         except Rejected:
             with translated(self.cell.name, writing=True):
-                self.connection.exec_driver_sql("ROLLBACK TO SAVEPOINT many")
+                self.connection.exec_driver_sql(f"ROLLBACK TO SAVEPOINT {savepoint}")
             raise
 
     def _places(self, row: Mapping[str, Value | ServerTime]) -> str:
@@ -293,12 +293,14 @@ class Writing(Session):
         identity: Mapping[str, Value],
         values: Mapping[str, Value | ServerTime],
     ) -> int:
-        """Update the row of that primary key and return how many rows matched."""
+        """Update the row of that primary key and return how many rows matched.
+
+        Columns with ON UPDATE that are not among the values keep their own.
+        """
         quote = self._dialect.quote
         expressions, parameters = self._assigned(values)
-        assignments = ", ".join(
-            f"{quote(name)} = {each}" for name, each in zip(values, expressions, strict=True)
-        )
+        assigned = [f"{quote(name)} = {each}" for name, each in zip(values, expressions, strict=True)]
+        assignments = ", ".join([*assigned, *self._keep_stamped(table, values)])
         where, located = self._located(identity)
         sql = f"UPDATE {quote(table)} SET {assignments} WHERE {where}"
         return int(self._write(Statement(sql, {**parameters, **located})).rowcount)
@@ -318,10 +320,11 @@ class Writing(Session):
         number = plain(self._dialect.quote(identity[0]))
         names = {name: plain(self._dialect.quote(name)) for name in next(iter(rows.values()))}
         head, tail = f"UPDATE {plain(self._dialect.quote(table))} SET ", f" WHERE {number} IN "
-        around = len(head) + len(tail) + _IN_A_CASE * len(names) * len(rows)
+        kept = [plain(each) for each in self._keep_stamped(table, names)]
+        around = len(head) + len(tail) + sum(map(len, kept)) + _IN_A_CASE * len(names) * len(rows)
         # Under "", which is no name of a column, the number of the row.
         keyed: list[Mapping[str, Value | ServerTime]] = [{"": key[0], **row} for key, row in rows.items()]
-        with self._all_or_none():
+        with self.all_or_none("many"):
             for part in self._parted(keyed, around):
                 about = {"cell": self.cell.name}
                 LOG.debug("%s: %s... of %s rows%s", self.cell.name, head, len(part), tail, extra=about)
@@ -330,10 +333,21 @@ class Writing(Session):
                     f"{quoted} = {self._case(part[0][name], number, ids, values)}"
                     for (name, quoted), values in zip(names.items(), columns, strict=True)
                 ]
-                matched = self.run(f"{head}{', '.join(assigned)}{tail}({', '.join(ids)})").rowcount
+                changed = ", ".join([*assigned, *kept])
+                matched = self.run(f"{head}{changed}{tail}({', '.join(ids)})").rowcount
                 if matched != len(part):
                     raise Rejected(f"{self.cell.name}: {matched} of {len(part)} rows of {table} matched")
         return True
+
+    def _keep_stamped(self, table: str, written: Iterable[str]) -> list[str]:
+        """Return assignments that keep the columns which the server would else write with the row.
+
+        A column with ON UPDATE that an UPDATE assigns, be it to itself, is not written by the server.
+        """
+        known = {name.lower() for name in written}
+        names = [c.name for c in self.tables([table])[table].columns if c.stamped]
+        quoted = [self._dialect.quote(name) for name in names if name.lower() not in known]
+        return [f"{name} = {name}" for name in quoted]
 
     def _case(self, first: Value | ServerTime, number: str, ids: Sequence[str], values: Sequence[str]) -> str:
         """Return an expression for a column's values, the first of which is given, by the row's number."""
@@ -418,7 +432,8 @@ class Writing(Session):
         """Do what a change does, to no row: raises WriteFailed where this login may not."""
         quote = self._dialect.quote
         name, names = quote(table), ", ".join(map(quote, columns))
-        same = ", ".join(f"{quote(column)} = {quote(column)}" for column in columns)
+        kept = [f"{quote(column)} = {quote(column)}" for column in columns]
+        same = ", ".join([*kept, *self._keep_stamped(table, columns)])
         sql = {
             Action.INSERT: f"INSERT INTO {name} ({names}) SELECT {names} FROM {name} WHERE 1 = 0",
             Action.UPDATE: f"UPDATE {name} SET {same} WHERE 1 = 0",

@@ -11,7 +11,7 @@ from cellsync.model.making import made
 from cellsync.model.reading import Fold, Packed, Projection
 from cellsync.model.rules import Action, ServerTime
 from cellsync.model.schemas import DatabaseIdentity, Table
-from cellsync.model.values import Identity, Key, Value
+from cellsync.model.values import Identity, Key, KeyPart, Value
 from cellsync.spool import Mapped, tallied
 
 
@@ -51,6 +51,9 @@ class Change:
     reason: str = ""
     together: str = ""
     """Changes that follow each other with the same text here are made together or not at all."""
+    unwritten: Mapping[str, KeyPart] = field(default_factory=dict)
+    """Of an UPDATE by a rule: the compared columns that it leaves alone, and what they hold before and after
+    it, references as keys; for the verification."""
 
     def inverse(self) -> Change:
         """Return the change that takes this one back; its own guard is this one's ``after``."""

@@ -107,7 +107,21 @@ def _update(pairing: Pairing, difference: Difference, target: Target) -> Change:
         after[name] = _storable(wanted, joins.get(name))
     before.update(_liveness(pairing.rule))
     after = {name: after[name] for name in sorted(after)}
-    return _change(pairing, difference, Action.UPDATE, before=before, after=after, identity=held.identity)
+    # What a rule tolerates may move at any time: it is no part of what a row must be.
+    unwritten = {
+        name: part
+        for name, part in zip(pairing.columns, held.values, strict=True)
+        if name not in after and name not in pairing.rule.tolerance
+    }
+    return _change(
+        pairing,
+        difference,
+        Action.UPDATE,
+        before=before,
+        after=after,
+        identity=held.identity,
+        unwritten=unwritten,
+    )
 
 
 def _remove(pairing: Pairing, difference: Difference, target: Target) -> Change:
@@ -133,6 +147,7 @@ def _change(
     before: Mapping[str, Stored] | None,
     after: Mapping[str, Stored] | None,
     identity: tuple[Value, ...],
+    unwritten: Mapping[str, KeyPart] | None = None,
 ) -> Change:
     return Change(
         rule=pairing.rule.id,
@@ -146,6 +161,7 @@ def _change(
         after=after,
         origin=difference.desired.identity if difference.desired else difference.origin,
         reason=difference.reason,
+        unwritten=unwritten or {},
     )
 
 

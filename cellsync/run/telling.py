@@ -129,7 +129,7 @@ def _with(change: Change, table: Table | None, row: Mapping[str, Value] | None) 
     before = change.before or {}
     if change.action is Action.DELETE:
         return replace(change, before=row)
-    written = {*(change.after or {}), *(column.name for column in table.columns if column.stamped)}
+    written = change.after or {}
     return replace(change, before={**before, **{n: row[n] for n in row if n in written and n not in before}})
 
 

@@ -103,7 +103,7 @@ def test_the_way_back_restores_what_no_rule_knows(twins: Callable[..., Twins]) -
     made.cells.repair()
     query = "SELECT name, age, own, stamp > '2026-01-01' AS stamped, twice FROM people ORDER BY name"
     assert made.there(query) == made.child(query)
-    assert [row["stamped"] for row in made.there(query)] == [None, 1]
+    assert [row["stamped"] for row in made.there(query)] == [None, 0]  # an UPDATE leaves the stamp alone
     assert replay(made.twin, way_back(text), COPY) == Replayed(code=0, planned=3, made=3)
     assert checksums(made.twin) == before
 

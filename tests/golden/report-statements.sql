@@ -51,7 +51,7 @@ SET @cellsync_made = @cellsync_made + (ROW_COUNT() = 1), @cellsync_open = CONCAT
 
 -- 3: update aggregate_metadata aggregate_id=west key=ratio (rule aggregate-metadata): c1 sells 2.0 virtual CPUs for each real one on west
 UPDATE `aggregate_metadata`
-SET `value` = '4.0', `weight` = 1e+23
+SET `value` = '4.0', `weight` = 1e+23, `updated_at` = `updated_at`
 WHERE `id` = 7
   AND `aggregate_id` = (
     SELECT MIN(r.`id`) AS id FROM `aggregates` AS r
@@ -60,12 +60,13 @@ WHERE `id` = 7
   AND CONVERT(`value` USING utf8mb4) COLLATE utf8mb4_nopad_bin = '2.0'
   AND CAST(`weight` AS DOUBLE) = 0.10000000149011612e0
   AND `deleted` = 0
+  AND CAST(`updated_at` AS CHAR) COLLATE utf8mb4_nopad_bin = '2026-11-01 10:00:00.500'
 LIMIT 1;
 SET @cellsync_made = @cellsync_made + (ROW_COUNT() = 1), @cellsync_open = CONCAT_WS(',', @cellsync_open, IF(ROW_COUNT() = 1, NULL, 3));
 
 -- 4: update aggregate_metadata aggregate_id=west key=old (rule aggregate-metadata): api deleted it
 UPDATE `aggregate_metadata`
-SET `deleted` = 8, `deleted_at` = UTC_TIMESTAMP()
+SET `deleted` = 8, `deleted_at` = UTC_TIMESTAMP(), `updated_at` = `updated_at`
 WHERE `id` = 8
   AND `aggregate_id` = (
     SELECT MIN(r.`id`) AS id FROM `aggregates` AS r
@@ -75,6 +76,7 @@ WHERE `id` = 8
   AND `weight` IS NULL
   AND `deleted` = 0
   AND `deleted_at` IS NULL
+  AND `updated_at` IS NULL
 LIMIT 1;
 SET @cellsync_made = @cellsync_made + (ROW_COUNT() = 1), @cellsync_open = CONCAT_WS(',', @cellsync_open, IF(ROW_COUNT() = 1, NULL, 4));
 
@@ -229,7 +231,7 @@ SELECT 'c1' AS cell, 9 AS planned, @cellsync_made AS made,
 -- undo: 
 -- undo: -- 4: undo of update aggregate_metadata aggregate_id=west key=old (rule aggregate-metadata): api deleted it
 -- undo: UPDATE `aggregate_metadata`
--- undo: SET `deleted` = 0, `deleted_at` = NULL, `updated_at` = NULL
+-- undo: SET `deleted` = 0, `deleted_at` = NULL, `updated_at` = `updated_at`
 -- undo: WHERE `id` = 8
 -- undo:   AND `aggregate_id` = (
 -- undo:     SELECT MIN(r.`id`) AS id FROM `aggregates` AS r
@@ -238,13 +240,14 @@ SELECT 'c1' AS cell, 9 AS planned, @cellsync_made AS made,
 -- undo:   AND `value` IS NULL
 -- undo:   AND `weight` IS NULL
 -- undo:   AND `deleted` = 8
+-- undo:   AND `updated_at` IS NULL
 -- undo:   AND FIND_IN_SET(4, @cellsync_left) = 0
 -- undo: LIMIT 1;
 -- undo: SET @cellsync_made = @cellsync_made + (ROW_COUNT() = 1), @cellsync_open = CONCAT_WS(',', @cellsync_open, IF(ROW_COUNT() = 1, NULL, 4));
 -- undo: 
 -- undo: -- 3: undo of update aggregate_metadata aggregate_id=west key=ratio (rule aggregate-metadata): c1 sells 2.0 virtual CPUs for each real one on west
 -- undo: UPDATE `aggregate_metadata`
--- undo: SET `value` = '2.0', `weight` = 0.10000000149011612e0, `updated_at` = '2026-11-01 10:00:00.5'
+-- undo: SET `value` = '2.0', `weight` = 0.10000000149011612e0, `updated_at` = `updated_at`
 -- undo: WHERE `id` = 7
 -- undo:   AND `aggregate_id` = (
 -- undo:     SELECT MIN(r.`id`) AS id FROM `aggregates` AS r
@@ -253,6 +256,7 @@ SELECT 'c1' AS cell, 9 AS planned, @cellsync_made AS made,
 -- undo:   AND CONVERT(`value` USING utf8mb4) COLLATE utf8mb4_nopad_bin = '4.0'
 -- undo:   AND CAST(`weight` AS DOUBLE) = 1e+23
 -- undo:   AND `deleted` = 0
+-- undo:   AND CAST(`updated_at` AS CHAR) COLLATE utf8mb4_nopad_bin = '2026-11-01 10:00:00.500'
 -- undo:   AND FIND_IN_SET(3, @cellsync_left) = 0
 -- undo: LIMIT 1;
 -- undo: SET @cellsync_made = @cellsync_made + (ROW_COUNT() = 1), @cellsync_open = CONCAT_WS(',', @cellsync_open, IF(ROW_COUNT() = 1, NULL, 3));

@@ -59,7 +59,7 @@ class Statements:
         """Return the statement that takes a change back where the row is still as it left it.
 
         Raises Untold as ``forward`` does, and where it is not known what the row was: of a row to be
-        deleted, and of columns that the server writes by itself, a comparison does not read everything.
+        deleted a comparison does not read everything.
         """
         inverse = self._inverse(change)
         if inverse is None:
@@ -80,21 +80,19 @@ class Statements:
         if change.action is Action.DELETE:
             whole = table is not None and all(c.generated or c.name in before for c in table.columns)
             return change.inverse() if whole else None
-        stamped = self._stamped(change)
-        written = {*after, *stamped}
-        if table is None or not written <= before.keys():
+        if table is None or not after.keys() <= before.keys():
             return None
-        # What the server stamped is not known before it has done so.
-        left = {n: v for n, v in {**before, **after}.items() if n not in stamped}
-        was = {n: v for n, v in before.items() if n in written}
+        was = {n: v for n, v in before.items() if n in after}
         # Its key is that of the row as it is now; the one that it takes again is among its columns.
-        return replace(change.inverse(), key=(), before=left, after=was)
+        return replace(change.inverse(), key=(), before={**before, **after}, after=was)
 
-    def _stamped(self, change: Change) -> set[str]:
-        """Return the columns that the server writes by itself when it makes an update."""
+    def _keep_stamped(self, change: Change) -> Iterator[str]:
+        """Yield assignments that keep the columns which the server would else write with the row."""
         table = self._plan.tables.get(change.table)
-        stamped = {column.name for column in table.columns if column.stamped} if table else set()
-        return stamped - (change.after or {}).keys() if change.action is Action.UPDATE else set()
+        written = {column.lower() for column in change.after or {}}
+        for column in table.columns if table else ():
+            if column.stamped and column.name.lower() not in written:
+                yield f"{name(column.name)} = {name(column.name)}"
 
     def _certain(self, change: Change) -> Mapping[str, Stored]:
         """Return what of a new row reads as it is written: what a rule fills in may be loose."""
@@ -152,6 +150,7 @@ class Statements:
                 referring.append(f"{looked_up} IS NOT NULL")
             else:
                 assigned.append(f"{name(column)} = {self._literal(change.table, column, stored)}")
+        assigned += self._keep_stamped(change)
         where = _where([*terms, *referring])
         return f"UPDATE {name(change.table)}\nSET {', '.join(assigned)}{where}\nLIMIT 1"
 
@@ -164,14 +163,13 @@ class Statements:
         """Yield what must hold of the row itself; of an INSERT there is none yet."""
         if change.action is Action.INSERT:
             return
-        unguarded = self._stamped(change)
         located = dict(_pairs(change, change.identity)) if change.identity else {}
         for column, value in located.items():
             yield from self._indexed(change.table, column, value)
         for column, stored in (change.before or {}).items():
             if isinstance(stored, Reference):
                 yield f"{name(column)} = ({self._looked_up(change.rule, stored)})"
-            elif isinstance(stored, ServerTime) or column in unguarded or located.get(column, ...) == stored:
+            elif isinstance(stored, ServerTime) or located.get(column, ...) == stored:
                 continue
             elif not located and column in change.key_columns:
                 yield from self._indexed(change.table, column, stored)
