@@ -323,3 +323,14 @@ def test_one_transaction_holds_what_belongs_together(stand: Stand) -> None:
     assert len(set(names)) == 2
     assert names == sorted(names, key=names.index)
     assert [change.rule for change in changes] == ["ships", "cargo", "cargo", "logs"] * 2
+
+
+def test_two_rows_that_come_along_and_are_one_above_are_a_finding(stand: Stand) -> None:
+    """To the child 'tea' and 'Tea' are two goods, to the parent one: the ship waits for another name."""
+    for name, collation in (("c1", "utf8mb4_bin"), ("api", "utf8mb4_general_ci")):
+        execute(stand.urls[name], f"ALTER TABLE cargo MODIFY good varchar(9) COLLATE {collation}")
+    execute(stand.urls["c1"], "UPDATE cargo SET good = 'Tea' WHERE good = 'rum' AND ship = 'u-2'")
+    repaired = stand.repair("r1")
+    assert [each.code for each in table(repaired, "c1", "cargo").findings] == ["collation-twin"]
+    assert result(repaired, "c1").problems == ()
+    assert sorted(whole(stand.urls["api"])) == ["u-1", "u-3"]

@@ -421,8 +421,8 @@ def test_keys_and_triggers_are_compared_too() -> None:
 
 
 def confirm(first: TableDiff, desired: list[Row], existing: list[Row], **more: Any) -> TableDiff:
-    """Confirm differences; the server finds no further spelling unless one is given."""
-    more.setdefault("colliding", lambda key: ())
+    """Confirm differences; to the server each key is one of its own unless a test says otherwise."""
+    more.setdefault("classify", lambda keys: keys)
     return diff.confirm(SIZED, first, desired, existing, child="c1", **more)
 
 
@@ -453,12 +453,12 @@ def test_a_key_in_another_spelling_is_a_finding_and_not_inserted(twin: str) -> N
     first = compare([row("a", 1)], [])
     asked: list[Key] = []
 
-    def colliding(key: Key) -> list[Row]:
-        asked.append(key)
-        return [row(twin, 1)]
+    def classify(keys: Sequence[Key]) -> list[str]:
+        asked.extend(keys)
+        return ["one"] * len(keys)
 
-    found = confirm(first, [row("a", 1)], [row(twin, 1)], colliding=colliding)
-    assert (asked, found.differences) == ([("a",)], ())
+    found = confirm(first, [row("a", 1)], [row(twin, 1)], classify=classify)
+    assert (asked, found.differences) == ([("a",), (twin,)], ())
     assert [(f.code, f.cell, f.key) for f in found.findings] == [("collation-twin", "c1", ("a",))]
 
 
@@ -476,7 +476,7 @@ def test_keys_that_look_alike_are_two_where_the_server_says_so() -> None:
 def test_a_row_that_the_application_does_not_see_is_no_twin(leftover: Row) -> None:
     """It is a finding of its own."""
     first = compare([row("a", 1)], [])
-    found = confirm(first, [row("a", 1)], [row("A", 1)], colliding=lambda key: [leftover])
+    found = confirm(first, [row("a", 1)], [leftover], classify=lambda keys: ["one"] * len(keys))
     assert kinds(found) == [("missing", ("a",))]
 
 

@@ -3,33 +3,39 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from functools import reduce
+from itertools import chain
 from operator import xor
 from typing import Any, cast
 
 import sqlalchemy
 from oslo_db import exception as oslo_errors
 
-from cellsync.db import bundling
+from cellsync.db import bundling, collation, schema
 from cellsync.db.dialects import escaped
 from cellsync.db.select import Select, Statement
-from cellsync.db.session import LOG, Session, at_once, batches, version
+from cellsync.db.session import LOG, SINGLE_KEYS_PER_QUERY, Session, at_once, batches, version
 from cellsync.errors import ReadFailed
 from cellsync.model import (
     Answer,
     Bucketing,
     Bundle,
+    Column,
     Digest,
+    Family,
     Fold,
+    Identity,
     Key,
+    KeyPart,
     LookUp,
     Packed,
     Pair,
     Projection,
     Row,
     Value,
+    folded,
 )
 
 BUCKETS_PER_QUERY = 4000
@@ -49,8 +55,35 @@ class Reading(Session):
         if keys is None:
             yield from map(select.row, self._stream(select.statement()))
             return
-        for part in batches(keys, at_once(projection)):
-            yield from self._rows_of(select, part)
+        parts = [*batches(keys, at_once(projection))]
+        found = chain.from_iterable(self._rows_of(select, part) for part in parts)
+        exact = all(part.family is Family.INTEGER and part.join is None for part in projection.key)
+        yield from found if exact or len(parts) < 2 else _read_once(found)
+
+    def classify_keys(self, projection: Projection, keys: Sequence[Key]) -> Sequence[Hashable]:
+        """Return for each key what the server's collations take it for; see ``diff.Reader``."""
+        known = schema.columns(self._needed(projection))
+        columns = [*collation.key_columns(projection.table, projection.key, known)]
+        flat = [tuple(collation.flatten_key(key, projection.key)) for key in keys]
+        if self._dialect.name == "sqlite":
+            return [folded(key) for key in flat]
+        classes: list[Sequence[KeyPart]] = []
+        for column, values in zip(columns, zip(*flat, strict=True), strict=True):
+            texts = {*filter(_is_text, values)} if collation.is_loose(column) else set()
+            found = self._classify_texts(column, texts) if len(texts) > 1 else {}
+            classes.append([found.get(value, value) for value in values])
+        # A NULL reference, and one to a row whose key is NULL, have the same scalars.
+        shapes = [tuple(part is None for part in key) for key in keys]
+        return [*zip(shapes, *classes, strict=True)]
+
+    def _classify_texts(self, column: Column, texts: Collection[Any]) -> Mapping[KeyPart, KeyPart]:
+        """Return what the collation of a column takes each text for; the same value for equal ones."""
+        found: dict[KeyPart, KeyPart] = {}
+        for part in batches(sorted(texts), SINGLE_KEYS_PER_QUERY):
+            parameters = {f"v{at}": text for at, text in enumerate(part)}
+            records = self.query(collation.classes(column, list(parameters)), **parameters)
+            found.update({part[int(at)]: (str(weight),) for at, weight in records})
+        return found
 
     def _rows_of(self, select: Select, keys: Sequence[Key]) -> Iterable[Row]:
         """Return the rows of some keys; each is one value on the wire, unless it is too long for that."""
@@ -189,6 +222,21 @@ class Reading(Session):
                 raise
             finally:
                 result.close()
+
+
+def _read_once(rows: Iterable[Row]) -> Iterator[Row]:
+    """Yield each row once: keys that are equal under a collation may be in different queries."""
+    seen: set[Identity | tuple[Key, tuple[KeyPart, ...]]] = set()
+    for row in rows:
+        # Without a primary key a row is told by all that is read of it; then nothing of it is written.
+        mark = row.identity or (row.key, row.values)
+        if mark not in seen:
+            seen.add(mark)
+            yield row
+
+
+def _is_text(value: KeyPart) -> bool:
+    return isinstance(value, str)
 
 
 def _plain(value: Any) -> Value:

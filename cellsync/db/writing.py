@@ -141,7 +141,8 @@ class Writing(Session):
             statement = select.statement(keys=part, suffix=self._dialect.share_rows)
             for row in map(select.row, self._write_query(statement)):
                 if not row.limbo:
-                    found[row.key] = (*found.get(row.key, ()), row.identity[0])
+                    # A row that two batches of keys match under the collation is still one.
+                    found[row.key] = tuple(dict.fromkeys((*found.get(row.key, ()), row.identity[0])))
         return found
 
     def insert(self, table: str, values: Mapping[str, Value | ServerTime]) -> int:

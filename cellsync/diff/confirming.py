@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from cellsync.diff.routing import Routed
 from cellsync.diff.rows import compare
+from cellsync.diff.twins import Classify, Seen, find_twins, set_aside
 from cellsync.model import (
     Difference,
-    Family,
-    Finding,
     Key,
     Kind,
     Pairing,
     Row,
     Status,
     TableDiff,
-    dangles,
-    folded,
-    shown,
 )
 
 
@@ -35,7 +31,8 @@ def confirm(
     existing: Iterable[Row],
     *,
     child: str,
-    colliding: Callable[[Key], Iterable[Row]],
+    classify: Classify,
+    seen: Seen | None = None,
     tombstones: Mapping[Kind, Sequence[Row]] | None = None,
     there: Collection[Key] = (),
     routed: Routed | None = None,
@@ -43,10 +40,8 @@ def confirm(
     """Return what still differs, now that the differing rows were read again.
 
     ``desired`` and ``existing`` are the rows that equal an unsettled key under their table's
-    collation. A missing row whose key equals another row's only under the collation is a finding:
-    inserting it would clash, or make two rows of what the application takes for one.
-    ``colliding`` asks the existing side's server for all rows that equal one key under its
-    collation; it is called only where two spellings look alike. ``tombstones`` are the deleted rows
+    collation. A missing row whose key has a twin is a finding (see ``twins.find_twins``, which
+    ``classify`` and ``seen`` are for). ``tombstones`` are the deleted rows
     with the keys of the EXTRA rows, on the desired side, and of the MISSING ones, on the existing
     side, and ``there`` the keys of MISSING rows that rows of that side have all the same, which the rule
     leaves out. ``routed`` is what the rows of a routed rule were dealt by: what it could not deal is found or
@@ -64,12 +59,11 @@ def confirm(
     known = {(finding.code, finding.cell, finding.key) for finding in first.findings}
     stray = [finding for finding in (routed.findings if routed else ()) if finding.key in keys]
     fresh = [f for f in (*again.findings, *stray) if (f.code, f.cell, f.key) not in known]
-    twins = list(_twins(pairing, again, held, colliding))
-    clashing = {finding.key for finding in twins}
+    twins = list(find_twins(pairing, again.differences, held, classify, seen=seen))
+    clashing = {key for finding in twins for key in (finding.key, *finding.twins) if key is not None}
     differences = tuple(
         _left_out(_with_tombstone(difference, (tombstones or {}).get(difference.kind, ())), there)
-        for difference in again.differences
-        if difference.key not in clashing
+        for difference in set_aside(again.differences, clashing)
     )
     findings = (*first.findings, *fresh, *twins)
     return replace(
@@ -77,41 +71,9 @@ def confirm(
         differences=differences,
         findings=findings,
         status=Status.DIFFERS if differences or findings else Status.IN_STEP,
+        aside=(*first.aside, *again.aside),
         unknown=first.unknown or (routed.unknown if routed else ()),
     )
-
-
-def _twins(
-    pairing: Pairing, table: TableDiff, held: Sequence[Row], colliding: Callable[[Key], Iterable[Row]]
-) -> Iterator[Finding]:
-    """Yield the missing rows whose key the existing side has in another spelling.
-
-    Only the server knows its collations; Python's folding merely chooses what to ask it about.
-    What the folding overlooks, the guard of the INSERT stops.
-    """
-    if not any(part.join or part.family is Family.TEXT for part in pairing.existing.key):
-        return  # numbers and bytes have one spelling
-    alike: dict[object, set[Key]] = {}
-    for row in held:
-        alike.setdefault(folded(row.key), set()).add(row.key)
-    for difference in table.differences:
-        if difference.kind is not Kind.MISSING or not alike.get(folded(difference.key), set()) - {
-            difference.key
-        }:
-            continue
-        for twin in colliding(difference.key):
-            if twin.key != difference.key and not twin.limbo and not dangles(twin.key):
-                yield _twin(pairing, difference, twin)
-                break
-
-
-def _twin(pairing: Pairing, difference: Difference, twin: Row) -> Finding:
-    message = (
-        f"{pairing.rule.table} has {pairing.rule.named(twin.key)} in {pairing.existing_cell}, but "
-        f"{', '.join(map(shown, difference.key))} in {pairing.desired_cell}: one key to the database, two "
-        f"to the application; rename one of them"
-    )
-    return Finding(code="collation-twin", cell=pairing.existing_cell, message=message, key=difference.key)
 
 
 def _with_tombstone(difference: Difference, tombstones: Sequence[Row]) -> Difference:

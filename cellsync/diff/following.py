@@ -56,7 +56,7 @@ def follow(
     for original in table.differences:
         difference = _substituted(pairing, original, renames)
         held = difference.existing
-        if difference.kind is Kind.EXTRA and held is not None:
+        if difference.kind is Kind.EXTRA and held is not None and not difference.aside:
             same = missing.pop(held.key, None) or origins.get(pushed.get(held.identity, ()))
             if same is not None and same.desired is not None:
                 missing.pop(same.key, None)
@@ -86,6 +86,7 @@ def _renamed_to(
         held.key
         for difference in table.differences
         if difference.kind is Kind.EXTRA
+        and not difference.aside
         and (held := _substituted(pairing, difference, renames).existing) is not None
         and held.key != difference.key
     }

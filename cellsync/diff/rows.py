@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from cellsync.diff.twins import set_aside
 from cellsync.model import (
     ColumnDifference,
     Dangling,
@@ -42,15 +43,19 @@ def compare(
     findings = [*desired_side.findings, *existing_side.findings]
     wanted = _overridden(pairing, desired_side.rows, child)
     held = dict(existing_side.rows)
+    left: list[Row] = []
     for key in {*aside, *desired_side.aside, *existing_side.aside}:
         wanted.pop(key, None)
-        held.pop(key, None)
+        if (row := held.pop(key, None)) is not None:
+            left.append(row)
     conflicts = list(_preserved(pairing, wanted, held))
     for finding in conflicts:
         if finding.key is not None:
             wanted.pop(finding.key, None)
-            held.pop(finding.key, None)
-    differences = tuple(_differences(pairing, wanted, held))
+            if (row := held.pop(finding.key, None)) is not None:
+                left.append(row)
+    others = {key for finding in conflicts for key in finding.twins}
+    differences = tuple(set_aside(_differences(pairing, wanted, held), others))
     findings += conflicts
     return TableDiff(
         rule=pairing.rule.id,
@@ -63,6 +68,7 @@ def compare(
         differences=differences,
         findings=tuple(findings),
         schema=pairing.schema,
+        aside=tuple(left),
         status=Status.DIFFERS if differences or findings else Status.IN_STEP,
     )
 
@@ -97,11 +103,13 @@ def _index(pairing: Pairing, rows: Iterable[Row], cell: str, *, desired: bool) -
 
 
 def _one_row(first: Row, second: Row) -> bool:
-    """Say whether two rows are one row in two spellings.
+    """Say whether two rows are one row: read twice, or in two spellings.
 
     A parent may need a host both plain and with its cell path (two parts of Nova read it
     differently); through the transform both become the same row, with nothing to choose.
     """
+    if first.identity and first.identity == second.identity:
+        return True
     return first.route != second.route and first.values == second.values
 
 
@@ -169,7 +177,8 @@ def _preserved(pairing: Pairing, wanted: Mapping[Key, Row], held: Mapping[Key, R
                 yield _conflict(pairing, row, f"{name} {shown(held[key].values[at])}", name, number)
             elif key not in held and number in holders:
                 other = ", ".join(shown(part) for part in holders[number])
-                yield _conflict(pairing, row, f"{name} {shown(number)} for {other}", name, number)
+                found = _conflict(pairing, row, f"{name} {shown(number)} for {other}", name, number)
+                yield replace(found, twins=(holders[number],))
 
 
 def _conflict(pairing: Pairing, row: Row, there: str, name: str, number: KeyPart) -> Finding:

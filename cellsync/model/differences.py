@@ -57,6 +57,8 @@ class Difference:
     left_out: bool = False
     """True when the side that lacks the row has one of that key that the rule does not compare, because of
     ``where``, ``route`` or a soft delete that is NULL; told only where the rule does not revive."""
+    aside: bool = False
+    """True for an extra row that a finding names: nothing is done about it."""
     claimed: tuple[str, ...] = ()
     """The children that have the row where several do and each would insert it into the parent."""
 
@@ -81,6 +83,10 @@ class Difference:
     def decided(self, action: Action, reason: str) -> Difference:
         """Return the difference with what is done about it."""
         return made(Difference, {**vars(self), "action": action, "reason": reason})
+
+    def left(self) -> Difference:
+        """Return the difference of a row that is set aside."""
+        return made(Difference, {**vars(self), "aside": True})
 
     def packed(self) -> dict[str, Any]:
         """Return the difference as plain values (see ``spool``)."""
@@ -171,6 +177,8 @@ class Finding:
     """The cell whose rows are wrong."""
     message: str
     key: Key | None = None
+    twins: tuple[Key, ...] = ()
+    """The keys of other rows that it is about: like ``key``, they are set aside for every action."""
     accepted: str = ""
     """Why people live with it, as in a difference; empty when it counts."""
     do: Remedy | None = None
@@ -207,6 +215,8 @@ class TableDiff:
     findings: tuple[Finding, ...] = ()
     schema: tuple[SchemaDifference, ...] = ()
     status: Status = Status.IN_STEP
+    aside: tuple[Row, ...] = ()
+    """The rows of the existing side that findings set aside, and which are no differences."""
     unknown: tuple[str, ...] = ()
     """Why some rows could not be judged (a child that should own them did not answer)."""
     detector: bool = False

@@ -11,10 +11,12 @@ from cellsync.model import (
     Action,
     Change,
     Gate,
+    Join,
     Key,
     Kind,
     Load,
     Plan,
+    Projected,
     Reference,
     Skipped,
     TableDiff,
@@ -88,7 +90,7 @@ def build(
             if actions == {Action.UPDATE}:
                 rest = filterfalse(first, steps) if first is not None else steps
                 steps = untangled(rest, each.written)
-            for step in _placed(steps, aside):
+            for step in _placed(steps, aside, each.pairing.existing.joins):
                 if isinstance(step, Change):
                     changes.append(step)
                 else:
@@ -176,7 +178,8 @@ def _held(ordered: Sequence[Compared]) -> dict[Reference, str]:
         if removing.isdisjoint(rule.references.values()):
             continue
         staying = (d for d in each.table.differences if d.action in (Action.REPORT, Action.IGNORE))
-        for row in (d.existing for d in staying if d.kind is Kind.EXTRA and d.existing):
+        extra = (d.existing for d in staying if d.kind is Kind.EXTRA and d.existing)
+        for row in chain(extra, each.table.aside):
             columns, parts = (*projection.key, *projection.columns), (*row.key, *row.values)
             for column, part in zip(columns, parts, strict=True):
                 if column.join is not None and isinstance(part, tuple):
@@ -219,15 +222,19 @@ def _set_aside(table: TableDiff) -> Iterator[Key]:
     for finding in table.findings:
         if finding.key is not None and finding.code in ("duplicate-key", "collation-twin", "preserved-id"):
             yield finding.key
+            yield from finding.twins
 
 
-def _placed(steps: Iterator[Step], aside: Mapping[str, set[Key]]) -> Iterator[Step]:
+def _placed(
+    steps: Iterator[Step], aside: Mapping[str, set[Key]], joins: Mapping[str, Join]
+) -> Iterator[Step]:
     """Skip the changes that refer to rows which cannot be told; adds to ``aside``.
 
-    What refers to a row that was set aside would only be a conflict when it is written.
+    What refers to a row that was set aside would only be a conflict when it is written. ``joins`` says where
+    the columns of the rule lead.
     """
     for step in steps:
-        lost = _lost(step, aside) if isinstance(step, Change) and any(aside.values()) else None
+        lost = _find_lost(step, aside, joins) if isinstance(step, Change) and any(aside.values()) else None
         if lost is None:
             yield step
             continue
@@ -237,9 +244,29 @@ def _placed(steps: Iterator[Step], aside: Mapping[str, set[Key]]) -> Iterator[St
             aside[step.rule].add(step.key)
 
 
-def _lost(change: Change, aside: Mapping[str, set[Key]]) -> Reference | None:
-    values = (value for row in (change.before, change.after) for value in (row or {}).values())
-    return next((v for v in values if isinstance(v, Reference) and v.key in aside.get(v.rule, ())), None)
+def _find_lost(change: Change, aside: Mapping[str, set[Key]], joins: Mapping[str, Join]) -> Reference | None:
+    """Return the row set aside that a change refers to, or a row that it refers to does, and so on."""
+    for column, value in (item for row in (change.before, change.after) for item in (row or {}).items()):
+        if isinstance(value, Reference):
+            join = joins.get(column)
+            lost = _find_aside(value, join.key if join is not None else (), aside)
+            if lost is not None:
+                return lost
+    return None
+
+
+def _find_aside(
+    reference: Reference, key: Sequence[Projected], aside: Mapping[str, set[Key]]
+) -> Reference | None:
+    if reference.key in aside.get(reference.rule, ()):
+        return reference
+    for part, projected in zip(reference.key, key, strict=False):
+        if projected.join is not None and isinstance(part, tuple):
+            inner = Reference(rule=projected.join.rule, key=part)
+            lost = _find_aside(inner, projected.join.key, aside)
+            if lost is not None:
+                return lost
+    return None
 
 
 def _ordered(compared: Sequence[Compared]) -> list[Compared]:

@@ -6,14 +6,16 @@ read when these have settled, in one snapshot of each database.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from cellsync import diff
+from cellsync.diff.twins import find_twins, set_aside
 from cellsync.errors import ReadFailed
 from cellsync.model import (
     Action,
     Direction,
+    Finding,
     Key,
     Kind,
     Pairing,
@@ -78,7 +80,7 @@ def accompanied(
     got = read(state, wants)
     result: dict[str, dict[str, TableResult]] = {}
     for child, tables in found.items():
-        came = {each.rule.id: _compared(each, keys, got, child) for each, keys in asked[child]}
+        came = {each.rule.id: _compared(state, each, keys, got, child) for each, keys in asked[child]}
         every = {**tables, **came}
         result[child] = {rule: every.get(rule) or _alone(each) for rule, each in pairs[child].items()}
     return result
@@ -113,14 +115,34 @@ def _want(pairing: Pairing, projection: Projection, keys: tuple[Key, ...]) -> Ro
     return Rows(projection=diff.by_leader(pairing, projection), keys=keys)
 
 
-def _compared(pairing: Pairing, keys: tuple[Key, ...], got: Got, child: str) -> TableDiff | TableFailure:
+def _compared(
+    state: State, pairing: Pairing, keys: tuple[Key, ...], got: Got, child: str
+) -> TableDiff | TableFailure:
     if not keys:
         return diff.compare(pairing, (), (), child=child)
+    database = state.databases[pairing.existing_cell]
     try:
         desired, existing = (
-            diff.rekeyed(pairing, got.of(cell, _want(pairing, projection, keys)), keys)
+            [*diff.rekeyed(pairing, got.of(cell, _want(pairing, projection, keys)), keys)]
             for cell, projection in _both(pairing)
         )
+        table = diff.compare(pairing, desired, existing, child=child)
+        twins = find_twins(
+            pairing,
+            table.differences,
+            existing,
+            lambda some: database.classify_keys(pairing.existing, some),
+            seen={},
+        )
+        return _with_twins(table, tuple(twins))
     except ReadFailed as error:
         return failed(pairing.rule, str(error))
-    return diff.compare(pairing, desired, existing, child=child)
+
+
+def _with_twins(table: TableDiff, twins: Sequence[Finding]) -> TableDiff:
+    """Return a table whose rows have twins: what they come with is not inserted either."""
+    if not twins:
+        return table
+    keys = {key for finding in twins for key in (finding.key, *finding.twins) if key is not None}
+    differences = tuple(set_aside(table.differences, keys))
+    return replace(table, differences=differences, findings=(*table.findings, *twins))

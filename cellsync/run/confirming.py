@@ -6,11 +6,12 @@ batch of keys at a time: memory does not grow with their number.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
 from cellsync import diff
+from cellsync.diff.twins import set_aside
 from cellsync.errors import ReadFailed
 from cellsync.model import (
     Action,
@@ -20,6 +21,7 @@ from cellsync.model import (
     Key,
     Kind,
     Pairing,
+    Projected,
     Projection,
     Row,
     Status,
@@ -34,7 +36,7 @@ from cellsync.run.loading import Empty
 from cellsync.run.look import State
 from cellsync.run.planning import Paired
 from cellsync.run.reading import Got, Router, Rows, failed, read
-from cellsync.spool import Collector, tallied
+from cellsync.spool import Collector, kept, tallied
 
 KEYS_AT_ONCE = 5_000
 """So many rows that differ are in memory at once, of each side of all cells together."""
@@ -47,23 +49,42 @@ class _Settled:
     differences: Collector[Difference] = field(default_factory=lambda: Collector(tally=sort_of))
     findings: list[Finding] = field(default_factory=list)
     unknown: tuple[str, ...] = ()
+    aside: tuple[Row, ...] = ()
+    seen: dict[Hashable, Key] | None = None
+    """The missing keys by what the existing side takes them for, where two may be one to it."""
 
     def add(self, head: TableDiff, table: TableDiff) -> None:
         """Add what came of one batch."""
         self.differences.extend(table.differences)
         self.findings += table.findings[len(head.findings) :]
         self.unknown = self.unknown or table.unknown
+        self.aside += table.aside[len(head.aside) :]
 
     def table(self, head: TableDiff) -> TableDiff:
         """Return the table with all that was found."""
         differences, findings = self.differences.kept(), (*head.findings, *self.findings)
+        twins = {key for each in findings if each.twins for key in (each.key, *each.twins) if key is not None}
+        if twins:  # their differences may have been in other batches
+            differences = kept(set_aside(differences, twins), tally=sort_of)
+            left = {difference.key for difference in differences if difference.aside}
+            findings = tuple(_without_others(findings, left.union((self.seen or {}).values())))
         return replace(
             head,
             differences=differences,
             findings=findings,
             status=Status.DIFFERS if differences or findings else Status.IN_STEP,
             unknown=head.unknown or self.unknown,
+            aside=(*head.aside, *self.aside),
         )
+
+
+def _without_others(findings: Iterable[Finding], aside: Collection[Key]) -> Iterator[Finding]:
+    """Yield the findings without the twins that are on both sides: it is clear which rows those are."""
+    for finding in findings:
+        if finding.code == "collation-twin" and not {*finding.twins}.issubset(aside):
+            yield replace(finding, twins=tuple(key for key in finding.twins if key in aside))
+        else:
+            yield finding
 
 
 def confirmed(
@@ -95,11 +116,14 @@ def confirmed(
                 continue
             first = replace(head, differences=differences)
             pairing = _pairing(pairs, edge)
-            table = _confirm(state, pairing, first, edge[0], router=router, wants=wants, got=got)
+            if edge not in settled:
+                settled[edge] = _Settled(seen=None if _keeps_apart(state, pairing) else {})
+            seen = settled[edge].seen
+            table = _confirm(state, pairing, first, edge[0], router=router, wants=wants, got=got, seen=seen)
             if isinstance(table, TableFailure):
                 failures[edge] = table
             else:
-                settled.setdefault(edge, _Settled()).add(head, table)
+                settled[edge].add(head, table)
     found: dict[str, dict[str, TableResult]] = {child: {} for child in pairs}
     for (child, rule), head in heads.items():
         table = failures.get((child, rule), head)
@@ -181,6 +205,31 @@ def _wants(pairs: Mapping[str, Paired], asked: Found) -> _Wants:
     }
 
 
+def _keeps_apart(state: State, pairing: Pairing) -> bool:
+    """Say whether no two desired rows can have keys that are one to the existing side.
+
+    They cannot where the schema of the desired side lets them not, and compares them as the existing
+    side does.
+    """
+    collations = [
+        [*_collations(state, cell, projection.table, projection.key)]
+        for cell, projection in (
+            (pairing.desired_cell, pairing.desired),
+            (pairing.existing_cell, pairing.existing),
+        )
+    ]
+    return pairing.desired.unique and not pairing.desired.nullable and collations[0] == collations[1]
+
+
+def _collations(state: State, cell: str, table: str, key: Sequence[Projected]) -> Iterator[str | None]:
+    """Yield the collations by which a key is compared, those of referenced keys included."""
+    for part in key:
+        if part.join is not None:
+            yield from _collations(state, cell, part.join.table, part.join.key)
+        elif column := state.looks[cell].tables[table].column(part.column):
+            yield column.collation
+
+
 def _unnarrowed(projection: Projection) -> Projection:
     """Return the projection onto all live rows, those that the rule's where leaves out included."""
     return replace(projection, where=None)
@@ -195,7 +244,9 @@ def _confirm(
     router: Router,
     wants: _Wants,
     got: Got,
+    seen: dict[Hashable, Key] | None,
 ) -> TableDiff | TableFailure:
+    database = state.databases[pairing.existing_cell]
     down, routed = pairing.rule.direction is Direction.DOWN, None
 
     def rows(cell: str, projection: Projection, *, tombstones: bool = False) -> Sequence[Row]:
@@ -216,9 +267,8 @@ def _confirm(
             existing,
             child=child,
             routed=routed,
-            colliding=lambda key: tuple(
-                state.databases[pairing.existing_cell].rows(pairing.existing, keys=[key])
-            ),
+            classify=lambda keys: database.classify_keys(pairing.existing, keys),
+            seen=seen,
             tombstones={
                 Kind.EXTRA: rows(pairing.desired_cell, pairing.desired, tombstones=True),
                 Kind.MISSING: rows(pairing.existing_cell, pairing.existing, tombstones=True),
