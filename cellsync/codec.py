@@ -68,7 +68,7 @@ def encode(value: Stored | KeyPart) -> Any:
 
 
 def decode(data: Any) -> Any:
-    """Return what ``encode`` was given."""
+    """Return what ``encode`` was given. Raises ValueError, TypeError or KeyError for anything else."""
     if isinstance(data, list):
         return tuple(decode(part) for part in data)
     if not isinstance(data, dict):
@@ -76,14 +76,23 @@ def decode(data: Any) -> Any:
     if "bytes" in data:
         return bytes.fromhex(data["bytes"])
     if "decimal" in data:
-        return Decimal(data["decimal"])
+        try:
+            return Decimal(data["decimal"])
+        except ArithmeticError:
+            raise ValueError("not a decimal number") from None
     if "float" in data:
-        return float.fromhex(data["float"])
+        try:
+            return float.fromhex(data["float"])
+        except OverflowError:
+            raise ValueError("not a floating-point number") from None
     if "server" in data:
         return ServerTime(data["server"])
     if "dangling" in data:
         return Dangling(raw=decode(data["dangling"]), deleted=data["deleted"])
-    return Reference(rule=data["rule"], key=decode(data["key"]))
+    rule, key = data["rule"], data["key"]
+    if not (isinstance(rule, str) and isinstance(key, list)):
+        raise TypeError("not a reference")
+    return Reference(rule=rule, key=decode(key))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@
     |-- WriteFailed             a write that the server did not take                   (exit 4)
     |   |-- Rejected            ... because of this one row; its neighbours may pass   (exit 4)
     |   `-- TransactionLost     ... through no fault of the rows: it may be tried again (exit 4)
+    |-- PlanRefused             a plan file that was changed, or is not signed             (exit 3)
     |-- JournalUnavailable      the journal cannot be made, read or understood         (exit 3)
     |-- DriftLogUnavailable     the local record of what runs saw cannot be read or written (exit 4)
     |-- NoRoom                  the folder for temporary files takes no more           (exit 4)
@@ -123,6 +124,12 @@ class DriftLogUnavailable(CellsyncError):
 
 class NoRoom(CellsyncError):
     """What was found cannot wait on disk: the folder for temporary files takes no more."""
+
+
+class PlanRefused(CellsyncError):
+    """A plan file is not as it was written, or does not have the signature that is wanted."""
+
+    exit_code = ExitCode.REFUSED
 
 
 class Locked(CellsyncError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -57,10 +58,11 @@ def plan(
     from cellsync.run import planfile
 
     check_place(output)
+    key = _plan_key()
     request = request_for(common, "plan", cells=cells, chosen=chosen, features=features, waived=waived)
     prepared = compared(common, request)
     if output is not None:
-        put(planfile.to_text(request, prepared), output, private=True)
+        put(planfile.to_text(request, prepared, key=key), output, private=True)
     return finish(common, told(common, request, prepared, format_), format_)
 
 
@@ -93,7 +95,11 @@ def repair(
 
     need_consent(yes or dry_run)
     check_place(output)
-    planned = None if plan_ is None else planfile.from_text(_read(plan_), file=plan_)
+    planned = (
+        None
+        if plan_ is None
+        else planfile.from_text(_read(plan_), file=plan_, key=_plan_key(), waived=waived)
+    )
     request = request_for(
         common,
         "repair",
@@ -142,5 +148,21 @@ def undo(
 def _read(path: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read {path}: {getattr(error, 'strerror', error)}") from None
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        # Its own text has bytes of the file.
+        raise UsageError(f"cannot read {path}: it is not UTF-8 text (byte {error.start})") from None
+    except ValueError:
+        raise UsageError(f"cannot read {path}: this is no path") from None
+
+
+PLAN_KEY = "CELLSYNC_PLAN_KEY"
+
+
+def _plan_key() -> bytes | None:
+    """Return the secret that plan files are signed with; None where there is none."""
+    key = os.environb.get(PLAN_KEY.encode())
+    if key is not None and not key.strip():
+        raise UsageError(f"{PLAN_KEY} is empty: unset it, or give it the secret that plans are signed with")
+    return key

@@ -70,6 +70,7 @@ from cellsync.model.plans import (
     Spelled,
     Stored,
     deed_of,
+    name_change,
 )
 from cellsync.model.reading import (
     Answer,
@@ -167,6 +168,7 @@ from cellsync.model.values import (
     Value,
     dangles,
     folded,
+    mask_urls,
     rank,
     shown,
 )
@@ -327,7 +329,9 @@ __all__ = [
     "dangles",
     "deed_of",
     "folded",
+    "mask_urls",
     "masked",
+    "name_change",
     "rank",
     "safe",
     "shown",

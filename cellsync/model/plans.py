@@ -11,7 +11,7 @@ from cellsync.model.making import made
 from cellsync.model.reading import Fold, Packed, Projection
 from cellsync.model.rules import Action, ServerTime
 from cellsync.model.schemas import DatabaseIdentity, Table
-from cellsync.model.values import Identity, Key, KeyPart, Value
+from cellsync.model.values import Identity, Key, KeyPart, Value, shown
 from cellsync.spool import Mapped, tallied
 
 
@@ -86,6 +86,15 @@ class Change:
     def unpacked(cls, plain: dict[str, Any]) -> Change:
         """Return what ``packed`` gave these values."""
         return made(Change, {**plain, "action": _ACTIONS[plain["action"]]})
+
+
+def name_change(change: Change) -> str:
+    """Return what a change does to which row: "update hosts name=h1"; an undo has no key, but an identity."""
+    names, values = (
+        (change.key_columns, change.key) if change.key else (change.identity_columns, change.identity)
+    )
+    pairs = " ".join(f"{name}={shown(value)}" for name, value in zip(names, values, strict=False))
+    return f"{change.action.value} {change.table} {pairs}"
 
 
 _VALUES = {action: action.value for action in Action}

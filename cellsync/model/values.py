@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from dataclasses import dataclass
 from decimal import Decimal
@@ -55,6 +56,17 @@ class Secret:
 
     def __hash__(self) -> int:
         return hash(self._text)
+
+
+_USERINFO = re.compile(r"(:/+[^\s:]*):\S*@")
+
+
+def mask_urls(text: str) -> str:
+    """Return a text with stars for the password of every URL in it, known or not.
+
+    One slash is enough: a URL that was taken for a path has lost the other. Without an @ it has no password.
+    """
+    return _USERINFO.sub(r"\1:***@", text)
 
 
 def shown(part: KeyPart) -> str:

@@ -28,14 +28,13 @@ from cellsync.model import (
     Fate,
     JournaledRun,
     Load,
-    Outcome,
     Refusal,
     Report,
     Skipped,
     Status,
     TableDiff,
     TableResult,
-    shown,
+    name_change,
 )
 from cellsync.run.request import Edge, Prepared, Request, each_cell, executor, exit_code
 from cellsync.spool import Collector, kept, parts, without
@@ -225,7 +224,7 @@ def _carry_out(
             fates[outcome.change.rule, outcome.fate] += 1
             applied.append(outcome.fate is Fate.APPLIED)
             if outcome.fate is not Fate.APPLIED:
-                problems.append(f"{_named(outcome)}: {outcome.fate.value}: {outcome.message}")
+                problems.append(f"{name_change(outcome.change)}: {outcome.fate.value}: {outcome.message}")
                 unmade.extend(_unmade([outcome.change], f"{outcome.fate.value}: {outcome.message}"))
     if len(applied) < len(changes):
         unmade.extend(_unmade(islice(changes, len(applied), None), f"{until.why}, and it was not begun"))
@@ -293,15 +292,6 @@ def _torn(changes: Iterable[Change], torn: Collection[str], stopped: Collection[
         yield Refusal(code="depends", rule=rule, message=message)
 
 
-def _named(outcome: Outcome) -> str:
-    change = outcome.change
-    names, values = (
-        (change.key_columns, change.key) if change.key else (change.identity_columns, change.identity)
-    )
-    pairs = " ".join(f"{name}={shown(value)}" for name, value in zip(names, values, strict=False))
-    return f"{change.action.value} {change.table} {pairs}"
-
-
 # -- The report ---------------------------------------------------------------------------------
 
 
@@ -344,12 +334,12 @@ def _cell(
         counts=Counts(
             planned=cell.counts.planned,
             applied=fates[Fate.APPLIED],
-            conflicts=fates[Fate.CONFLICT],
+            conflicts=cell.counts.conflicts + fates[Fate.CONFLICT],
             failed=fates[Fate.FAILED],
         ),
         refusals=refusals,
         problems=kept(chain(cell.problems, *(each.problems for each in written))),
-        unmade=kept(chain.from_iterable(each.unmade for each in written)),
+        unmade=kept(chain(cell.unmade, *(each.unmade for each in written))),
         locked=any(each.locked for each in written),
         notices=(*(cell.notices if Fate.APPLIED in fates else ()), *notes),
         tables=tuple(_table(table, written, refused) for table in cell.tables),
@@ -367,7 +357,8 @@ def _table(table: TableResult, written: Sequence[Written], refused: set[str]) ->
     fates = {fate for each in written for rule, fate in each.fates if rule == table.rule}
     if not isinstance(table, TableDiff) or table.rule in refused:
         return replace(table, status=Status.REFUSED) if table.rule in refused else table
-    if fates & {Fate.CONFLICT, Fate.FAILED}:
+    # It is already where a plan file asks for what is not due any more.
+    if fates & {Fate.CONFLICT, Fate.FAILED} or table.status is Status.INCOMPLETE:
         return replace(table, status=Status.INCOMPLETE)
     return replace(table, status=Status.REPAIRED) if Fate.APPLIED in fates else table
 
