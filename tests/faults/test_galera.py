@@ -20,21 +20,25 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from agreement import Contents, contents, disagreements, query, quiet
-from edges import Stand, execute, opened, result, rows, ruleset
+from edges import Stand, as_if_large, execute, opened, result, rows, ruleset
 from galera import Cluster, Node
 from proxy import CommitGate, Fault, Proxy
 from servers import sql
 
-from cellsync import cli, run
-from cellsync.errors import ExitCode
+from cellsync import cli, journal, run
+from cellsync.apply import executing, loading
+from cellsync.errors import ExitCode, JournalUnavailable
 from cellsync.journal import writers
 from cellsync.model import CellResult, Report
+from cellsync.run import past
 
 TABLES = {
     # As Nova's aggregates: no UNIQUE index on the key.
@@ -275,12 +279,100 @@ def test_a_lost_commit_is_decided_before_it_is_looked_for(place: Place) -> None:
     assert (report.exit_code, problems(report)) == (ExitCode.IN_STEP, "")
 
 
+def test_two_undos_through_two_nodes_take_a_run_back_once(place: Place) -> None:
+    """As two repairs: one of them writes."""
+    assert place.stand(place.url(place.cluster.nodes[0])).repair("made").exit_code is ExitCode.IN_STEP
+    gate = CommitGate()
+    with ExitStack() as stack:
+        stands = [
+            place.stand(stack.enter_context(Proxy(place.url(node), gate=gate)).url)
+            for node in place.cluster.nodes[:2]
+        ]
+        requests = [stand.request("undo", f"u{number}") for number, stand in enumerate(stands)]
+        prepared = [(request, run.prepare_undo(request, "made")) for request in requests]
+        with ThreadPoolExecutor(2) as pool:
+            reports = [each.result() for each in [pool.submit(run.write, *pair) for pair in prepared]]
+    assert find_faults(place, whole=False) == []
+    assert sorted(each.exit_code for each in reports) == [ExitCode.IN_STEP, ExitCode.LOCKED]
+    with opened(place.url(place.cluster.nodes[2])) as database:
+        assert contents(database, *TABLES) == place.before
+
+
+def test_rows_that_are_loaded_are_loaded_once(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Into empty tables, thousands by a statement, through two nodes at once: a batch begins as others do."""
+    as_if_large(monkeypatch)
+    monkeypatch.setattr(executing, "LOADED", 7)
+    url = place.url(place.cluster.nodes[0])
+    execute(url, *(f"DELETE FROM {table}" for table in TABLES))
+    for schema in (place.parent, place.child):
+        execute(url, f"ALTER TABLE {schema}.things ADD UNIQUE (name)")
+    empty = replace(place, before={table: {} for table in TABLES})
+    marked: list[str] = []
+    plain = loading.Batch.run
+
+    def load(batch: loading.Batch, *arguments: Any) -> loading.Loaded:
+        marked.append(batch.load.sample.table)
+        return plain(batch, *arguments)
+
+    monkeypatch.setattr(loading.Batch, "run", load)
+    reports, _ = repair_pair(empty)
+    assert find_faults(empty) == []
+    assert sorted(each.exit_code for each in reports) == [ExitCode.IN_STEP, ExitCode.LOCKED]
+    assert marked.count("things") == -(-NAMES // 7), "rows were not loaded"
+
+
+def test_a_journal_of_an_older_version_gets_what_a_cluster_needs(place: Place) -> None:
+    """A login that may not make tables is told what an administrator must run."""
+    first = place.cluster.nodes[0]
+    url = place.url(first)
+    with opened(url) as database:
+        journal.prepare(database, cell="c1")
+        age_journal(url)
+        journal.prepare(database, cell="c1")
+        assert journal.unseen(database) is False
+        assert rows(url, "SELECT MAX(version) AS v FROM cellsync.format") == [{"v": journal.VERSION}]
+        assert rows(url, "SELECT COUNT(*) AS n FROM cellsync.writers") == [{"n": 0}]
+    age_journal(url)
+    execute(
+        url,
+        "CREATE USER IF NOT EXISTS weak@'%' IDENTIFIED BY 'pw'",
+        f"GRANT ALL ON `{place.child}`.* TO weak@'%'",
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON cellsync.* TO weak@'%'",
+    )
+    try:
+        weak = first.url(place.child).set(username="weak", password="pw")
+        told = pytest.raises(JournalUnavailable, match="An administrator of c1's server can make it")
+        with opened(weak.render_as_string(hide_password=False)) as database, told:
+            journal.prepare(database, cell="c1")
+    finally:
+        execute(url, "DROP USER weak@'%'")
+
+
+def age_journal(url: str) -> None:
+    """Make a journal one of version 1."""
+    old = ("DROP TABLE cellsync.writers", "DROP TABLE cellsync.heartbeats", "DELETE FROM cellsync.format")
+    execute(url, *old, "INSERT INTO cellsync.format VALUES (1)")
+
+
+def test_runs_are_forgotten_through_any_node(place: Place) -> None:
+    """One transaction for each run, that a run at work sees."""
+    stand = place.stand(place.url(place.cluster.nodes[1]))
+    assert stand.repair("made").exit_code is ExitCode.IN_STEP
+    counted = f"SELECT transactions AS n FROM cellsync.writers WHERE database_name = '{place.child}'"
+    before = rows(place.url(place.cluster.nodes[1]), counted)[0]["n"]
+    assert past.prune(stand.request("history", "p"), keep=timedelta(0))["c1"] == 1
+    place.cluster.settle()
+    for node in place.cluster.nodes:
+        assert rows(place.url(node), counted)[0]["n"] == before + 1
+        assert rows(place.url(node), "SELECT COUNT(*) AS n FROM cellsync.changes") == [{"n": 0}]
+
+
 LOADED = multiprocessing.get_context("forkserver")
 """Starts processes that have loaded already what they need: that takes longer than the repair."""
 LOADED.set_forkserver_preload(
     ["pytest", *(f"cellsync.{name}" for name in ("cli", "cells", "rules", "run", "report"))]
 )
-MANY = 1500
+MANY = 1100
 """Names in the parent where the writing is to take a while."""
 
 
