@@ -20,6 +20,8 @@ def same_database(one: Database, other: Database, first: DatabaseIdentity, secon
     servers have none. So where schema and uid agree, a named lock decides: taken through one
     connection, it is seen through the other only if both lead to one server.
     """
+    if first.schema == second.schema and one.cluster and one.cluster == other.cluster:
+        return True  # through two nodes, which have a uid and locks of their own
     if first.schema != second.schema or (first.server and second.server and first.server != second.server):
         return False
     if first.version.startswith("SQLite"):

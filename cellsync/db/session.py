@@ -42,7 +42,10 @@ _ESCAPED = tuple(bytes((byte,)) for byte in b"\0\n\r\x1a\"'\\")
 """What PyMySQL writes as two bytes."""
 
 _VARIABLES = "'server_uid', 'version', 'read_only', 'wsrep_on', 'max_allowed_packet'"
-_STATUS = "'slave_running', 'slaves_running', 'wsrep_cluster_status', 'wsrep_local_state_comment'"
+_STATUS = (
+    "'slave_running', 'slaves_running', "
+    "'wsrep_cluster_status', 'wsrep_local_state_comment', 'wsrep_cluster_state_uuid'"
+)
 
 _WAIT_FOR_CLUSTER = "SET SESSION wsrep_sync_wait = 1"
 """1: before BEGIN and SELECT. What writes is in a transaction, or is certified by its primary key alone."""
@@ -117,6 +120,11 @@ class Session:
     def is_clustered(self) -> bool:
         """Say whether the server is a node of a Galera cluster. No query after ``identity``."""
         return self._dialect.name != "sqlite" and self._server().get("wsrep_on") == "ON"
+
+    @property
+    def cluster(self) -> str:
+        """What tells a Galera cluster from others; "" elsewhere. No query after ``identity``."""
+        return self._server().get("wsrep_cluster_state_uuid", "") if self.is_clustered else ""
 
     def node(self) -> str:
         """Return what tells this node of a Galera cluster from the others, until it is restarted; else ""."""
@@ -261,11 +269,21 @@ class Session:
                 self.connection.invalidate()
                 self.connection.close()
             try:
-                self.connection = self._engine.connect()
-                if self._waits_for_cluster:
-                    self.connection.exec_driver_sql(_WAIT_FOR_CLUSTER)
+                self.connection = self._connect()
             except (oslo_errors.DBError, sqlalchemy.exc.SQLAlchemyError, OSError) as error:
                 raise unreachable(self.cell, error) from None
+
+    def _connect(self) -> sqlalchemy.Connection:
+        """Return a new connection that is set as the one before."""
+        made = self._engine.connect()
+        if self._waits_for_cluster:
+            try:
+                made.exec_driver_sql(_WAIT_FOR_CLUSTER)
+            except BaseException:
+                made.invalidate()
+                made.close()
+                raise
+        return made
 
     def _end(self, how: str) -> None:
         """End a transaction whose outcome no longer matters; a lost connection has ended it too."""

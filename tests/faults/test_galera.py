@@ -35,7 +35,7 @@ from servers import sql
 
 from cellsync import cli, journal, run
 from cellsync.apply import executing, loading
-from cellsync.errors import ExitCode, JournalUnavailable
+from cellsync.errors import ConfigurationError, ExitCode, JournalUnavailable
 from cellsync.journal import writers
 from cellsync.model import CellResult, Report
 from cellsync.run import past
@@ -367,6 +367,13 @@ def test_runs_are_forgotten_through_any_node(place: Place) -> None:
         assert rows(place.url(node), "SELECT COUNT(*) AS n FROM cellsync.changes") == [{"n": 0}]
 
 
+def test_two_names_for_one_database_through_two_nodes_are_found(place: Place) -> None:
+    """The nodes have a uid and locks of their own."""
+    one, two = (place.url(node) for node in place.cluster.nodes[:2])
+    with pytest.raises(ConfigurationError, match="api and c1 are the same database"):
+        Stand({"api": one, "c1": two}, ruleset(RULES)).diff()
+
+
 LOADED = multiprocessing.get_context("forkserver")
 """Starts processes that have loaded already what they need: that takes longer than the repair."""
 LOADED.set_forkserver_preload(
@@ -457,6 +464,7 @@ def test_a_client_that_is_killed_leaves_one_story_on_all_nodes(
     for number in range(CLIENTS):
         with fresh_place(galera, f"client{number}", names=MANY) as place:
             came_of[kill_client(place, tmp_path, random.Random(SEED + number))] += 1
+            print("c", end="", flush=True)
     print(f"\n{CLIENTS} kills of a client: {dict(came_of)}; 0 disagreements")
 
 
@@ -467,5 +475,6 @@ def test_a_node_that_is_killed_takes_nothing_with_it(galera: Cluster, tmp_path: 
     for number in range(NODES):
         with fresh_place(galera, f"node{number}", names=MANY) as place:
             came_of[kill_node(place, tmp_path, random.Random(SEED + number))] += 1
+            print("n", end="", flush=True)
     print(f"\n{NODES} kills of a node: {dict(came_of)}; 0 disagreements")
     assert came_of["went on"], "no run went on through another node"
