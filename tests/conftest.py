@@ -5,11 +5,13 @@
 ``server_with``       a server with options of its own, kept for the session: server_with("--x=y")
 ``throwaway_server``  a server of the test's own, which it may stop, kill and start again
 ``database``          a fresh schema, dropped after the test: its URL as text
+``galera``            a Galera cluster of three servers; a test that kills a node calls ``galera.recover()``
 ``rabbit``            a RabbitMQ node for the whole session, which nobody disturbs
 ``other_rabbit``      another one, which a test may kill, stop or block; the next test finds it sound
 ``browser``           a headless Chromium for the whole session, with its size and media as at the start
 
-Nothing starts before a test asks for it. Without MariaDB, RabbitMQ or Chromium they fail; no test is skipped.
+Nothing starts before a test asks for it. Without MariaDB, Galera, RabbitMQ or Chromium they fail; no test is
+skipped.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from pathlib import Path
 import pytest
 from browser import Browser, chromium
 from edges import as_if_large
+from galera import Cluster
 from hypothesis import settings
 from pytest_mysql.executor import MySQLExecutor
 from pytest_mysql.factories import mysql_proc
@@ -123,6 +126,13 @@ def throwaway_server(tmp_path: Path) -> Iterator[PrivateServer]:
     """Give a server of the test's own: ``.process.kill()``, ``.stop()``, ``.start()``."""
     with PrivateServer(tmp_path / "server") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def galera(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Give a cluster of three nodes."""
+    with Cluster(tmp_path_factory.mktemp("galera")) as cluster:
+        yield cluster
 
 
 VHOSTS = ("parent", "c1", "c2")

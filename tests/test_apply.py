@@ -425,6 +425,9 @@ class Hooked:
     def __init__(self, kept: Journal, hook: Callable[[], None]) -> None:
         self._kept, self._hook = kept, hook
 
+    def mark_transaction(self) -> None:
+        self._kept.mark_transaction()
+
     def record(self, outcomes: Sequence[Outcome]) -> None:
         self._kept.record(outcomes)
         self._hook()

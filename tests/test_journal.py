@@ -76,7 +76,7 @@ def test_a_journal_of_a_newer_version_is_left_alone(url: str) -> None:
         journal.prepare(database, cell="c1")
         execute(url, f"UPDATE cellsync.format SET version = {journal.VERSION + 1}")
         with pytest.raises(
-            JournalUnavailable, match=r"c1 was written by a newer cellsync \(version 2; this one knows 1\)"
+            JournalUnavailable, match=r"c1 was written by a newer cellsync \(version 3; this one knows 2\)"
         ):
             journal.prepare(database, cell="c1")
 
@@ -85,6 +85,7 @@ class Raced:
     """A session that is overtaken: another run prepares the journal just before it writes its version."""
 
     makes_schemas = True
+    is_clustered = False
 
     def __init__(self, database: db.Database, url: str) -> None:
         self._database, self._url = database, url
@@ -122,6 +123,31 @@ def test_where_it_may_not_be_made_the_administrator_is_told_how(url: str, server
             kept.record(applied(INSERT))
             kept.finish(status="done", at=NOON)
             assert [each.applied for each in told(database)] == [1]
+    finally:
+        execute(url, "DROP USER weak@'%'")
+
+
+def test_an_older_journal_is_extended_where_that_is_allowed(url: str, server: Server) -> None:
+    """Where it is not, it is as good as it was: only a Galera cluster cannot do without the new tables."""
+    name = sa.make_url(url).database
+    execute(url, "CREATE USER weak@'%' IDENTIFIED BY 'pw'", f"GRANT ALL ON `{name}`.* TO weak@'%'")
+    execute(url, "GRANT SELECT, INSERT, UPDATE, DELETE ON cellsync.* TO weak@'%'")
+    made = "SELECT TABLE_NAME AS t FROM information_schema.TABLES WHERE TABLE_NAME = 'writers'"
+    try:
+        weak = server.url(str(name)).set(username="weak", password="pw").render_as_string(hide_password=False)
+        with opened(url) as database:
+            journal.prepare(database, cell="c1")
+            for statement in ("DROP TABLE cellsync.writers", "DROP TABLE cellsync.heartbeats"):
+                execute(url, statement)
+            execute(url, "UPDATE cellsync.format SET version = 1")
+            with opened(weak) as other:
+                journal.prepare(other, cell="c1")
+                recorder(other).begin()
+            assert rows(url, made) == []
+            journal.prepare(database, cell="c1")
+            assert rows(url, made) == [{"t": "writers"}]
+            assert [each.run for each in told(database)] == [RUN]
+            assert max(row["version"] for row in rows(url, "SELECT version FROM cellsync.format")) == 2
     finally:
         execute(url, "DROP USER weak@'%'")
 

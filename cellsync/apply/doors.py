@@ -94,6 +94,9 @@ class Reader(Protocol):
 class Recorder(Protocol):
     """The journal of the written database."""
 
+    def mark_transaction(self) -> None:
+        """Do what each transaction that writes begins with, before it locks or reads anything."""
+
     def record(self, outcomes: Sequence[Outcome]) -> None:
         """Write the rows of a batch's changes, inside the transaction that makes them."""
 

@@ -373,6 +373,7 @@ def _transaction(
     todo: Sequence[Change], writer: Writer, recorder: Recorder, works: Sequence[Batch]
 ) -> list[Outcome]:
     with writer.transaction():
+        recorder.mark_transaction()
         outcomes = [outcome for work in works for outcome in work.run()]
         for change, outcome in zip(todo, outcomes, strict=True):
             if change.together and outcome.fate is not Fate.APPLIED:

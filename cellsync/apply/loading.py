@@ -44,6 +44,7 @@ class Batch:
         load, table = self.load, self.load.sample.table
         filled = cast("dict[str, Value | ServerTime]", load.filled)
         with writer.transaction():
+            recorder.mark_transaction()
             texts = [packed.text for packed in self.packed]
             given = writer.load(table, load.columns, filled, texts, numbered=load.numbered)
             numbers = [packed.number for packed in self.packed] if load.numbered else given

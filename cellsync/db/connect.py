@@ -320,9 +320,9 @@ _REASONS = {_ACCESS_DENIED: "auth", 1130: "auth", 1698: "auth", 1044: "schema", 
 _FORBIDDEN = {1044, 1142, 1143}
 _ABSENT = {1049, 1146}
 _LOST = (oslo_errors.DBDeadlock, oslo_errors.DBConnectionError)
-# The row has changed since the snapshot, a Galera node that is not ready or found a conflict at
-# COMMIT (oslo.db does not know every wording of it), a server that is being shut down.
-_LOST_CODES = {1020, 1047, 1053, 1205, 1213, 1927}
+# The row has changed since the snapshot, a Galera node that is not ready, found a conflict at COMMIT (oslo.db
+# does not know every wording of it) or lost its cluster in one (1180), a server that is being shut down.
+_LOST_CODES = {1020, 1047, 1053, 1180, 1205, 1213, 1927}
 _ROW = (
     oslo_errors.DBDuplicateEntry,
     oslo_errors.DBDataError,

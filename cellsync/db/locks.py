@@ -20,6 +20,8 @@ def same_database(one: Database, other: Database, first: DatabaseIdentity, secon
     servers have none. So where schema and uid agree, a named lock decides: taken through one
     connection, it is seen through the other only if both lead to one server.
     """
+    if first.schema == second.schema and one.cluster and one.cluster == other.cluster:
+        return True  # through two nodes, which have a uid and locks of their own
     if first.schema != second.schema or (first.server and second.server and first.server != second.server):
         return False
     if first.version.startswith("SQLite"):
@@ -35,12 +37,15 @@ def same_database(one: Database, other: Database, first: DatabaseIdentity, secon
 class NamedLock:
     """The lock of one written database, held by a connection of its own until it is closed.
 
-    On Galera a named lock is local to a node: guards, not this lock, carry correctness. SQLite
-    has no named locks; there, one write transaction at a time is all there is.
+    On Galera a named lock is local to a node: against runs through other nodes ``run.holding`` takes the
+    database beside it. SQLite has no named locks; there, one write transaction at a time is all there is.
     """
 
     def __init__(self, database: Database, schema_name: str) -> None:
-        self._database = database
+        self.database = database
+        """The connection that holds the lock."""
+        self.node = ""
+        """What tells the node of a cluster, on which the lock is, from the others; "" elsewhere."""
         # Lock names end at 64 characters, and so do those of schemas.
         digest = hashlib.sha256(schema_name.encode()).hexdigest()[:16]
         short = schema_name if len(schema_name) <= 48 else f"{schema_name[:31]}-{digest}"
@@ -48,17 +53,33 @@ class NamedLock:
 
     def acquire(self) -> None:
         """Take the lock at once. Raises Locked, naming the connection that holds it."""
-        if not self._database.has_locks:
+        if not self.database.has_locks:
             return
-        if self._database.query("SELECT GET_LOCK(:name, 0)", name=self._name)[0][0] == 1:
+        if self._get_lock():
             return
-        holder = self._database.query(
+        holder = self.database.query(
             "SELECT p.ID, p.USER, p.HOST, p.TIME FROM information_schema.PROCESSLIST p "
             "WHERE p.ID = IS_USED_LOCK(:name)",
             name=self._name,
         )
         who = f"{holder[0][1]}@{holder[0][2]} (connection {holder[0][0]})" if holder else "another connection"
-        raise Locked(f"{self._database.cell.name}: another cellsync run writes to this database: {who}")
+        raise Locked(f"{self.database.cell.name}: another cellsync run writes to this database: {who}")
+
+    def _get_lock(self) -> bool:
+        if self.database.query("SELECT GET_LOCK(:name, 0)", name=self._name)[0][0] != 1:
+            return False
+        self.node = self.database.node()
+        return True
+
+    def renew(self) -> None:
+        """Take the lock again if its connection was lost; somebody else may have it by now.
+
+        Raises Unreachable and ReadFailed where that cannot be done.
+        """
+        self.database.reconnect()
+        held = "SELECT IS_USED_LOCK(:name) = CONNECTION_ID()"
+        if self.database.has_locks and not self.database.query(held, name=self._name)[0][0]:
+            self._get_lock()
 
     def release(self) -> None:
         """Give the lock back and close the connection that holds it.
@@ -66,13 +87,13 @@ class NamedLock:
         A server notices a closed connection a moment later, and the next run may be there sooner.
         """
         try:
-            if self._database.has_locks:
-                self._database.query("SELECT RELEASE_LOCK(:name)", name=self._name)
+            if self.database.has_locks:
+                self.database.query("SELECT RELEASE_LOCK(:name)", name=self._name)
         except ReadFailed as error:
             LOG.debug(
                 "%s: the lock ends with its connection: %s",
-                self._database.cell.name,
+                self.database.cell.name,
                 error,
-                extra={"cell": self._database.cell.name},
+                extra={"cell": self.database.cell.name},
             )
-        self._database.close()
+        self.database.close()

@@ -42,7 +42,13 @@ _ESCAPED = tuple(bytes((byte,)) for byte in b"\0\n\r\x1a\"'\\")
 """What PyMySQL writes as two bytes."""
 
 _VARIABLES = "'server_uid', 'version', 'read_only', 'wsrep_on', 'max_allowed_packet'"
-_STATUS = "'slave_running', 'slaves_running', 'wsrep_cluster_status', 'wsrep_local_state_comment'"
+_STATUS = (
+    "'slave_running', 'slaves_running', "
+    "'wsrep_cluster_status', 'wsrep_local_state_comment', 'wsrep_cluster_state_uuid'"
+)
+
+_WAIT_FOR_CLUSTER = "SET SESSION wsrep_sync_wait = 1"
+"""1: before BEGIN and SELECT. What writes is in a transaction, or is certified by its primary key alone."""
 
 S = TypeVar("S", bound="Session")
 
@@ -62,6 +68,7 @@ class Session:
         self._dialect: Dialect = SQLite() if connection.dialect.name == "sqlite" else MariaDB()
         self._tables: dict[str, Table] = {}
         self._facts: dict[str, str] = {}
+        self._waits_for_cluster = False
 
     def __enter__(self: S) -> S:
         return self
@@ -108,6 +115,34 @@ class Session:
             galera_status=found.get("wsrep_cluster_status") if galera else None,
             galera_state=found.get("wsrep_local_state_comment") if galera else None,
         )
+
+    @property
+    def is_clustered(self) -> bool:
+        """Say whether the server is a node of a Galera cluster. No query after ``identity``."""
+        return self._dialect.name != "sqlite" and self._server().get("wsrep_on") == "ON"
+
+    @property
+    def cluster(self) -> str:
+        """What tells a Galera cluster from others; "" elsewhere. No query after ``identity``."""
+        return self._server().get("wsrep_cluster_state_uuid", "") if self.is_clustered else ""
+
+    def node(self) -> str:
+        """Return what tells this node of a Galera cluster from the others, until it is restarted; else ""."""
+        if not self.is_clustered:
+            return ""
+        sql = "SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = :name"
+        return str((self.query(sql, name="wsrep_gcomm_uuid") or [[""]])[0][0])
+
+    def wait_for_cluster(self) -> None:
+        """Begin no transaction and no reading from now on before the node has what the others have.
+
+        On a node of a Galera cluster, which may be a moment behind; elsewhere does nothing. One round trip
+        in the cluster for each transaction and for each SELECT outside of one.
+        """
+        self._waits_for_cluster = self.is_clustered
+        if self._waits_for_cluster:
+            with translated(self.cell.name, writing=True):
+                self.connection.exec_driver_sql(_WAIT_FOR_CLUSTER)
 
     def _server(self) -> dict[str, str]:
         """Return what the server says of itself, by lower-case name; asked once."""
@@ -234,9 +269,21 @@ class Session:
                 self.connection.invalidate()
                 self.connection.close()
             try:
-                self.connection = self._engine.connect()
+                self.connection = self._connect()
             except (oslo_errors.DBError, sqlalchemy.exc.SQLAlchemyError, OSError) as error:
                 raise unreachable(self.cell, error) from None
+
+    def _connect(self) -> sqlalchemy.Connection:
+        """Return a new connection that is set as the one before."""
+        made = self._engine.connect()
+        if self._waits_for_cluster:
+            try:
+                made.exec_driver_sql(_WAIT_FOR_CLUSTER)
+            except BaseException:
+                made.invalidate()
+                made.close()
+                raise
+        return made
 
     def _end(self, how: str) -> None:
         """End a transaction whose outcome no longer matters; a lost connection has ended it too."""

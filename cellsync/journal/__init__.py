@@ -6,6 +6,7 @@ which database they are about: several cells may share a server and so a journal
 tables      its tables, and how they come to be
 history     runs, their changes, which rows cellsync pushed
 recording   what one run records
+writers     which run may write, where a database has several nodes
 streaks     how often in a row each child's broker failed or answered
 """
 

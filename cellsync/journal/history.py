@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from cellsync import codec
-from cellsync.journal.tables import CHANGES, PUSHED, RUNS, SCHEMA, Session, version_of
+from cellsync.journal import writers
+from cellsync.journal.tables import CHANGES, FENCED, PUSHED, RUNS, SCHEMA, Session, version_of
 from cellsync.model import Action, Change, Identity, JournaledChange, JournaledRun, Repeated, Run
 
 if TYPE_CHECKING:
@@ -220,8 +221,12 @@ def _change(row: sa.RowMapping) -> Change:
 
 
 def prune(session: Session, *, database: str, before: datetime) -> int:
-    """Forget the finished runs of one database that started before a time; return how many."""
-    if version_of(session) is None:
+    """Forget the finished runs of one database that started before a time; return how many.
+
+    One transaction for each run. Raises TransactionLost where one of them may be tried again.
+    """
+    version = version_of(session)
+    if version is None:
         return 0
     old = sa.and_(
         RUNS.c.database_name == database,
@@ -230,11 +235,13 @@ def prune(session: Session, *, database: str, before: datetime) -> int:
     )
     found = [row[0] for row in session.execute(sa.select(RUNS.c.run).where(old)).all()]
     for run in found:
-        # Changes first: a run without its changes could still be listed, but not the reverse.
-        theirs = sa.and_(CHANGES.c.run == run, CHANGES.c.database_name == database)
-        session.execute(CHANGES.delete().where(theirs))
-        mine = sa.and_(RUNS.c.run == run, RUNS.c.database_name == database)
-        session.execute(RUNS.delete().where(mine))
+        with session.transaction():
+            if session.is_clustered and version >= FENCED:
+                writers.count_transaction(session, database=database)
+            theirs = sa.and_(CHANGES.c.run == run, CHANGES.c.database_name == database)
+            session.execute(CHANGES.delete().where(theirs))
+            mine = sa.and_(RUNS.c.run == run, RUNS.c.database_name == database)
+            session.execute(RUNS.delete().where(mine))
     return len(found)
 
 

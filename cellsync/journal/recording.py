@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from cellsync import codec
 from cellsync.errors import Rejected
+from cellsync.journal import writers
 from cellsync.journal.history import runs, timestamp
 from cellsync.journal.tables import CHANGES, NAME, PUSHED, RUNS, Session
 from cellsync.model import Action, Change, JournaledRun, Load, Outcome, Packed, Run, Spelled
@@ -61,6 +62,8 @@ class Journal:
         self._run = run
         self._origin_cell = run.topology
         self._about = {"run": run.id, "database_name": database, "cell": cell}
+        self._holding = {"run": run.id, "database": database}
+        self._marks = session.is_clustered
         self._entries: dict[int, _Entry] = {}
         self._shared: dict[tuple[object, ...], _Shared] = {}
 
@@ -109,6 +112,15 @@ class Journal:
             ended = {"finished": timestamp(at), "status": "cut off"}
             self._session.execute(RUNS.update().where(theirs).values(**ended))
         return cut_off
+
+    def mark_transaction(self) -> None:
+        """Begin a transaction of this run, before it locks, reads or writes anything.
+
+        Raises WriteFailed where the run may write no more. Does nothing outside a Galera cluster: there
+        the named lock keeps other runs away, and locks of rows those who are not cellsync.
+        """
+        if self._marks:
+            writers.mark_transaction(self._session, **self._holding)
 
     def record(self, outcomes: Sequence[Outcome]) -> None:
         """Write the changes of one batch; the caller's transaction holds them both."""
@@ -261,6 +273,8 @@ class Journal:
 
     def recorded(self, changes: Sequence[Change]) -> Sequence[bool]:
         """Say for each change whether it is in the journal."""
+        # On Galera, where the COMMIT may be under way on another node: decided after this, see ``writers``.
+        self.mark_transaction()
         mine = sa.and_(CHANGES.c.run == self._run.id, CHANGES.c.database_name == self._about["database_name"])
         columns = (CHANGES.c.rule, CHANGES.c.action, CHANGES.c.row_key, CHANGES.c.identity)
         # Shared: a COMMIT that the lost connection sent may still be on its way through the server,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import sqlalchemy as sa
@@ -12,8 +13,11 @@ from sqlalchemy.dialects import mysql
 from cellsync.errors import JournalUnavailable, TransactionLost, WriteFailed
 
 SCHEMA = "cellsync"
-VERSION = 1
+VERSION = 2
 """The version of these tables; a journal of a newer one is not touched."""
+FENCED = 2
+"""The first version with ``writers`` and ``heartbeats``: on Galera, a cellsync that does not know them must
+not write beside one that does."""
 
 _MAKING = "cellsync-journal"
 """The named lock under which the tables are made."""
@@ -92,6 +96,10 @@ class Session(Protocol):
     makes_schemas: bool
     """False where a schema is a file of its own (SQLite)."""
 
+    @property
+    def is_clustered(self) -> bool:
+        """Say whether the server is a node of a Galera cluster."""
+
     def has_table(self, name: str, *, schema: str) -> bool: ...
 
     def hides(self, name: str, *, schema: str) -> bool: ...
@@ -103,6 +111,8 @@ class Session(Protocol):
         """Return how many bytes values take in a statement."""
 
     def execute(self, statement: sa.Executable, rows: Sequence[Mapping[str, Any]] = ()) -> sa.Result[Any]: ...
+
+    def transaction(self) -> AbstractContextManager[None]: ...
 
     def run(self, sql: str) -> sa.CursorResult[Any]:
         """Execute a statement that holds its values already."""
@@ -144,6 +154,30 @@ STREAKS = sa.Table(
 )
 
 
+# What keeps runs through several nodes of a Galera cluster apart; see ``journal.writers``.
+WRITERS = sa.Table(
+    "writers",
+    METADATA,
+    sa.Column("database_name", SHORT, primary_key=True),
+    # The run that has taken the database; "" where none has.
+    sa.Column("run", SHORT, nullable=False),
+    sa.Column("transactions", sa.BigInteger, nullable=False),
+    **OPTIONS,
+)
+
+HEARTBEATS = sa.Table(
+    "heartbeats",
+    METADATA,
+    sa.Column("database_name", SHORT, primary_key=True),
+    sa.Column("run", SHORT, nullable=False),
+    sa.Column("node", SHORT, nullable=False),
+    sa.Column("beats", sa.BigInteger, nullable=False),
+    # No text here: the server, whose clock it is, counts with it.
+    sa.Column("seen", sa.DateTime, nullable=False),
+    **OPTIONS,
+)
+
+
 def _statements() -> list[schema.ExecutableDDLElement]:
     made: list[schema.ExecutableDDLElement] = []
     for table in METADATA.sorted_tables:
@@ -175,7 +209,9 @@ def prepare(session: Session, *, cell: str) -> None:
         version = version_of(session)
         if version is None:
             _make(session)
-        for statement in _PROBES:
+        elif version < VERSION:
+            _extend(session)
+        for statement in (*_PROBES, *(_CLUSTER_PROBES if session.is_clustered else ())):
             session.execute(statement)
     except TransactionLost:
         raise  # whoever lost a connection needs no administrator
@@ -202,6 +238,29 @@ _PROBES = (
     ),
     PUSHED.delete().where(sa.false()),
 )
+
+
+_CLUSTER_PROBES = tuple(
+    probe
+    for table in (WRITERS, HEARTBEATS)
+    for probe in (
+        table.update().values(run=table.c.run).where(sa.false()),
+        table.insert().from_select(
+            [column.name for column in table.columns], sa.select(*table.columns).where(sa.false())
+        ),
+    )
+)
+
+
+def _extend(session: Session) -> None:
+    """Add what an older journal lacks; without the right to it only a Galera cluster cannot do without."""
+    try:
+        _make(session)
+    except TransactionLost:
+        raise
+    except WriteFailed:
+        if session.is_clustered:
+            raise
 
 
 def _make(session: Session) -> None:

@@ -31,7 +31,7 @@ from cellsync.model import (
     Triage,
 )
 from cellsync.report import words
-from cellsync.run import triaging
+from cellsync.run import holding, triaging
 from cellsync.run.request import Edge, Prepared, Request, each_cell, executor, exit_code, with_plans
 
 
@@ -202,7 +202,10 @@ def prune(request: Request, *, keep: timedelta) -> Mapping[str, int | CellFailur
         with db.connect(cell, request.timeouts) as database:
             if journal.unseen(database):
                 return None
-            return journal.prune(database, database=database.identity().schema, before=before)
+            schema = database.identity().schema
+            return holding.try_again(
+                database, lambda: journal.prune(database, database=schema, before=before)
+            )
 
     cells = [request.topology.parent, *request.topology.children]
     with executor(request.jobs) as pool:

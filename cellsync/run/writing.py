@@ -36,6 +36,7 @@ from cellsync.model import (
     TableResult,
     name_change,
 )
+from cellsync.run import holding
 from cellsync.run.request import Edge, Prepared, Request, each_cell, executor, exit_code
 from cellsync.spool import Collector, kept, parts, without
 
@@ -96,7 +97,10 @@ def _write(request: Request, edges: Sequence[Edge]) -> list[Written]:
         stack.callback(lock.release)
         try:
             lock.acquire()
-            prepare(database, cell=cell.name)
+            database.wait_for_cluster()
+            holding.try_again(database, lambda: prepare(database, cell=cell.name))
+            journal = Journal(database, request.run, cell=cell.name, database=identity.schema)
+            cut_off = _begin(edges[0], database, lock, journal, request)
         except Locked as error:
             held = f"{error}{_holder(database, identity.schema, cell.name)}"
             return [
@@ -105,14 +109,12 @@ def _write(request: Request, edges: Sequence[Edge]) -> list[Written]:
             ]
         except JournalUnavailable as error:
             return [_refused(edge, "journal", str(error)) for edge in edges]
-        journal = Journal(database, request.run, cell=cell.name, database=identity.schema)
-        try:
-            cut_off = journal.settle_cut_off(at=request.clock())
-            journal.begin(undoes=edges[0].undoes)
         except TransactionLost:
             raise
         except WriteFailed as error:
             return [_refused(edge, "journal", str(error)) for edge in edges]
+        if database.is_clustered:
+            stack.enter_context(holding.Heart(lock, schema=identity.schema, run=request.run.id))
         notes = tuple(map(_note, cut_off))
         until = _Until(request, cell, undoing=any(edge.undoes for edge in edges))
         done = [_carry_out(edge, database, journal, request, until) for edge in edges]
@@ -121,14 +123,31 @@ def _write(request: Request, edges: Sequence[Edge]) -> list[Written]:
         return [replace(each, problems=kept(chain(each.problems, unsaid))) for each in written]
 
 
+def _begin(
+    edge: Edge, database: db.Database, lock: db.NamedLock, journal: Journal, request: Request
+) -> tuple[JournaledRun, ...]:
+    """Record that the run begins; return the runs that were cut off here. Raises Locked, and WriteFailed."""
+
+    def begin() -> tuple[JournaledRun, ...]:
+        cut_off = journal.settle_cut_off(at=request.clock())
+        journal.begin(undoes=edge.undoes)
+        return cut_off
+
+    if not database.is_clustered:
+        return begin()
+    schema = edge.plan.database.schema
+    return holding.take_database(database, lock, schema=schema, run=request.run.id, begin=begin)
+
+
 def _finish(
     database: db.Database, journal: Journal, written: Sequence[Written], *, at: datetime
 ) -> tuple[str, ...]:
     """Record the end of the run; return why that could not be, which takes nothing of it back."""
     clean = not any(each.problems or each.refusals for each in written)
+    status = "done" if clean else "incomplete"
     try:
         database.reconnect()
-        journal.finish(status="done" if clean else "incomplete", at=at)
+        holding.try_again(database, lambda: journal.finish(status=status, at=at))
     except (WriteFailed, Unreachable) as error:
         return (f"the end of the run could not be recorded, and history shows it as cut off: {error}",)
     return ()
@@ -207,6 +226,8 @@ def _carry_out(
     problems: Collector[str] = Collector()
     unmade: Collector[Skipped] = Collector()
     with ExitStack() as stack:
+        # On Galera all transactions of a run update one row: two connections would wait for each other.
+        second = None if database.is_clustered else _second(edge, changes, journal, request, stack)
         for outcome in apply.execute(
             changes,
             writer=database,
@@ -215,7 +236,7 @@ def _carry_out(
             sparing=sparing,
             failures=None if edge.undoes else edge.cell.budget.failures,
             stopping=until,
-            second=_second(edge, changes, journal, request, stack),
+            second=second,
         ):
             if isinstance(outcome, apply.Loaded):
                 fates[outcome.load.sample.rule, Fate.APPLIED] += outcome.rows

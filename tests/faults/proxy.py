@@ -12,7 +12,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from enum import Enum
 from types import TracebackType
@@ -36,12 +36,46 @@ class Fault(Enum):
     STALL = "the command is swallowed, and the connection stays open"
 
 
+class CommitGate:
+    """Hold the COMMIT of each client until those of so many clients are there, then release them together.
+
+    The ``gate`` of the proxies before several servers. Who has waited ``seconds`` goes on alone.
+    """
+
+    def __init__(self, *, parties: int = 2, seconds: float = 0.5) -> None:
+        self.meetings = 0
+        """How often all of them met."""
+        self._parties, self._seconds = parties, seconds
+        self._changed = threading.Condition()
+        self._waiting = 0
+
+    def __call__(self, command: str) -> None:
+        """Wait, if a command is a COMMIT."""
+        if command != "COMMIT":
+            return
+        with self._changed:
+            meeting = self.meetings
+            self._waiting += 1
+            if self._waiting == self._parties:
+                self.meetings += 1
+                self._waiting = 0
+                self._changed.notify_all()
+            elif not self._changed.wait_for(lambda: self.meetings > meeting, self._seconds):
+                self._waiting -= 1
+
+
 class Proxy:
     """Listens on a port of its own and passes everything on to ``upstream``'s port."""
 
-    def __init__(self, upstream: str) -> None:
-        """``upstream`` is the URL of a database; ``url`` is the same one through the proxy."""
+    def __init__(self, upstream: str, *, gate: Callable[[str], None] | None = None) -> None:
+        """``upstream`` is the URL of a database; ``url`` is the same one through the proxy.
+
+        ``gate`` is called with each command before the server gets it, and may wait.
+        """
         self._upstream = sa.make_url(upstream)
+        self._gate = gate
+        self.struck_leads_to = ""
+        """The URL of another server for connections that are made after a fault; "" for the same."""
         self._guard = threading.Lock()
         self._listener: socket.socket | None = None
         self._open: set[socket.socket] = set()
@@ -83,6 +117,10 @@ class Proxy:
         self._port = listener.getsockname()[1]
         self._listener = listener
         threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
+
+    def lead_to(self, upstream: str) -> None:
+        """Pass new connections on to another server, as a load balancer does when one is gone."""
+        self._upstream = sa.make_url(upstream)
 
     def refuse(self) -> None:
         """Refuse new connections from now on."""
@@ -131,6 +169,8 @@ class Proxy:
     def strike(self, command: bytes) -> Fault | None:
         """Count a command and return what happens to it."""
         text = command[1:2000].decode(errors="replace")
+        if self._gate is not None:
+            self._gate(text)
         with self._guard:
             if not self._holding.search(text):
                 return None
@@ -138,6 +178,8 @@ class Proxy:
             if self._at != len(self.commands):
                 return None
             self.struck = self.commands[-1]
+            if self.struck_leads_to:
+                self.lead_to(self.struck_leads_to)
             return self._fault
 
 
