@@ -36,7 +36,7 @@ from servers import sql
 
 from cellsync import cli, journal, run
 from cellsync.apply import executing, loading
-from cellsync.errors import ConfigurationError, ExitCode, JournalUnavailable
+from cellsync.errors import ConfigurationError, ExitCode, JournalUnavailable, ReadFailed
 from cellsync.journal import writers
 from cellsync.model import CellResult, Report
 from cellsync.run import past
@@ -408,7 +408,7 @@ def wait_for_changes(place: Place, process: BaseProcess, number: int, node: Node
     with opened(place.url(node)) as database:
         while process.is_alive():
             # Making the journal aborts whoever reads it on another node.
-            with suppress(DBDeadlock):
+            with suppress(DBDeadlock, ReadFailed):
                 if database.has_table("changes", schema="cellsync") and (
                     query(database, "SELECT COUNT(*) FROM cellsync.changes")[0][0] >= number
                 ):
