@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from cellsync import db
-from cellsync.errors import CellsyncError, Locked, Rejected, TransactionLost, Unreachable
+from cellsync.errors import CellsyncError, Locked, ReadFailed, Rejected, TransactionLost, Unreachable
 from cellsync.journal import writers
 
 LOG = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def try_again(database: db.Database, action: Callable[[], T]) -> T:
             if tried:
                 database.reconnect()
             return action()
-        except (TransactionLost, Unreachable) as error:
+        except (TransactionLost, Unreachable, ReadFailed) as error:
             if tried == TRIES:
                 raise
             LOG.debug("%s: again: %s", database.cell.name, error, extra={"cell": database.cell.name})
