@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cellsync.cells.files import check_path
 from cellsync.errors import UsageError
 from cellsync.model import TLS_FILES, Endpoint, Secret, starred, tls
 
@@ -129,6 +130,7 @@ def _mariadb(url: URL, options: Mapping[str, str], base: Path) -> URL:
 
 def _file(base: Path, name: str | tuple[str, ...]) -> str:
     text = name if isinstance(name, str) else name[-1]
+    check_path(text)
     return str(base / Path(text).expanduser())
 
 
