@@ -83,6 +83,8 @@ def database(text: str, options: Mapping[str, str], *, base: Path) -> Endpoint:
     shown = url.difference_update_query(["charset"]).render_as_string(hide_password=True)
     head, mark, arguments = shown.partition("?")
     secret = Secret(url.render_as_string(hide_password=False))
+    # What an option file says was no part of the text that was looked at.
+    _parsed(secret.reveal())
     return Endpoint(url=secret, shown=head + _starred(mark + arguments))
 
 

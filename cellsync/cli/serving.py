@@ -85,6 +85,8 @@ def serving(board: Board, port: int) -> Iterator[int]:
             """Say nothing: whoever scrapes has a log of its own."""
 
     class Server(ThreadingHTTPServer):
+        request_queue_size = 128  # of 5, a kernel makes clients wait for seconds
+
         def __init__(self) -> None:
             super().__init__(("127.0.0.1", port), Handler)
             self._clients: dict[socket.socket, float] = {}

@@ -59,7 +59,8 @@ class Secret:
 
 
 _URL = re.compile(r"(^|/)[A-Za-z][A-Za-z0-9+.-]*:(//|/[^/]*@)")
-_USERINFO = re.compile(r"(:/+[^\s:]*):\S*@")
+# Advice names the parts of a URL by what they are.
+_USERINFO = re.compile(r"(:/+[^\s:]*):(?!PASSWORD@)\S*@")
 
 
 def mask_urls(text: str) -> str:
@@ -91,6 +92,11 @@ def escape_controls(text: str, keep: str = "") -> str:
 
 def _escaped(char: str) -> str:
     return char.encode("unicode_escape").decode("ascii")
+
+
+def disarm(text: str) -> str:
+    """Return a text as people may read it on a terminal: without passwords in URLs, and without controls."""
+    return mask_urls(escape_controls(text))
 
 
 def shown(part: KeyPart) -> str:
