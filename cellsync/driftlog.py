@@ -29,6 +29,7 @@ from typing import Any
 from cellsync import codec
 from cellsync.errors import DriftLogUnavailable, ExitCode
 from cellsync.model import Counts, Kind, SeenCell, SeenRow, SeenRule, Sighting, Status, Told
+from cellsync.symlinks import open_trusted
 
 VERSION = 1
 """The version of a line; one of a newer version is not understood."""
@@ -101,8 +102,7 @@ def _locked(file: Path, mode: int) -> Iterator[int]:
     ended = time.monotonic() + PATIENCE
     while True:
         # Without O_NONBLOCK, a pipe that nobody reads would hold the run up for ever.
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
-        descriptor = os.open(file, flags, mode)
+        descriptor = open_trusted(file, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, mode)
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise OSError(errno.EINVAL, "it is no ordinary file")
@@ -196,7 +196,7 @@ def _lines(file: Path) -> Iterator[bytes]:
 def _parsed(line: bytes) -> dict[str, Any] | None:
     try:
         data = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return data if isinstance(data, dict) and data.get("version") == VERSION else None
 
@@ -282,7 +282,7 @@ def _sighting(data: Mapping[str, Any] | None, bodies: dict[str, _Body]) -> Sight
             cells=cells,
             told=_told(data.get("told")),
         )
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError):
         return None
 
 

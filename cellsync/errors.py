@@ -7,9 +7,11 @@
     |-- ReadFailed              a read ended early, was killed or made no sense        (exit 4)
     |   `-- Unsupported         ... of a table that is not what its name promises      (exit 4)
     |-- WriteFailed             a write that the server did not take                   (exit 4)
+    |   |-- NotAllowed          ... for lack of a privilege                              (exit 4)
     |   |-- Rejected            ... because of this one row; its neighbours may pass   (exit 4)
     |   `-- TransactionLost     ... through no fault of the rows: it may be tried again (exit 4)
     |-- PlanRefused             a plan file that was changed, or is not signed             (exit 3)
+    |-- OutputFailed            what was found or done cannot be printed, or written to a file (exit 4)
     |-- JournalUnavailable      the journal cannot be made, read or understood         (exit 3)
     |-- DriftLogUnavailable     the local record of what runs saw cannot be read or written (exit 4)
     |-- NoRoom                  the folder for temporary files takes no more           (exit 4)
@@ -104,6 +106,10 @@ class WriteFailed(CellsyncError):
     """The server did not take a write, and the transaction with it."""
 
 
+class NotAllowed(WriteFailed):
+    """The login lacks a privilege for this."""
+
+
 class Rejected(WriteFailed):
     """The server did not take this one row; the transaction goes on without it."""
 
@@ -124,6 +130,17 @@ class DriftLogUnavailable(CellsyncError):
 
 class NoRoom(CellsyncError):
     """What was found cannot wait on disk: the folder for temporary files takes no more."""
+
+
+class OutputFailed(CellsyncError):
+    """What a command has found or done could not be printed, or written to a file.
+
+    ``least`` is the exit code of what it has done: where that is higher, it stands.
+    """
+
+    def __init__(self, message: str, *, least: ExitCode = ExitCode.IN_STEP) -> None:
+        super().__init__(message)
+        self.exit_code = max(ExitCode.INCOMPLETE, least)
 
 
 class PlanRefused(CellsyncError):

@@ -19,7 +19,7 @@ LAYERS = (
     {"errors"},
     {"spool"},
     {"model"},
-    {"transforms", "yamlfile", "codec"},
+    {"transforms", "yamlfile", "codec", "symlinks"},
     {"rules", "cells"},
     {"diff", "plan"},
     {"apply", "report", "journal", "driftlog", "db", "broker"},

@@ -13,11 +13,12 @@ verifying  the written keys, read again
 """
 
 from cellsync.apply.doors import Lane, Reader, Recorder, Writer
-from cellsync.apply.executing import denied, execute, reached
+from cellsync.apply.executing import Denial, denied, execute, reached
 from cellsync.apply.loading import Loaded
 from cellsync.apply.verifying import verify, verify_all
 
 __all__ = [
+    "Denial",
     "Lane",
     "Loaded",
     "Reader",

@@ -17,7 +17,7 @@ from cellsync.apply.batch import Batch, Torn, joins, references
 from cellsync.apply.doors import Lane, Recorder, Writer
 from cellsync.apply.loading import Loaded
 from cellsync.apply.verifying import deletes
-from cellsync.errors import ReadFailed, Rejected, TransactionLost, Unreachable, WriteFailed
+from cellsync.errors import NotAllowed, ReadFailed, Rejected, TransactionLost, Unreachable, WriteFailed
 from cellsync.model import (
     Action,
     Change,
@@ -49,7 +49,16 @@ _PASSING = (TransactionLost, Unreachable, ReadFailed)
 """What may be over when the batch is tried again; inside it only a schema is read, no rows."""
 
 
-def denied(deeds: Iterable[Deed], *, writer: Writer) -> Mapping[str, str]:
+class Denial(NamedTuple):
+    """Why a server would not take any of a rule's changes."""
+
+    messages: tuple[str, ...]
+    """In the server's words."""
+    privilege: bool
+    """True where all of it is for lack of privileges."""
+
+
+def denied(deeds: Iterable[Deed], *, writer: Writer) -> Mapping[str, Denial]:
     """Return what the server would not let us do, by rule, found out before anything is written.
 
     One statement for every sort of change, which touches no row. Raises TransactionLost when the
@@ -60,7 +69,7 @@ def denied(deeds: Iterable[Deed], *, writer: Writer) -> Mapping[str, str]:
         columns = sorts.setdefault((deed.rule, deed.table, deed.action), {})
         columns.update(dict.fromkeys(deed.columns))
     known = writer.tables([table for _, table, _ in sorts])
-    found: dict[str, list[str]] = {}
+    found: dict[str, list[WriteFailed]] = {}
     for (rule, table, action), columns in sorts.items():
         if table not in known:
             continue  # the changes themselves will say so
@@ -69,8 +78,11 @@ def denied(deeds: Iterable[Deed], *, writer: Writer) -> Mapping[str, str]:
         except TransactionLost:
             raise
         except WriteFailed as error:
-            found.setdefault(rule, []).append(str(error))
-    return {rule: "; ".join(said) for rule, said in found.items()}
+            found.setdefault(rule, []).append(error)
+    return {
+        rule: Denial(tuple(map(str, errors)), all(isinstance(error, NotAllowed) for error in errors))
+        for rule, errors in found.items()
+    }
 
 
 def reached(rule: str, targets: Mapping[str, Projection]) -> frozenset[str]:

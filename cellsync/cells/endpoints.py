@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cellsync.cells.files import check_path
 from cellsync.errors import UsageError
 from cellsync.model import TLS_FILES, Endpoint, Secret, starred, tls
 
@@ -82,6 +83,8 @@ def database(text: str, options: Mapping[str, str], *, base: Path) -> Endpoint:
     shown = url.difference_update_query(["charset"]).render_as_string(hide_password=True)
     head, mark, arguments = shown.partition("?")
     secret = Secret(url.render_as_string(hide_password=False))
+    # What an option file says was no part of the text that was looked at.
+    _parsed(secret.reveal())
     return Endpoint(url=secret, shown=head + _starred(mark + arguments))
 
 
@@ -129,6 +132,7 @@ def _mariadb(url: URL, options: Mapping[str, str], base: Path) -> URL:
 
 def _file(base: Path, name: str | tuple[str, ...]) -> str:
     text = name if isinstance(name, str) else name[-1]
+    check_path(text)
     return str(base / Path(text).expanduser())
 
 

@@ -5,10 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from cellsync.errors import UsageError
+from cellsync.model import is_url
+
+_NO_PATH = "this is a URL, and a file is wanted: write a path"
 
 
 def contents(file: Path) -> str:
-    """Return the text of a UTF-8 file; raises UsageError, whose text holds no part of it."""
+    """Return the text of a UTF-8 file; raises UsageError, whose text holds no part of it.
+
+    A URL is refused as ``check_path`` does.
+    """
+    check_path(str(file))
     try:
         return file.read_bytes().decode("utf-8-sig")
     except OSError as error:
@@ -18,3 +25,9 @@ def contents(file: Path) -> str:
     except ValueError:  # a NUL in the path
         reason = "this is no path"
     raise UsageError(f"cannot read {file}: {reason}")
+
+
+def check_path(text: str) -> None:
+    """Raise UsageError for a URL in the place of a path, which it does not repeat: it may have a password."""
+    if is_url(text):
+        raise UsageError(_NO_PATH)

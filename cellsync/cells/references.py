@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from cellsync import yamlfile
-from cellsync.cells.files import contents
+from cellsync.cells.files import check_path, contents
 from cellsync.errors import UsageError
 
 _REFERENCE = re.compile(r"\$\$\{|\$\{(?:(?P<name>[^{}]*)\})?")
@@ -25,7 +25,11 @@ class References:
     environ: Mapping[str, str]
 
     def file(self, text: str) -> Path:
-        """Return a path that the file names, relative to its directory, with ``~`` expanded."""
+        """Return a path that the file names, relative to its directory, with ``~`` expanded.
+
+        Raises UsageError for a URL, and for what can be no path.
+        """
+        check_path(text)
         if text.startswith("~/") and "HOME" in self.environ:
             return Path(self.environ["HOME"], text[2:])
         return self.base / os.path.expanduser(text)

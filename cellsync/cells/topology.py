@@ -19,7 +19,18 @@ from cellsync.cells.optionfiles import client_options, nova_cells, nova_conf
 from cellsync.cells.references import References
 from cellsync.cells.shape import misshapen
 from cellsync.errors import ConfigurationError, Problem, UsageError
-from cellsync.model import Budget, Cell, Endpoint, Mapped, NovaConf, Role, Secret, Secrets, Topology
+from cellsync.model import (
+    Budget,
+    Cell,
+    Endpoint,
+    Mapped,
+    NovaConf,
+    Role,
+    Secret,
+    Secrets,
+    Topology,
+    is_url,
+)
 
 T = TypeVar("T")
 _Places = dict[yamlfile.Path, T]
@@ -258,8 +269,12 @@ class _Reader:
         )
 
     def nova(self, path: yamlfile.Path, text: Any) -> NovaConf | None:
-        file = self.references.file(text) if isinstance(text, str) else None
+        file = self.file(path, text)
         return self.attempt(path, lambda: nova_cells(file)) if file else None
+
+    def file(self, path: yamlfile.Path, text: Any) -> Path | None:
+        """Return the file that a text names; what is wrong with it is reported."""
+        return self.attempt(path, lambda: self.references.file(text)) if isinstance(text, str) else None
 
     def databases(self, path: yamlfile.Path, given: Any) -> dict[str, Endpoint]:
         """Return the databases of other services; what is wrong with one of them is reported."""
@@ -293,7 +308,7 @@ class _Reader:
         return {**sources, **{key: _Source((*path, key), given[key], f"{key}: ") for key in keys}}
 
     def nova_conf(self, path: yamlfile.Path, text: Any) -> dict[str, _Source]:
-        file = self.references.file(text) if isinstance(text, str) else None
+        file = self.file(path, text)
         found = self.attempt(path, lambda: nova_conf(file)) if file else None
         if found is None:
             return {key: _Source(path, _BROKEN, "") for key in ("database", "api_database", "broker")}
@@ -325,9 +340,10 @@ class _Reader:
         entries = [entry for entry in listed if isinstance(entry, str)]
         if "" in entries:
             self.reject(("rules",), "rules has an empty entry: name a pack, or a file of rules")
-        if any("://" in entry for entry in entries):
-            self.reject(("rules",), "rules has a URL: name a pack, or a file of rules")
         files = {entry for entry in entries if "/" in entry or entry.endswith((".yaml", ".yml"))}
+        if any(is_url(entry) for entry in entries):
+            self.reject(("rules",), "rules has a URL: name a pack, or a file of rules")
+            return ()
         return tuple(str(self.references.file(entry)) if entry in files else entry for entry in entries)
 
     def secrets(self, given: Any) -> Secrets:
@@ -345,8 +361,9 @@ class _Reader:
 
     def drift_log(self, given: Any) -> str | None:
         """Return the path of the drift log; a relative one is taken from the folder of the cell file."""
-        if isinstance(given, str) and "://" in given:
+        if isinstance(given, str) and is_url(given):
             self.reject(("drift_log",), "drift_log is a URL: name a file on this machine")
+            return None
         return str(self.references.file(given)) if isinstance(given, str) and given else None
 
     def budget(self, path: yamlfile.Path, given: Any, usual: Budget) -> Budget:

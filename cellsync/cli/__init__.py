@@ -10,23 +10,25 @@ rules       rules list, show, validate, init, schema
 showing     demo, completion
 completing  what the shell is told of names
 logs        what is said on stderr
+streams     stdout and stderr that may be full, closed, or without a reader
 """
 
 from __future__ import annotations
 
 import atexit
 import gc
+import io
 import logging
-import os
 import sys
 import traceback
 from collections.abc import Sequence
 
 import click
 
-from cellsync.cli import cells, logs, looking, rules, showing, watching, writing  # noqa: F401  (they register their commands)
-from cellsync.cli.options import Common, cellsync, without_userinfo
+from cellsync.cli import cells, logs, looking, rules, showing, streams, watching, writing  # noqa: F401  (they register their commands)
+from cellsync.cli.options import Common, cellsync
 from cellsync.errors import CellsyncError, ConfigurationError, ExitCode
+from cellsync.model import mask_urls
 
 COLLECT_AT = 100_000
 """New objects after which Python looks for circles among them. What is found and planned are plain values
@@ -39,6 +41,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     atexit.register(gc.freeze)  # Python would look through all there is once more; it goes with the process
     given = list(sys.argv[1:] if arguments is None else arguments)
     common = Common(arguments=given, log_format=logs.asked_for(given))
+    with streams.guarded() as (out, _):
+        code = _ended(common, given)
+        out.flush()
+        if out.failure and not out.reader_left:
+            logs.remark(common, f"cannot write to stdout: {out.failure}; the output is not complete")
+            if code <= ExitCode.LOCKED and code != ExitCode.USAGE:
+                code = max(code, int(ExitCode.INCOMPLETE))
+    sys.exit(code)
+
+
+def _ended(common: Common, given: list[str]) -> int:
+    """Run the command line and return the exit code."""
     try:
         code = cellsync.main(
             given,
@@ -50,7 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if common.log_format == logs.JSON:
             logs.remark(common, _redacted(error.format_message(), common))
         else:
-            error.show()
+            shown = io.StringIO()
+            error.show(shown)
+            for line in shown.getvalue().rstrip("\n").split("\n"):
+                logs.plain(common, _redacted(line, common), level=logging.ERROR)
         code = ExitCode.USAGE
     except (click.Abort, KeyboardInterrupt):
         logs.remark(common, "interrupted")
@@ -62,21 +79,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except CellsyncError as error:
         logs.remark(common, _redacted(str(error), common))
         code = error.exit_code
-    except BrokenPipeError:
-        # The reader went away (`| head`); what was done is done. Python would complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = ExitCode.IN_STEP
     except Exception:
         trace = common.scrub(traceback.format_exc())
         where = "trace" if common.log_format == logs.JSON else "lines above"
         said = f"this is a bug in cellsync; please report it with the {where}"
         logs.remark(common, said, level=logging.CRITICAL, trace=trace)
         code = ExitCode.BUG
-    sys.exit(int(code or 0))
+    return int(code or 0)
 
 
 def _redacted(text: str, common: Common) -> str:
     """Return an error's own text, which is ours and holds no password but in a whole URL."""
     for endpoint in common.endpoints:
         text = text.replace(endpoint.url.reveal(), endpoint.shown)
-    return without_userinfo(text)
+    return mask_urls(text)

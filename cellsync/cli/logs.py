@@ -14,22 +14,28 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cellsync.model import escape_controls, mask_urls
+
 if TYPE_CHECKING:
     from cellsync.cli.options import Common
 
 JSON = "json"
 FORMATS = ("text", JSON)
 OPTION = "--log-format"
+MOST_VERBOSE = 3
+"""So many ``-v`` show all that is logged."""
 
 
 def remark(common: Common, text: str, *, level: int = logging.ERROR, cell: str = "", trace: str = "") -> None:
     """Say something on stderr: about a cell, or else of cellsync itself; ``trace`` is a traceback."""
+    text = mask_urls(text)
     if common.log_format == JSON:
         click.echo(_line(datetime.now(timezone.utc), level, text, cell=cell, trace=trace), nl=False, err=True)
     else:
         if trace:
-            click.echo(trace, err=True)
-        click.echo(f"{cell or 'cellsync'}: {text}", err=True)
+            click.echo(escape_controls(trace, keep="\n"), err=True)
+        # A message may have SQL of several lines (that of the journal's tables).
+        click.echo(escape_controls(f"{cell or 'cellsync'}: {text}", keep="\n"), err=True)
 
 
 def plain(common: Common, text: str, *, level: int = logging.INFO) -> None:
@@ -37,7 +43,7 @@ def plain(common: Common, text: str, *, level: int = logging.INFO) -> None:
     if common.log_format == JSON:
         remark(common, text, level=level)
     else:
-        click.echo(text, err=True)
+        click.echo(escape_controls(mask_urls(text)), err=True)
 
 
 def asked_for(arguments: Sequence[str]) -> str | None:
@@ -57,6 +63,9 @@ def set_up(common: Common) -> None:
     logging.captureWarnings(common.log_format == JSON)
     # Only cellsync's own: SQLAlchemy and PyMySQL would log the values of parameters.
     logging.getLogger("cellsync").setLevel(level)
+    if common.verbose < MOST_VERBOSE:
+        # It logs errors that it raises, with tracebacks; what becomes of these is told by us.
+        logging.getLogger("oslo_db").setLevel(logging.CRITICAL)
 
 
 class _Scrubbed(logging.Formatter):
@@ -67,7 +76,7 @@ class _Scrubbed(logging.Formatter):
         self._common = common
 
     def format(self, record: logging.LogRecord) -> str:
-        return self._common.scrub(super().format(record))
+        return escape_controls(self._common.scrub(super().format(record)), keep="\n")
 
 
 class _Json(logging.Formatter):

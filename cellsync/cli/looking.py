@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cellsync.cli import completing, logs
-from cellsync.cli.options import Common, cellsync, command, output_options, scope_options
+from cellsync.cli.options import Common, cellsync, check_file, command, output_options, scope_options
 from cellsync.cli.preparing import (
     check_place,
     need_consent,
@@ -245,7 +245,14 @@ def explain(
     help="How long each broker may take.",
 )
 @click.option("--since", metavar="WHEN", help="With the course of drift since then: 7d, 12h, 2026-11-23.")
-@click.option("-o", "--output", metavar="FILE", shell_complete=completing.files, help="Write to a file.")
+@click.option(
+    "-o",
+    "--output",
+    callback=check_file,
+    metavar="FILE",
+    shell_complete=completing.files,
+    help="Write to it.",
+)
 @click.option(
     "--format", "format_", type=click.Choice(["html", "text", "json"]), default="html", show_default=True
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,6 +10,7 @@ import click
 
 from cellsync import __version__
 from cellsync.cli import completing, logs
+from cellsync.model import is_url, mask_urls
 
 if TYPE_CHECKING:
     from cellsync.model import Endpoint
@@ -51,7 +51,7 @@ class Common:
         """Return a text that somebody else wrote (a traceback, a log line) without any password."""
         for endpoint in self.endpoints:
             text = endpoint.scrub(text)
-        return without_userinfo(text)
+        return mask_urls(text)
 
     def merge(self, given: dict[str, Any]) -> None:
         """Take the common options out of a command's parameters."""
@@ -66,12 +66,14 @@ class Common:
         self.log_format = given.pop("log_format") or self.log_format
 
 
-def without_userinfo(text: str) -> str:
-    """Return a text with stars for the password of every URL in it, known or not.
-
-    A cell file that is being read has none that are known, and people write URLs where none belong.
-    """
-    return re.sub(r"(://[^:/\s]*):\S*@", r"\1:***@", text)
+def check_file(context: click.Context, parameter: click.Parameter, given: Any) -> Any:
+    """Return the names of files. A URL is refused and not repeated: it may have a password."""
+    for text in given if isinstance(given, tuple) else (given,):
+        if text is not None and is_url(text):
+            raise click.BadParameter("this is a URL, and a file is wanted", context, parameter)
+        if text is not None and "\0" in text:
+            raise click.BadParameter("this is no path", context, parameter)
+    return given
 
 
 def common_options(function: F) -> F:
@@ -81,6 +83,7 @@ def common_options(function: F) -> F:
             click.option(
                 "-c",
                 "--config",
+                callback=check_file,
                 metavar="FILE",
                 shell_complete=completing.files,
                 help="The cells. [default: cellsync.yaml]",
@@ -89,6 +92,7 @@ def common_options(function: F) -> F:
                 "-r",
                 "--rules",
                 "rules_",
+                callback=check_file,
                 multiple=True,
                 metavar="PACK|FILE",
                 shell_complete=completing.packs,
@@ -100,12 +104,14 @@ def common_options(function: F) -> F:
             click.option("--changes-only", is_flag=True, help="Print what is new; needs a drift log."),
             click.option(
                 "--metrics-file",
+                callback=check_file,
                 metavar="FILE",
                 shell_complete=completing.files,
                 help="Write metrics for Prometheus to it.",
             ),
             click.option(
                 "--drift-log",
+                callback=check_file,
                 metavar="FILE",
                 shell_complete=completing.files,
                 help="Add what a run saw to it.",
@@ -167,7 +173,12 @@ def output_options(*formats: str) -> Callable[[F], F]:
 
     def add(function: F) -> F:
         function = click.option(
-            "-o", "--output", metavar="FILE", shell_complete=completing.files, help="Write to a file."
+            "-o",
+            "--output",
+            callback=check_file,
+            metavar="FILE",
+            shell_complete=completing.files,
+            help="Write to a file.",
         )(function)
         return click.option(
             "--format", "format_", type=click.Choice(formats), default="text", show_default=True

@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cellsync.cli import logs
-from cellsync.cli.options import Common, without_userinfo
-from cellsync.errors import ConfigurationError, ExitCode, Problem, UsageError
+from cellsync.cli import logs, streams
+from cellsync.cli.options import Common
+from cellsync.errors import CellsyncError, ConfigurationError, ExitCode, OutputFailed, Problem, UsageError
+from cellsync.model import mask_urls
+from cellsync.symlinks import open_trusted
 
 if TYPE_CHECKING:
     from cellsync.model import Cell, Report, RuleSet, Topology
@@ -147,7 +149,7 @@ def _command(arguments: Sequence[str]) -> str:
         "***" if before == "--password" else re.sub(r"^--password=.*", "--password=***", argument, flags=re.S)
         for before, argument in zip(["", *arguments], arguments, strict=False)
     ]
-    return without_userinfo(shlex.join(["cellsync", *shown]))
+    return mask_urls(shlex.join(["cellsync", *shown]))
 
 
 def _operator() -> str:
@@ -219,7 +221,7 @@ def put(pieces: Iterable[str], output: str | None, *, private: bool = False) -> 
     part = Path(f"{output}.{secrets.token_hex(4)}.part")  # nobody else's: two watches may share a file
     try:
         if _is_special(output):
-            with open(output, "w", encoding="utf-8") as place:
+            with open(open_trusted(output, os.O_WRONLY), "w", encoding="utf-8") as place:
                 place.writelines(pieces)
             return
         with open(
@@ -230,7 +232,9 @@ def put(pieces: Iterable[str], output: str | None, *, private: bool = False) -> 
             file.writelines(pieces)
         part.replace(output)
     except OSError as error:
-        raise UsageError(f"cannot write {output}: {error.strerror}") from None
+        raise OutputFailed(f"cannot write {output}: {error.strerror}") from None
+    except UnicodeEncodeError:
+        raise OutputFailed(f"cannot write {output}: a text in it is no UTF-8") from None
     finally:
         part.unlink(missing_ok=True)  # what could not be written to its end
 
@@ -270,14 +274,31 @@ def finish(common: Common, report: Report, format_: str, output: str | None = No
     """Write the report, or what of it is to be told, and return its exit code."""
     from cellsync.cli.telling import tell
 
+    unwritten: CellsyncError | None = None
     try:
         tell(common, report, format_, output)
-    finally:
-        if common.metrics is not None:
-            from cellsync.report import metrics
+    except (UsageError, OutputFailed) as error:
+        unwritten = error
+    if common.metrics is not None:
+        from cellsync.report import metrics
 
+        try:
             write_metrics(common.metrics, partial(metrics.of_report, report))
+        except (UsageError, OutputFailed) as error:
+            unwritten = unwritten or error
+    if unwritten is not None:
+        # The run is over, and its code must not be lost: nothing was wrong with the command line.
+        raise OutputFailed(f"{unwritten}{_standing(report)}", least=report.exit_code) from unwritten
     return report.exit_code
+
+
+def _standing(report: Report) -> str:
+    """Return what became of a run whose report cannot be written."""
+    from cellsync.model import CellResult
+
+    applied = sum(cell.counts.applied for cell in report.cells if isinstance(cell, CellResult))
+    run = report.run.id
+    return f"; {applied} changes were made and are in the journal: cellsync history {run}" if applied else ""
 
 
 def told(common: Common, request: Request, prepared: Prepared, format_: str) -> Report:
@@ -355,6 +376,8 @@ def carry_out(
         from cellsync.report import text
 
         say(text.plan(prepared.report, style_of(common)), err=True)
+        if streams.has_failed(sys.stderr):
+            raise OutputFailed("cannot show the plan on stderr, to ask about it: nothing was written")
         if not click.confirm("Write this?", err=True):
             logs.plain(common, "nothing was written")
             return prepared.report.exit_code

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cellsync.cli import completing, logs
-from cellsync.cli.options import Common, cellsync, command
+from cellsync.cli.options import Common, cellsync, check_file, command
 from cellsync.cli.preparing import check_place, progress, put, request_for, topology_of
 from cellsync.errors import ExitCode, UsageError
 
@@ -72,7 +72,9 @@ def rules_show(common: Common, name: str) -> ExitCode:
 
 
 @command(rules_group, "validate")
-@click.argument("files", nargs=-1, metavar="[PACK|FILE]...", shell_complete=completing.packs)
+@click.argument(
+    "files", callback=check_file, nargs=-1, metavar="[PACK|FILE]...", shell_complete=completing.packs
+)
 def rules_validate(common: Common, files: tuple[str, ...]) -> ExitCode:
     """Check rule files; every problem is named with its line and column."""
     packs = [pack for ruleset in _rulesets(common, files) for pack in ruleset.packs]
@@ -90,7 +92,9 @@ def _counted(pack: Pack) -> str:
 @command(rules_group, "init")
 @click.argument("tables", nargs=-1, metavar="[TABLE]...")
 @click.option("--all", "all_", is_flag=True, help="Draft a rule for every table of the parent.")
-@click.option("-o", "--output", metavar="FILE", help="Write to a file, which must not be there yet.")
+@click.option(
+    "-o", "--output", callback=check_file, metavar="FILE", help="Write to a file, which must not exist."
+)
 def rules_init(common: Common, tables: tuple[str, ...], *, all_: bool, output: str | None) -> ExitCode:
     """Draft a rule file from the tables of the parent, and of the children that answer.
 

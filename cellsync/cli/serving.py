@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 from cellsync.errors import UsageError
 
 LOG = logging.getLogger(__name__)
+
+ANSWER_WITHIN = 5.0
+"""Seconds in which a client must have asked, and taken the answer: a scrape takes milliseconds."""
+
+MOST_CLIENTS = 16
+"""So many connections are open at once; the oldest is closed for one more, which may not be an idle one."""
+
+PAUSE = 0.2
+"""Seconds to wait where the process has no descriptor left for a client: the comparison needs those first."""
 
 MISSED = 3
 """After so many intervals without a round that ended, a watch is not healthy."""
@@ -54,6 +65,8 @@ def serving(board: Board, port: int) -> Iterator[int]:
     """Serve the board on 127.0.0.1 and give the port (0 takes a free one). Raises UsageError."""
 
     class Handler(BaseHTTPRequestHandler):
+        timeout = ANSWER_WITHIN
+
         def do_GET(self) -> None:
             sound, said = board.health()
             found = {
@@ -72,12 +85,52 @@ def serving(board: Board, port: int) -> Iterator[int]:
             """Say nothing: whoever scrapes has a log of its own."""
 
     class Server(ThreadingHTTPServer):
+        request_queue_size = 128  # of 5, a kernel makes clients wait for seconds
+
+        def __init__(self) -> None:
+            super().__init__(("127.0.0.1", port), Handler)
+            self._clients: dict[socket.socket, float] = {}
+            self._lock = threading.Lock()
+            self._places = threading.Semaphore(MOST_CLIENTS)
+
+        def get_request(self) -> tuple[socket.socket, Any]:
+            """Take the next client; without a place or a descriptor for it, wait before asking again."""
+            if not self._places.acquire(blocking=False):
+                with self._lock:
+                    for oldest in [*self._clients][:1]:
+                        _hang_up(oldest)
+                if not self._places.acquire(timeout=PAUSE):
+                    raise BlockingIOError
+            try:
+                client, address = super().get_request()
+            except OSError:
+                self._places.release()
+                time.sleep(PAUSE)
+                raise
+            with self._lock:
+                self._clients[client] = time.monotonic()
+            return client, address
+
+        def service_actions(self) -> None:
+            """Hang up on who takes too long, a byte now and then too; twice a second."""
+            with self._lock:
+                late = time.monotonic() - ANSWER_WITHIN
+                for client in [client for client, since in self._clients.items() if since < late]:
+                    _hang_up(client)
+
+        def close_request(self, request: Any) -> None:
+            """Close a connection, and forget it."""
+            with self._lock:
+                if self._clients.pop(request, None) is not None:
+                    self._places.release()
+                super().close_request(request)
+
         def handle_error(self, request: object, client_address: object) -> None:
             """Log it: whoever goes away in the middle of an answer is no error of the watch."""
             LOG.debug("an answer was not taken", exc_info=True)
 
     try:
-        server = Server(("127.0.0.1", port), Handler)
+        server = Server()
     except OSError as error:
         raise UsageError(f"--metrics-port {port}: {error.strerror}") from None
     server.daemon_threads = True
@@ -88,3 +141,9 @@ def serving(board: Board, port: int) -> Iterator[int]:
             yield int(server.server_address[1])
         finally:
             server.shutdown()
+
+
+def _hang_up(client: socket.socket) -> None:
+    """End a connection; the thread that waits for it closes it then."""
+    with suppress(OSError):  # it has gone by itself
+        client.shutdown(socket.SHUT_RDWR)

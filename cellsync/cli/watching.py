@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from cellsync.cli import logs
+from cellsync.cli import logs, streams
 from cellsync.cli.options import Common, cellsync, command
 from cellsync.cli.preparing import request_for, write_metrics
-from cellsync.errors import ExitCode, ReadFailed, Unreachable, UsageError
+from cellsync.errors import ExitCode, OutputFailed, ReadFailed, Unreachable, UsageError
 
 if TYPE_CHECKING:
     from cellsync.run import Request
@@ -82,6 +82,8 @@ def watch(
             if line != last:
                 _say(common, each, line, format_)
             last = line
+            if streams.has_failed(sys.stdout):  # nobody would hear of the next change
+                break
     return ExitCode.IN_STEP
 
 
@@ -93,7 +95,7 @@ def _keep(common: Common, each: Round) -> list[str]:
     if common.metrics is not None:
         try:
             write_metrics(common.metrics, partial(_metrics, each))
-        except UsageError as error:  # a full disk is no reason to end
+        except (UsageError, OutputFailed) as error:  # a full disk is no reason to end
             failed.append(str(error))
     if common.log is not None and each.report is not None:
         failed.append(seeing.record(common.log, each.report))

@@ -8,7 +8,15 @@ from pathlib import Path
 import click
 
 from cellsync.cli import completing
-from cellsync.cli.options import REPORT_FORMATS, Common, cellsync, command, output_options, scope_options
+from cellsync.cli.options import (
+    REPORT_FORMATS,
+    Common,
+    cellsync,
+    check_file,
+    command,
+    output_options,
+    scope_options,
+)
 from cellsync.cli.preparing import (
     carry_out,
     check_place,
@@ -69,7 +77,12 @@ def plan(
 @command(cellsync)
 @scope_options
 @click.option(
-    "--plan", "plan_", metavar="FILE", shell_complete=completing.files, help="Carry out exactly this plan."
+    "--plan",
+    "plan_",
+    callback=check_file,
+    metavar="FILE",
+    shell_complete=completing.files,
+    help="Carry out exactly this plan.",
 )
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--dry-run", is_flag=True, help="Show what would be written, and write nothing.")

@@ -7,7 +7,6 @@ message and without statement, parameters or password.
 
 from __future__ import annotations
 
-import re
 import ssl
 import struct
 import time
@@ -27,8 +26,16 @@ from sqlalchemy import event, pool
 
 from cellsync import transforms
 from cellsync.db import tls
-from cellsync.errors import CellsyncError, ReadFailed, Rejected, TransactionLost, Unreachable, WriteFailed
-from cellsync.model import Cell, Tls, Value
+from cellsync.errors import (
+    CellsyncError,
+    NotAllowed,
+    ReadFailed,
+    Rejected,
+    TransactionLost,
+    Unreachable,
+    WriteFailed,
+)
+from cellsync.model import Cell, Tls, Value, mask_urls
 from cellsync.model import tls as tls_of
 
 if TYPE_CHECKING:
@@ -318,6 +325,9 @@ _ACCESS_DENIED = 1045
 _REASONS = {_ACCESS_DENIED: "auth", 1130: "auth", 1698: "auth", 1044: "schema", 1049: "schema"}
 # To a schema, a table, a column.
 _FORBIDDEN = {1044, 1142, 1143}
+# The login itself, since the connection was made: it was locked, dropped, or its password has run out. A
+# privilege for the whole server, for a routine, for functions where there is a binary log.
+_PRIVILEGES = _FORBIDDEN | {1045, 1130, 1227, 1370, 1419, 1698, 1820, 1862, 4151}
 _ABSENT = {1049, 1146}
 _LOST = (oslo_errors.DBDeadlock, oslo_errors.DBConnectionError)
 # The row has changed since the snapshot, a Galera node that is not ready, found a conflict at COMMIT (oslo.db
@@ -345,6 +355,8 @@ def _translation(cell: str, error: Exception, *, writing: bool) -> CellsyncError
         return ReadFailed(message)
     if lost or isinstance(error, _LOST) or _code(error) in _LOST_CODES:
         return TransactionLost(message)
+    if _code(error) in _PRIVILEGES:
+        return NotAllowed(message)
     import sqlite3
 
     refused = isinstance(_driver_error(error), sqlite3.IntegrityError)
@@ -371,4 +383,4 @@ def _message(error: Exception) -> str:
         text = f"{arguments[1]} (error {arguments[0]})"
     else:
         text = str(driver) or type(driver).__name__
-    return re.sub(r"(://[^:/\s]*):\S*@", r"\1:***@", text.splitlines()[0])
+    return mask_urls((text.splitlines() or [""])[0])

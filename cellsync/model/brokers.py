@@ -103,7 +103,7 @@ def masked(text: str) -> str:
     try:
         return starred(text)
     except ValueError:
-        return re.sub(r"(://[^:/\s]*):.*@", r"\1:***@", text, flags=re.DOTALL)
+        return re.sub(r"(:/+[^\s:]*):.*@", r"\1:***@", text, flags=re.DOTALL)
 
 
 def _parts(text: str) -> tuple[str, list[str], str]:

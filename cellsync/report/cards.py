@@ -21,9 +21,10 @@ from cellsync.model import (
     Secrets,
     Status,
     TableDiff,
+    escape_controls,
 )
 from cellsync.report import facts, words
-from cellsync.report.page import PROSE, escape
+from cellsync.report.page import PROSE
 from cellsync.report.sql.excerpt import Place, Told
 
 MOST = 10_000
@@ -262,4 +263,4 @@ def size_of_sql(told: Told) -> int:
 
 
 def _bytes(text: str) -> int:
-    return len(html_escape(escape(text)).encode())
+    return len(html_escape(escape_controls(text)).encode())

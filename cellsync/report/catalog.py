@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from cellsync.model import Detector, Pack, Rule, SoftDelete
+from cellsync.model import Detector, Pack, Rule, SoftDelete, disarm
 from cellsync.report import words
 
 
 def packs(found: Sequence[Pack]) -> str:
     """Return each pack with its rules, one line a rule."""
-    return "".join(f"{line}\n" for pack in found for line in _pack(pack))
+    return "".join(f"{disarm(line)}\n" for pack in found for line in _pack(pack))
 
 
 def _pack(pack: Pack) -> Iterator[str]:
@@ -33,7 +33,7 @@ def _pack(pack: Pack) -> Iterator[str]:
 
 def detector(shown: Detector) -> str:
     """Return everything that a detector says, one line a key."""
-    return "".join(f"{line}\n" for line in _detector(shown))
+    return "".join(f"{disarm(line)}\n" for line in _detector(shown))
 
 
 def _detector(shown: Detector) -> Iterator[str]:
@@ -68,7 +68,7 @@ def _facts(facts: Mapping[str, object]) -> Iterator[str]:
 
 def rule(shown: Rule) -> str:
     """Return everything that a rule says, its pack's defaults included, one line a key."""
-    return "".join(f"{line}\n" for line in _rule(shown))
+    return "".join(f"{disarm(line)}\n" for line in _rule(shown))
 
 
 def _rule(shown: Rule) -> Iterator[str]:

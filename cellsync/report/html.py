@@ -30,11 +30,12 @@ from cellsync.model import (
     TableFailure,
     TableResult,
     Vitals,
+    escape_controls,
 )
 from cellsync.report import course, facts, standing, words
 from cellsync.report.cards import LONG, Card, Names, Room, cards, shares
 from cellsync.report.facts import Stage
-from cellsync.report.page import PROSE, Style, escape
+from cellsync.report.page import PROSE, Style
 from cellsync.report.sql import excerpt
 from cellsync.report.standing import Life, State, Works
 from cellsync.report.verdict import drift, verdict
@@ -135,7 +136,7 @@ def dossier(of: Dossier) -> Iterator[str]:
 
 def _disarmed(value: object) -> object:
     """Show what does not print as an escape, in whatever the page takes from outside."""
-    return escape(value) if isinstance(value, str) else value
+    return escape_controls(value) if isinstance(value, str) else value
 
 
 def _hash(environment: Environment, name: str) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from cellsync.model import Secrets
+from cellsync.model import Secrets, disarm
 
 if TYPE_CHECKING:
     from rich.console import JustifyMethod, RenderableType
@@ -87,21 +87,6 @@ class Grid:
 Block = Line | Grid
 
 
-def escape(text: str) -> str:
-    r"""Show every character that does not print as an escape: \n, \x1b, \u202e, \ud800.
-
-    Idempotent: the escapes themselves print. Controls, line and paragraph separators, reading
-    directions, lone surrogates and every space but " " are what ``str.isprintable`` refuses.
-    """
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else _escaped(char) for char in text)
-
-
-def _escaped(char: str) -> str:
-    return char.encode("unicode_escape").decode("ascii")
-
-
 def compose(blocks: Iterable[Block], style: Style) -> Iterator[str]:
     """Yield the blocks as text that ends with a newline: one plain line each, or with colours."""
     if style.terminal:
@@ -111,12 +96,12 @@ def compose(blocks: Iterable[Block], style: Style) -> Iterator[str]:
 
 def _plain(block: Block) -> Sequence[str]:
     if isinstance(block, Line):
-        return ["  " * block.depth + escape(block.text) if block.text else ""]
+        return ["  " * block.depth + disarm(block.text) if block.text else ""]
     return [] if block.terminal_only else _columns(block)
 
 
 def _columns(grid: Grid) -> Sequence[str]:
-    rows = [[escape(cell) for cell in row] for row in grid.rows]
+    rows = [[disarm(cell) for cell in row] for row in grid.rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [_spaced(row, widths) for row in rows]
 
@@ -155,7 +140,7 @@ def _rich(block: Block) -> RenderableType:
 
     if isinstance(block, Grid):
         return _rich_table(block)
-    text = Text(escape(block.text) or " ", style=block.tone.value, overflow="fold")
+    text = Text(disarm(block.text) or " ", style=block.tone.value, overflow="fold")
     return Padding(text, (0, 0, 0, 2 * block.depth), expand=False)
 
 
@@ -169,5 +154,5 @@ def _rich_table(grid: Grid) -> RenderableType:
         justify: JustifyMethod = "right" if index >= grid.numbers else "left"
         table.add_column(heading, justify=justify, overflow="fold", no_wrap=index < grid.whole)
     for row, tone in zip(grid.rows[1:], grid.tones, strict=True):
-        table.add_row(*(Text(escape(cell)) for cell in row), style=tone.value)
+        table.add_row(*(Text(disarm(cell)) for cell in row), style=tone.value)
     return table

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import islice
+from itertools import groupby, islice
 from typing import TypeVar
 
 from cellsync.errors import ExitCode
@@ -45,6 +45,9 @@ T = TypeVar("T")
 
 MOST = 20
 """So many of one sort are shown unless more is asked for."""
+
+FEW_ALIKE = 3
+"""So many failures with one cause, in a row, are shown each; of more the first, with a count."""
 
 TONES = {
     Status.IN_STEP: Tone.GOOD,
@@ -495,8 +498,16 @@ def _skipped_line(cell: str, names: tuple[str, ...], style: Style) -> Callable[[
 
 def _problems(report: Report, style: Style) -> Iterator[Line]:
     for cell in facts.results(report):
-        for problem in cell.problems:
-            yield Line(f"{cell.cell}: {words.shorten(problem, style.prose)}", 1, Tone.BAD)
+        for _, alike in groupby(cell.problems, lambda problem: problem.partition(": failed: ")[2] or problem):
+            rest = iter(alike)
+            first = [*islice(rest, None if style.verbose else FEW_ALIKE)]
+            more = sum(1 for _ in rest)
+            # A server that goes away fails all that is left, each row with the same words.
+            for problem in first[:1] if more else first:
+                yield Line(f"{cell.cell}: {words.shorten(problem, style.prose)}", 1, Tone.BAD)
+            if more:
+                others = counted(more + len(first) - 1, "more change")
+                yield Line(f"{cell.cell}: {others} failed for the same reason (-v shows all)", 1, Tone.BAD)
 
 
 def _notices_title(report: Report) -> str:

@@ -276,7 +276,8 @@ def _grammar_problems(document: Document, wrong: set[Path]) -> dict[complaints.C
 def _is_sound(path: Path, wrong: set[Path]) -> bool:
     # A rule that lacks a key, or has one too many, is still checked in all its other keys.
     container = 2 if path[0] in ("rules", "detectors", "changes") else 1
-    return not any(path[:length] in wrong for length in range(container + 1, len(path) + 1))
+    around = any(path[:length] in wrong for length in range(container + 1, len(path) + 1))
+    return not around and not any(each[: len(path)] == path for each in wrong)
 
 
 def _mistake(path: Path, value: Any, parse: Parse) -> Iterator[str]:

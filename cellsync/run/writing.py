@@ -208,7 +208,10 @@ def _carry_out(
         return _all_failed(edge, str(error))
     if denied and edge.undoes:
         # As above: all of it, or nothing.
-        return _refused(edge, "privilege", "; ".join(denied.values()))
+        messages = "; ".join(chain.from_iterable(each.messages for each in denied.values()))
+        if all(each.privilege for each in denied.values()):
+            return _refused(edge, "privilege", messages)
+        return _refused(edge, "not-writable", messages)
     refusals = tuple(_without_rights(edge, denied))
     stopped = {refusal.rule for refusal in refusals}
     changes = edge.plan.changes
@@ -293,13 +296,18 @@ def _all_failed(edge: Edge, cause: str) -> Written:
     return Written(edge=edge, fates=failed, problems=(cause,), unmade=unmade)
 
 
-def _without_rights(edge: Edge, denied: Mapping[str, str]) -> Iterator[Refusal]:
-    """Yield the rules that this login may not write, and those whose rows would refer to theirs."""
+def _without_rights(edge: Edge, denied: Mapping[str, apply.Denial]) -> Iterator[Refusal]:
+    """Yield the rules of which the server takes no change, and those whose rows would refer to theirs."""
     for rule in dict.fromkeys(deed.rule for deed in edge.plan.deeds):
         causes = sorted(apply.reached(rule, edge.targets) & denied.keys())
         if rule in denied:
-            message = f"{denied[rule]}; grant it, nothing was tried"
-            yield Refusal(code="privilege", rule=rule, message=message)
+            said = "; ".join(denied[rule].messages)
+            if denied[rule].privilege:
+                message = f"{said}; grant it, nothing was tried"
+                yield Refusal(code="privilege", rule=rule, message=message)
+            else:
+                message = f"{said}: the server takes no such change; see to table or rule, nothing was tried"
+                yield Refusal(code="not-writable", rule=rule, message=message)
         elif causes:
             message = f"refers to rows of {', '.join(causes)}, which was refused"
             yield Refusal(code="depends", rule=rule, message=message)

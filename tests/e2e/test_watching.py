@@ -42,12 +42,23 @@ rules:
 class Watch:
     """A watch in a process of its own, and what it has said so far."""
 
-    def __init__(self, cells: Deployment, *options: str) -> None:
-        code = "from cellsync.cli import main; main()"
+    def __init__(
+        self, cells: Deployment, *options: str, program: str = "from cellsync.cli import main; main()"
+    ) -> None:
         self.out = cells.folder / f"watch-{time.monotonic_ns()}.out"
         with self.out.open("wb") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", code, "-c", str(cells.config), "watch", "--interval", "1", *options],
+                [
+                    sys.executable,
+                    "-c",
+                    program,
+                    "-c",
+                    str(cells.config),
+                    "watch",
+                    "--interval",
+                    "1",
+                    *options,
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -281,3 +292,24 @@ def test_a_mistake_in_the_files_ends_it_before_it_begins(shop: Deployment) -> No
     with socket.create_server(("127.0.0.1", 0)) as taken:
         done = shop.process("watch", "--metrics-port", str(taken.getsockname()[1]))
     assert (done.code, "--metrics-port" in done.said) == (2, True)
+
+
+def test_a_watch_compares_whoever_holds_its_server(cells: Deployment) -> None:
+    """Two hundred idle clients, and few descriptors: the rounds go on, and who asks is answered."""
+    limited = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)); "
+    watch = Watch(cells, "--metrics-port", "0", program=f"{limited}from cellsync.cli import main; main()")
+    idle: list[socket.socket] = []
+    try:
+        watch.until(lambda: len(watch.said) >= 2)
+        found = re.search(r"127\.0\.0\.1:(\d+)", "\n".join(watch.said))
+        assert found, watch.said
+        port = int(found[1])
+        idle = [socket.create_connection(("127.0.0.1", port), timeout=30) for _ in range(200)]
+        sql(cells.urls["c1"], "DROP TABLE aggregate_hosts")
+        watch.until(lambda: "incomplete" in "\n".join(watch.said) or "exit code 4" in "\n".join(watch.said))
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+            assert b"cellsync" in answer.read()
+    finally:
+        for client in idle:
+            client.close()
+        assert watch.end() == 0

@@ -24,10 +24,11 @@ from cellsync.model import (
     Plan,
     Report,
     TableFailure,
+    escape_controls,
     safe,
 )
 from cellsync.report import facts, words
-from cellsync.report.page import Style, escape
+from cellsync.report.page import Style
 from cellsync.report.sql.spelling import Untold, literal
 from cellsync.report.sql.statements import Statements
 
@@ -90,7 +91,7 @@ def _comments(lines: Iterable[str]) -> Iterator[str]:
 
     A line must not begin with what others wrote: it could pass for a line of an undo.
     """
-    return (f"-- {escape(line)}".rstrip() + "\n" for line in lines)
+    return (f"-- {escape_controls(line)}".rstrip() + "\n" for line in lines)
 
 
 def _head(report: Report, style: Style) -> Iterator[str]:
