@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlalchemy
 from oslo_db import exception as oslo_errors
 
+from cellsync.db.clashing import Clashing
 from cellsync.db.connect import NOT_A_SERVER, Deadline, Timeouts, engine, unreachable
 from cellsync.db.reading import Reading
 from cellsync.db.writing import Writing
@@ -35,5 +36,5 @@ def connect(cell: Cell, timeouts: Timeouts) -> Database:
     return Database(cell, made, connection, deadline)
 
 
-class Database(Reading, Writing):
+class Database(Reading, Writing, Clashing):
     """A cell's database, read and written through one connection. Not for several threads at once."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
 from cellsync.model.values import Value
+
+_QUOTED = re.compile(r"`((?:[^`]|``)+)`")
 
 
 class Family(str, Enum):
@@ -35,6 +38,8 @@ class Column:
     collation: str | None = None
     auto_increment: bool = False
     generated: bool = False
+    expression: str = ""
+    """What a generated column is computed from, as the server writes it; names are in backticks."""
     stamped: bool = False
     """ON UPDATE CURRENT_TIMESTAMP: the server writes it whenever it writes the row."""
 
@@ -46,6 +51,8 @@ class Index:
     name: str
     columns: tuple[str, ...]
     unique: bool
+    prefixes: tuple[int | None, ...] = ()
+    """Pair with ``columns``: how many characters of each count, None for all; () where all count."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +97,8 @@ class Table:
     triggers: tuple[str, ...] = ()
     cascades: tuple[Cascade, ...] = ()
     """The foreign keys through which a write here changes or deletes rows elsewhere."""
+    referrers: tuple[Cascade, ...] = ()
+    """The foreign keys to this table that let no row go to which others refer (RESTRICT, NO ACTION)."""
     estimate: int = 0
     """About how many rows there are, from the server's statistics; never a result."""
 
@@ -112,6 +121,31 @@ class Table:
         """The name of the index that the identity is of."""
         alike = (index.name for index in self.indexes if index.unique and index.columns == self.identity)
         return "PRIMARY" if self.primary_key else next(alike)
+
+    @property
+    def unique_indexes(self) -> tuple[Index, ...]:
+        """The primary key, as an index called PRIMARY, and all other unique indexes."""
+        primary = Index(name="PRIMARY", columns=self.primary_key, unique=True)
+        others = tuple(index for index in self.indexes if index.unique)
+        return (primary, *others) if self.primary_key else others
+
+    def base_columns(self, index: Index) -> tuple[str, ...]:
+        """Return the columns that decide what a row has in an index, without the generated ones.
+
+        () where a generated column is computed from another one, or in an unknown way.
+        """
+        names: dict[str, None] = {}
+        for name in index.columns:
+            column = self.column(name)
+            if column is None or not column.generated:
+                names[column.name if column else name] = None
+                continue
+            read = [self.column(each.replace("``", "`")) for each in _QUOTED.findall(column.expression)]
+            bases = [each for each in read if each is not None]
+            if not bases or any(each.generated for each in bases):
+                return ()
+            names.update((each.name, None) for each in bases)
+        return tuple(names)
 
     def column(self, name: str) -> Column | None:
         """Return the column of that name (compared without regard to case), or None."""

@@ -4,15 +4,33 @@ inputs      what a plan is made of
 deciding    row by row: the action, and the meaning in words
 guarding    rule by rule: may it write?
 changing    the changes of one rule, each with its guard
+clashes     the planned rows that the keys of the written table do not take
 joining     new rows with the rows that come with them
 ordering    their order: references to oneself, circles of unique values
 building    the plan of one edge
 registering what to write into Nova's register of cells
 """
 
-from cellsync.plan.building import build
+from cellsync.plan.building import build, find_refusals
+from cellsync.plan.changing import changes
+from cellsync.plan.clashes import Claim, Move, Place, Planned
 from cellsync.plan.deciding import decide
 from cellsync.plan.guarding import refuse, unwritable
-from cellsync.plan.inputs import WRITING, Compared, Target
+from cellsync.plan.inputs import WRITING, Clashes, Compared, Target
 
-__all__ = ["WRITING", "Compared", "Target", "build", "decide", "refuse", "unwritable"]
+__all__ = [
+    "WRITING",
+    "Claim",
+    "Clashes",
+    "Compared",
+    "Move",
+    "Place",
+    "Planned",
+    "Target",
+    "build",
+    "changes",
+    "decide",
+    "find_refusals",
+    "refuse",
+    "unwritable",
+]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain, filterfalse
 from typing import Union
 
@@ -18,8 +19,8 @@ from cellsync.model import (
     Plan,
     Projected,
     Reference,
+    Refusal,
     Skipped,
-    TableDiff,
     Value,
     deed_of,
     shown,
@@ -53,16 +54,17 @@ def build(
     Rows that get another key are updated before new rows that refer to them by it, others after all inserts.
     """
     ordered = _ordered(compared)
-    refusals = [*refuse_all(ordered, target, waived)]
-    refusals += [refusal for each in ordered for refusal in refuse(each, waived)]
-    refusals = with_dependents(refusals, ordered)
+    refusals = find_refusals(ordered, target, waived)
     stopped = {refusal.rule for refusal in refusals}
     going = [each for each in ordered if each.pairing.rule.id not in stopped]
     changes: Collector[Change] = Collector(tally=deed_of)
     skipped: Collector[Skipped] = Collector()
-    aside = {each.pairing.rule.id: set(_set_aside(each.table)) for each in ordered}
+    aside = {each.pairing.rule.id: set(_set_aside(each)) for each in ordered}
     held = _held(ordered)
     early = {each.pairing.rule.id: _before_inserts(each, going) for each in going}
+    keep = partial(_kept, ordered=ordered, stopped=stopped, held=held)
+    for step in _placed(_freeing(going, target, failed, keep), aside):
+        (changes if isinstance(step, Change) else skipped).append(step)  # type: ignore[arg-type]
     for actions, sequence in (
         ({Action.INSERT}, going),
         ({Action.UPDATE}, going),
@@ -77,19 +79,19 @@ def build(
             ):
                 changes.attach(load)
                 continue
-            steps = changes_of(each, actions, target, failed)
+            steps = _later(changes_of(each, actions, target, failed), each)
             first = early[each.pairing.rule.id]
             if actions == {Action.INSERT}:
                 lacking = _lacking(each, stopped, failed, coming or {})
                 steps = _whole(steps, each, ordered, target, lacking=lacking)
                 if first is not None:
-                    updates = filter(first, changes_of(each, {Action.UPDATE}, target, failed))
-                    steps = chain(untangled(updates, each.written), steps)
+                    updates = filter(first, _later(changes_of(each, {Action.UPDATE}, target, failed), each))
+                    steps = chain(untangled(updates, each.written, each.clashes.waits), steps)
             if sequence is not going:
                 steps = _kept(steps, each, ordered, stopped, held)
             if actions == {Action.UPDATE}:
                 rest = filterfalse(first, steps) if first is not None else steps
-                steps = untangled(rest, each.written)
+                steps = untangled(rest, each.written, each.clashes.waits)
             for step in _placed(steps, aside, each.pairing.existing.joins):
                 if isinstance(step, Change):
                     changes.append(step)
@@ -105,6 +107,42 @@ def build(
     )
     writing = {deed.rule for deed in plan.deeds}
     return replace(plan, notices=tuple(_notices(going, writing, target)))
+
+
+def find_refusals(compared: Sequence[Compared], target: Target, waived: Collection[str]) -> list[Refusal]:
+    """Return why rules of an edge must not write, those that refer to a refused one among them."""
+    ordered = _ordered(compared)
+    refusals = [*refuse_all(ordered, target, waived)]
+    refusals += [refusal for each in ordered for refusal in refuse(each, waived)]
+    return with_dependents(refusals, ordered)
+
+
+def _freeing(
+    going: Sequence[Compared],
+    target: Target,
+    failed: Collection[str],
+    keep: Callable[[Iterator[Step], Compared], Iterator[Step]],
+) -> Iterator[Step]:
+    """Yield what is removed or updated before anything is inserted, as new rows need what it frees.
+
+    ``keep`` skips the removals of a rule that cannot be made.
+    """
+    for each in reversed(going):
+        if each.clashes.first:
+            removals = changes_of(each, {Action.SOFT_DELETE, Action.DELETE}, target, failed)
+            first = (step for step in removals if step.key in each.clashes.first)
+            yield from keep(first, each)
+    for each in going:
+        if each.clashes.first:
+            updates = changes_of(each, {Action.UPDATE}, target, failed)
+            first = (step for step in updates if step.key in each.clashes.first)
+            yield from untangled(first, each.written, each.clashes.waits)
+
+
+def _later(steps: Iterator[Step], each: Compared) -> Iterator[Step]:
+    """Return the steps without those that were made before anything was inserted."""
+    first = each.clashes.first
+    return (step for step in steps if step.key not in first) if first else steps
 
 
 def _load(
@@ -217,9 +255,10 @@ def _kept(
         yield Skipped(rule=rule, key=step.key, reason=reason)
 
 
-def _set_aside(table: TableDiff) -> Iterator[Key]:
+def _set_aside(each: Compared) -> Iterator[Key]:
     """Yield the keys that nothing may refer to: which row they mean, or whether it comes, is open."""
-    for finding in table.findings:
+    yield from each.clashes.lost
+    for finding in each.table.findings:
         if finding.key is not None and finding.code in ("duplicate-key", "collation-twin", "preserved-id"):
             yield finding.key
             yield from finding.twins

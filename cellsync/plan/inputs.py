@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cellsync.model import (
     Action,
     DatabaseIdentity,
     Health,
+    Key,
     Pairing,
     Table,
     TableDiff,
@@ -19,12 +20,25 @@ WRITING = frozenset({Action.INSERT, Action.UPDATE, Action.DELETE, Action.SOFT_DE
 
 
 @dataclass(frozen=True, kw_only=True)
+class Clashes:
+    """What a look at the written table's keys says about the planned rows of one rule."""
+
+    first: frozenset[Key] = frozenset()
+    """The rows that are removed or updated before anything is inserted: others need what they free."""
+    waits: Mapping[Key, Mapping[str, Key]] = field(default_factory=dict)
+    """Row -> unique index -> the row of the same rule that must give up its value there before."""
+    lost: frozenset[Key] = frozenset()
+    """The keys of rows that were set aside, so that no row has them: nothing may refer to one."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Compared:
     """One rule of an edge, compared: the pairing, the result, and the table to be written."""
 
     pairing: Pairing
     table: TableDiff
     written: Table
+    clashes: Clashes = Clashes()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -64,32 +64,41 @@ Slot = tuple[str, tuple[object, ...]]
 """The name of a unique index and the values that one row has there, folded as a collation does."""
 
 
-def untangled(steps: Iterable[Change | Skipped], table: Table) -> Iterator[Change | Skipped]:
+Waits = Mapping[Key, Mapping[str, Key]]
+"""Row -> unique index -> the row that must give up its value there before, as a server has said."""
+
+
+def untangled(
+    steps: Iterable[Change | Skipped], table: Table, waits: Waits | None = None
+) -> Iterator[Change | Skipped]:
     """Order the updates of a table so that no unique value is taken before it is given up.
 
     Yields those that move no unique value as they come, then the others in order, with a parking
     change before each circle, and the changes of circles that cannot be opened. Only indexes whose
-    columns a rule knows can be looked after; for the others the server has the last word.
+    columns a rule knows can be looked after, and those of which ``waits`` speaks: there the server was
+    asked, which knows what it computes, and what is equal to it.
     """
     moving: list[Change] = []
+    waits = waits or {}
+    entangled = {*waits, *(key for needs in waits.values() for key in needs.values())}
     for step in steps:
-        if isinstance(step, Change) and _slots(step, {}, table):
+        if isinstance(step, Change) and (step.key in entangled or _slots(step, {}, table)):
             moving.append(step)
         else:
             yield step
-    yield from _untangled(moving, table)
+    yield from _untangled(moving, table, waits)
 
 
-def _untangled(updates: Sequence[Change], table: Table) -> Iterator[Change | Skipped]:
+def _untangled(updates: Sequence[Change], table: Table, waits: Waits) -> Iterator[Change | Skipped]:
     waiting = list(updates)
     circles = 0
     while waiting:
-        holders = {slot: change for change in waiting for slot in _slots(change, {}, table)}
-        free = [change for change in waiting if _blocked(change, holders, table) is None]
-        circle = [] if free else _circle(waiting[0], holders, table)
+        holders = _Holders(waiting, table, waits)
+        free = [change for change in waiting if holders.blocking(change) is None]
+        circle = [] if free else _circle(waiting[0], holders)
         if circle:
             circles += 1
-            yield from _opened(circle, table, f"circle-{circles}") or map(_stuck, circle)
+            yield from _opened(circle, table, waits, f"circle-{circles}") or map(_stuck, circle)
         yield from free
         placed = set(map(id, free or circle))
         waiting = [change for change in waiting if id(change) not in placed]
@@ -121,26 +130,36 @@ def _comparable(value: Stored) -> object:
     return folded((value,))[0] if isinstance(value, str) else value
 
 
-def _blocked(change: Change, holders: Mapping[Slot, Change], table: Table) -> Change | None:
-    """Return the change that must give up a value before this one can take it."""
-    for slot in _slots(change, change.after or {}, table):
-        holder = holders.get(slot)
-        if holder is not None and holder is not change:
-            return holder
-    return None
+class _Holders:
+    """Which changes must still give up a unique value."""
+
+    def __init__(self, waiting: Sequence[Change], table: Table, waits: Waits) -> None:
+        self._by_slot = {slot: change for change in waiting for slot in _slots(change, {}, table)}
+        self._by_key = {change.key: change for change in waiting}
+        self._table = table
+        self._waits = waits
+
+    def blocking(self, change: Change) -> Change | None:
+        """Return the change that must give up a value before this one can take it."""
+        slots = _slots(change, change.after or {}, self._table)
+        keys = self._waits.get(change.key, {}).values()
+        for holder in (*map(self._by_slot.get, slots), *map(self._by_key.get, keys)):
+            if holder is not None and holder is not change:
+                return holder
+        return None
 
 
-def _circle(start: Change, holders: Mapping[Slot, Change], table: Table) -> list[Change]:
+def _circle(start: Change, holders: _Holders) -> list[Change]:
     """Return a circle of changes, each blocked by the next, the last one by the first."""
     chain = [start]
-    while (blocker := _blocked(chain[-1], holders, table)) is not None:
+    while (blocker := holders.blocking(chain[-1])) is not None:
         if blocker in chain:
             return chain[chain.index(blocker) :]
         chain.append(blocker)
     raise AssertionError("a change that nothing blocks is no part of a circle")
 
 
-def _opened(circle: Sequence[Change], table: Table, token: str) -> list[Change]:
+def _opened(circle: Sequence[Change], table: Table, waits: Waits, token: str) -> list[Change]:
     """Return the changes of a circle with one of them made in two steps; [] where that cannot be.
 
     The first row is parked, so the last one can take its value, the one before it the last one's,
@@ -148,10 +167,12 @@ def _opened(circle: Sequence[Change], table: Table, token: str) -> list[Change]:
     """
     first, others = circle[0], circle[1:]
     assert first.before is not None and first.after is not None
-    moved = {slot[0] for slot in _slots(first, {}, table)}
+    # The last one takes what the first one has: in the indexes that it waits for.
+    moved = {slot[0] for slot in _slots(first, {}, table)} | {*waits.get(circle[-1].key, {})}
     parking: dict[str, Stored] = {}
     for index in (index for index in table.indexes if index.name in moved):
-        columns = [c for name in index.columns if (c := table.column(name)) and c.name in first.after]
+        names = table.base_columns(index) or index.columns
+        columns = [c for name in names if (c := table.column(name)) and c.name in first.after]
         places = [(column.name, _parking(column, first)) for column in columns]
         free = [place for place, column in zip(places, columns, strict=True) if place[1] or column.nullable]
         if not free:

@@ -25,7 +25,7 @@ from cellsync.model import (
     TableResult,
     sort_of,
 )
-from cellsync.run import accepting, detecting
+from cellsync.run import accepting, clashes, detecting
 from cellsync.run.look import State
 from cellsync.run.request import Edge, Prepared, Request, exit_code, with_plans
 from cellsync.spool import kept
@@ -86,11 +86,16 @@ def _plan_cell(state: State, child: Cell, pairs: Paired, found: Found) -> tuple[
         both = isinstance(table, TableDiff) and isinstance(pairing, Pairing)
         decided[rule] = plan.decide(pairing, table, names, secrets) if both else table  # type: ignore[arg-type]
     decided = _coming(pairs, _accepted(state, child, pairs, decided))
-    edges = [
-        edge
-        for direction in Direction
-        if (edge := _edge(state, child, direction, pairs, decided)) is not None
-    ]
+    edges: list[Edge] = []
+    for direction in Direction:
+        target, compared = (
+            _target(state, child, direction),
+            _compared(state, child, direction, pairs, decided),
+        )
+        if compared:
+            compared, decided = _previewed(state, child, compared, target, decided)
+            decided = _coming(pairs, decided)
+            edges.append(_edge(state, direction, compared, target, decided))
     # A diff writes nothing, so nothing is refused: it shows what a repair would refuse.
     writing = state.request.run.verb != "diff"
     refused = {refusal.rule for edge in edges for refusal in edge.plan.refusals if writing}
@@ -209,7 +214,9 @@ def worst(tables: Sequence[TableResult]) -> Status:
     return max(statuses, key=_RANK.index, default=Status.IN_STEP)
 
 
-def _edge(state: State, child: Cell, direction: Direction, pairs: Paired, found: Found) -> Edge | None:
+def _compared(
+    state: State, child: Cell, direction: Direction, pairs: Paired, found: Found
+) -> list[plan.Compared]:
     written = child if direction is Direction.DOWN else state.request.topology.parent
     tables = state.looks[written.name].tables
     compared: list[plan.Compared] = []
@@ -218,32 +225,75 @@ def _edge(state: State, child: Cell, direction: Direction, pairs: Paired, found:
         if table.direction is direction and isinstance(table, TableDiff) and isinstance(pairing, Pairing):
             existing = tables[pairing.existing.table]
             compared.append(plan.Compared(pairing=pairing, table=table, written=existing))
-    if not compared:
-        return None
-    target = plan.Target(
+    return compared
+
+
+def _target(state: State, child: Cell, direction: Direction) -> plan.Target:
+    look = state.looks[child.name if direction is Direction.DOWN else state.parent]
+    return plan.Target(
         child=child.name,
-        written=written.name,
-        database=state.looks[written.name].identity,
+        written=child.name if direction is Direction.DOWN else state.parent,
+        database=look.identity,
         names={"parent": state.parent, "child": child.name},
-        version=state.looks[written.name].version,
-        health=state.looks[written.name].health,
+        version=look.version,
+        health=look.health,
     )
+
+
+def _previewed(
+    state: State, child: Cell, compared: Sequence[plan.Compared], target: plan.Target, decided: Found
+) -> tuple[list[plan.Compared], dict[str, TableResult]]:
+    """Set the rows aside that the keys of the written tables would not take, as findings."""
+    origin = state.parent if target.written == child.name else child.name
+    found = clashes.find_clashes(
+        state.databases,
+        compared,
+        target,
+        desired=state.looks[origin].tables,
+        failed=[rule for rule, table in decided.items() if isinstance(table, TableFailure)],
+        waived=state.request.waived,
+        secrets=state.request.topology.secrets,
+    )
+    entries, today = state.request.topology.accepted, accepting.day(state.request.clock())
+    result = dict(decided)
+    for before, after in zip(compared, found, strict=True):
+        if after.table is not before.table:
+            fresh = replace(
+                after.table, differences=(), findings=after.table.findings[len(before.table.findings) :]
+            )
+            name = after.table.rule
+            (marked,) = accepting.accept_findings({name: fresh}, entries, child=child.name, today=today)
+            assert isinstance(marked, TableDiff)
+            findings = (*before.table.findings, *marked.findings)
+            result[name] = _judged(replace(after.table, findings=findings))
+    return found, result
+
+
+def _edge(
+    state: State,
+    direction: Direction,
+    compared: Sequence[plan.Compared],
+    target: plan.Target,
+    found: Found,
+) -> Edge:
+    cells = {cell.name: cell for cell in (state.request.topology.parent, *state.request.children)}
     failed = [rule for rule, table in found.items() if isinstance(table, TableFailure)]
     rules = state.request.ruleset.rules
+    current = [replace(each, table=found[each.pairing.rule.id]) for each in compared]  # type: ignore[arg-type]
     return Edge(
-        cell=written,
-        child=child.name,
+        cell=cells[target.written],
+        child=target.child,
         direction=direction,
         plan=replace(
             plan.build(
-                compared,
+                current,
                 target,
                 waived=state.request.waived,
                 failed=failed,
                 coming={rule.id: rule.comes_with.rule for rule in rules if rule.comes_with is not None},
             ),
             targets={each.pairing.rule.id: each.pairing.existing for each in compared},
-            tables=tables,
+            tables=state.looks[target.written].tables,
         ),
     )
 

@@ -1,0 +1,339 @@
+"""Which planned rows would clash with keys of the written table, and which of them must be made first.
+
+A planned row *claims*: a unique value that another row has, a row to which it refers, or, when it is
+deleted, that nothing refers to it. A claim holds where the plan itself frees the value, brings the row, or
+moves what refers. A row whose claim does not hold is set aside, and then what waits for it is, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from cellsync.model import (
+    Action,
+    Change,
+    Column,
+    ForeignKey,
+    Identity,
+    Index,
+    Key,
+    Pairing,
+    Reference,
+    ServerTime,
+    Stored,
+    Table,
+    Value,
+    folded,
+)
+
+UNKNOWN = object()
+"""Stands for a value that only the server makes."""
+
+
+class Planned(NamedTuple):
+    """A planned change, by its rule and key."""
+
+    rule: str
+    key: Key
+
+
+class Place(NamedTuple):
+    """A row of the written database, by its primary key."""
+
+    table: str
+    identity: Identity
+
+
+class Bringing(NamedTuple):
+    """What a row must hold so that others can refer to it."""
+
+    table: str
+    columns: tuple[str, ...]
+    values: tuple[object, ...]
+    """Folded, as a collation does."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """What must be so when a planned change is made."""
+
+    by: Planned
+    phase: int
+    code: str
+    says: str
+    """What is wrong where it does not hold, as a sentence for people."""
+    leaving: Place | None = None
+    """The row that must give something up."""
+    columns: frozenset[str] = frozenset()
+    """What it must give up: one of these columns, lower case, is written; or it is deleted."""
+    coming: Bringing | Planned | None = None
+    """The row that must come first."""
+    index: str = ""
+    """The unique index that it is about."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Move:
+    """A planned change that takes a row away, moves it, or brings one."""
+
+    by: Planned
+    phase: int
+    writes: frozenset[str] | None
+    """The columns that it writes, lower case; None where it deletes the row."""
+    references: tuple[Reference, ...] = ()
+    early: bool = True
+    """Whether it could be made before all inserts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settled:
+    """What became of the claims of one plan."""
+
+    failed: Mapping[Planned, Claim]
+    """The changes that must not be made, each with a claim that does not hold."""
+    early: frozenset[Planned]
+    """The changes that must be made before all inserts."""
+    waits: Mapping[Planned, Mapping[str, Planned]]
+    """Change -> unique index -> the change that frees its value there."""
+
+
+UNIQUE, FOREIGN, REFERENCED = "unique-clash", "foreign-key-clash", "still-referenced"
+"""The codes of findings."""
+INSERT, UPDATE, REMOVE = range(3)
+PHASES = {
+    INSERT: {Action.INSERT},
+    UPDATE: {Action.UPDATE},
+    REMOVE: {Action.DELETE, Action.SOFT_DELETE},
+}
+"""In which order a plan makes them."""
+
+
+# -- What is to be asked ------------------------------------------------------------------------
+
+
+def find_checked_indexes(pairing: Pairing, table: Table) -> list[Index]:
+    """Return the unique indexes that the comparison of a rule's keys says nothing about.
+
+    An index that has the whole key of the rule can only clash where the rule leaves rows out that are there.
+    """
+    key = {name.lower() for name in pairing.rule.key}
+    soft = pairing.rule.soft_delete
+    checked = []
+    for index in table.unique_indexes:
+        columns = {name.lower() for name in index.columns}
+        deleted_apart = soft is None or soft.column.lower() in columns
+        seen = key <= columns and pairing.existing.where is None and deleted_apart and not index.prefixes
+        if not seen and table.base_columns(index):
+            checked.append(index)
+    return checked
+
+
+def find_checked_keys(pairing: Pairing, table: Table) -> list[ForeignKey]:
+    """Return the foreign keys that are no reference of the rule."""
+    declared = {name.lower() for name in pairing.rule.references}
+    return [
+        key for key in table.foreign_keys if len(key.columns) > 1 or key.columns[0].lower() not in declared
+    ]
+
+
+def find_doubled_index(
+    pairing: Pairing, index: Index, desired: Table, existing: Table
+) -> list[tuple[str, str | None, int | None]] | None:
+    """Return the columns of an index, as the desired side has them, where that side allows doubles in it.
+
+    Each with the collation of the written side and how much of it counts. None where it keeps them apart
+    itself, and where what is written is not simply what stands there.
+    """
+    rule = pairing.rule
+    compared = {part.column.lower(): part for part in (*pairing.desired.key, *pairing.desired.columns)}
+    carried = {part.column.lower() for part in pairing.desired.carried}
+    constant = {name.lower() for name in rule.on_insert}
+    if rule.soft_delete is not None:
+        constant.add(rule.soft_delete.column.lower())
+    overridden = {name.lower() for columns in rule.overrides.values() for name in columns}
+    found: list[tuple[str, str | None, int | None]] = []
+    for name, length in zip(index.columns, index.prefixes or (None,) * len(index.columns), strict=True):
+        if name.lower() in constant:
+            continue
+        column, there = existing.column(name), desired.column(name)
+        part = compared.get(name.lower())
+        written = part is not None or name.lower() in carried or (column is not None and column.generated)
+        if column is None or there is None or not written or name.lower() in overridden:
+            return None
+        if part is not None and part.transform is not None:
+            return None
+        found.append((there.name, None if part is not None and part.join else column.collation, length))
+    alike = {name.lower(): collation for name, collation, _ in found}
+    for other in desired.unique_indexes:
+        columns = {name.lower() for name in other.columns}
+        same = all(
+            alike.get(name) is None or ((known := desired.column(name)) and known.collation == alike[name])
+            for name in columns & alike.keys()
+        )
+        apart = not columns - alike.keys() - constant
+        if apart and same and not (other.prefixes or index.prefixes):
+            return None
+    return found
+
+
+def find_default(column: Column | None) -> object:
+    """Return what a new row has in a column that is not written; UNKNOWN where only the server can say."""
+    if column is None or column.auto_increment or column.generated:
+        return UNKNOWN
+    text = column.default
+    if text is None:
+        return None if column.nullable else UNKNOWN
+    if len(text) > 1 and text[0] == text[-1] == "'" and "\\" not in text:
+        return text[1:-1].replace("''", "'")
+    return int(text) if text.lstrip("-").isdigit() else UNKNOWN
+
+
+def find_references(values: Iterable[Stored | None]) -> Iterator[Reference]:
+    """Yield the references among the values of a row."""
+    return (value for value in values if isinstance(value, Reference))
+
+
+def image_row(
+    change: Change,
+    columns: Collection[str],
+    table: Table,
+    *,
+    ids: Mapping[Reference, Value],
+    held: Mapping[str, Value] | None,
+) -> tuple[Value, ...] | None:
+    """Return what a row will hold in some columns; None where one is NULL, or only the server knows it.
+
+    ``ids`` are those that references have in the written database, ``held`` what an updated row has now.
+    """
+    after, before = (
+        {name.lower(): value for name, value in (row or {}).items()} for row in (change.after, change.before)
+    )
+    image: list[Value] = []
+    for name in columns:
+        value: object
+        if name.lower() in after:
+            value = after[name.lower()]
+        elif change.action is Action.INSERT:
+            value = find_default(table.column(name))
+        elif held is not None and name in held:
+            value = held[name]
+        else:
+            value = before.get(name.lower(), UNKNOWN)
+        if isinstance(value, Reference):
+            value = ids.get(value, UNKNOWN)
+        if value is None or value is UNKNOWN or isinstance(value, ServerTime):
+            return None
+        image.append(value)  # type: ignore[arg-type]
+    return tuple(image)
+
+
+def touches(change: Change, columns: Iterable[str]) -> bool:
+    """Say whether a change writes one of the columns; a new row has them all."""
+    written = {name.lower() for name in change.after or {}}
+    return change.action is Action.INSERT or not written.isdisjoint(map(str.lower, columns))
+
+
+def bring(table: str, columns: Iterable[str], values: Iterable[Value]) -> Bringing:
+    """Return what a row brings that has these values."""
+    return Bringing(table, tuple(name.lower() for name in columns), folded(tuple(values)))
+
+
+# -- What becomes of it -------------------------------------------------------------------------
+
+
+@dataclass
+class _Claims:
+    """The claims of one plan, and what answers them."""
+
+    claims: Collection[Claim]
+    movers: Mapping[Place, Collection[Move]]
+    bringers: Mapping[Bringing | Planned, Collection[Move]]
+    refused: Collection[str] = ()
+    """Rules that write nothing: nothing of another rule can wait for them."""
+    failed: dict[Planned, Claim] = field(default_factory=dict)
+    void: set[Planned] = field(default_factory=set)
+    """Changes that are not made: those that failed, and those that refer to them."""
+
+    def settle(self) -> None:
+        """Fail the changes whose claims do not hold, until no more are found."""
+        every = [move for moves in (*self.movers.values(), *self.bringers.values()) for move in moves]
+        again = True
+        while again:
+            again = False
+            for claim in self.claims:
+                if claim.by not in self.failed and self.answer(claim) is None:
+                    self.fail(claim)
+                    again = True
+            for move in every:
+                if move.by not in self.void and self._refers_to_void(move):
+                    self.void.add(move.by)
+                    again = True
+
+    def fail(self, claim: Claim) -> None:
+        self.failed.setdefault(claim.by, claim)
+        self.void.add(claim.by)
+
+    def answer(self, claim: Claim) -> Move | None:
+        """Return the change that makes a claim hold; None where there is none."""
+        if claim.leaving is not None:
+            moves = [m for m in self.movers.get(claim.leaving, ()) if _frees(m, claim)]
+        else:
+            moves = list(self.bringers.get(claim.coming, ())) if claim.coming is not None else []
+        return next((move for move in moves if self._is_made(move, claim)), None)
+
+    def _is_made(self, move: Move, claim: Claim) -> bool:
+        refused = move.by.rule in self.refused and move.by.rule != claim.by.rule
+        return move.by != claim.by and move.by not in self.void and not refused
+
+    def _refers_to_void(self, move: Move) -> bool:
+        return any(Planned(each.rule, each.key) in self.void for each in move.references)
+
+    def order(self) -> set[Planned]:
+        """Return what must be made before all inserts; fail what waits for a change that cannot be."""
+        early: set[Planned] = set()
+        waiting = [claim for claim in self.claims if claim.leaving is not None and claim.index]
+        again = True
+        while again:
+            again = False
+            for claim in waiting:
+                move = None if claim.by in self.void else self.answer(claim)
+                if move is None or move.by in early or not _is_too_late(move, claim, early):
+                    continue
+                again = True
+                if move.early:
+                    early.add(move.by)
+                else:
+                    self.fail(claim)
+                    self.settle()
+        return early
+
+
+def _frees(move: Move, claim: Claim) -> bool:
+    return move.writes is None or not claim.columns.isdisjoint(move.writes)
+
+
+def _is_too_late(move: Move, claim: Claim, early: Collection[Planned]) -> bool:
+    """Say whether a change would be made after the one that needs what it frees."""
+    if claim.by in early:
+        return True
+    return move.phase > claim.phase or move.by.rule != claim.by.rule
+
+
+def settle(
+    claims: Collection[Claim],
+    movers: Mapping[Place, Collection[Move]],
+    bringers: Mapping[Bringing | Planned, Collection[Move]],
+    refused: Collection[str] = (),
+) -> Settled:
+    """Say which changes must not be made, which must be made early, and which wait for which."""
+    every = _Claims(claims, movers, bringers, refused)
+    every.settle()
+    early = every.order()
+    waits: dict[Planned, dict[str, Planned]] = {}
+    for claim in claims:
+        move = every.answer(claim) if claim.index and claim.by not in every.void else None
+        if move is not None and move.by.rule == claim.by.rule:
+            waits.setdefault(claim.by, {})[claim.index] = move.by
+    return Settled(failed=every.failed, early=frozenset(early - every.void), waits=waits)

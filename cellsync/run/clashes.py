@@ -1,0 +1,558 @@
+"""Preview a plan: find the rows that the server would not take, before anything is tried.
+
+After the recheck, for the planned rows alone, and only of tables that have unique keys besides the rule's
+own, foreign keys that are no reference of a rule, or rows to be deleted to which others may refer. What
+would clash is a finding and is set aside; what the plan itself frees is made first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+
+from cellsync import db, plan
+from cellsync.model import (
+    Action,
+    Change,
+    Column,
+    Difference,
+    Family,
+    Finding,
+    ForeignKey,
+    Identity,
+    Index,
+    Join,
+    Key,
+    Kind,
+    Projected,
+    Projection,
+    Reference,
+    Secrets,
+    Table,
+    Value,
+    shown,
+    sort_of,
+)
+from cellsync.plan import Claim, Clashes, Compared, Move, Place, Planned
+from cellsync.plan import clashes as rules
+from cellsync.spool import kept
+
+CHANGES_AT_ONCE = 4_000
+"""So many planned rows are in memory, and in a query, at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Question:
+    """What must be asked about the planned rows of one rule."""
+
+    each: Compared
+    indexes: tuple[Index, ...]
+    keys: tuple[ForeignKey, ...]
+    lacking: frozenset[str]
+    """The referenced rules of which the written side may lack rows that are not planned."""
+    doubles: tuple[tuple[Index, list[tuple[str, str | None, int | None]]], ...]
+    referred: bool
+    """Whether rows are planned to go to which others may refer."""
+
+    @property
+    def needed(self) -> bool:
+        """Say whether there is anything to ask."""
+        return bool(self.indexes or self.keys or self.lacking or self.doubles or self.referred)
+
+
+def find_clashes(
+    databases: Mapping[str, db.Database],
+    compared: Sequence[Compared],
+    target: plan.Target,
+    *,
+    desired: Mapping[str, Table],
+    failed: Sequence[str],
+    waived: Sequence[str],
+    secrets: Secrets,
+) -> list[Compared]:
+    """Return the compared rules of one edge without the rows that would clash, which are findings then.
+
+    ``desired`` are the tables of the desired side, by name. Raises ReadFailed.
+    """
+    database = databases[target.written]
+    if not database.makes_schemas:
+        return list(compared)
+    questions = [_ask(each, compared, desired) for each in compared]
+    if not any(question.needed for question in questions):
+        return list(compared)
+    preview = _Preview(database, questions, target, failed, secrets)
+    with database.snapshot():
+        preview.read_claims()
+        for question in questions:
+            preview.read_doubles(question, databases)
+        refused = {refusal.rule for refusal in plan.find_refusals(compared, target, waived)}
+        settled = preview.settle(refused)
+    return [_without_clashes(each, settled, target) for each in compared]
+
+
+def _ask(each: Compared, compared: Sequence[Compared], desired: Mapping[str, Table]) -> _Question:
+    pairing, table, written = each.pairing, each.table, each.written
+    writes = bool(table.does(Action.INSERT, Action.UPDATE))
+    empty = table.existing_rows == 0 and pairing.existing.where is None and not pairing.rule.soft_delete
+    indexes = rules.find_checked_indexes(pairing, written) if writes and not empty else ()
+    there = desired.get(pairing.desired.table)
+    doubles = [
+        (index, spec)
+        for index in (written.unique_indexes if writes and there else ())
+        if there and (spec := rules.find_doubled_index(pairing, index, there, written)) is not None
+    ]
+    return _Question(
+        each=each,
+        indexes=tuple(indexes),
+        keys=tuple(rules.find_checked_keys(pairing, written)) if writes else (),
+        lacking=frozenset(_find_lacking(each, compared)) if writes else frozenset(),
+        doubles=tuple(doubles),
+        referred=bool(written.referrers and table.does(Action.DELETE, Action.UPDATE)),
+    )
+
+
+def _find_lacking(each: Compared, compared: Sequence[Compared]) -> Iterator[str]:
+    """Yield the referenced rules of which rows may be lacking that nobody plans to insert."""
+    references = set(each.pairing.rule.references.values())
+    for other in compared:
+        if other.pairing.rule.id not in references:
+            continue
+        reported = any(
+            sort.kind is Kind.MISSING and sort.action is not Action.INSERT for sort in other.table.tally
+        )
+        if reported or other.pairing.desired.where is not None or other.pairing.rule.route is not None:
+            yield other.pairing.rule.id
+
+
+@dataclass
+class _Preview:
+    """The claims of one edge's plan, as they are found."""
+
+    database: db.Database
+    questions: Sequence[_Question]
+    target: plan.Target
+    failed: Sequence[str]
+    secrets: Secrets
+    claims: list[Claim] = field(default_factory=list)
+    referred: set[Planned] = field(default_factory=set)
+    """Changes that take rows away to which others refer now."""
+    targets: dict[Place, str] = field(default_factory=dict)
+    """Rows to which planned ones refer, where some of their table are to be deleted, and by which."""
+
+    def read_claims(self) -> None:
+        """Ask the server about all planned rows, some thousands at a time."""
+        for question in self.questions:
+            if question.indexes or question.keys or question.lacking:
+                for phase in (rules.INSERT, rules.UPDATE):
+                    for part in self._parts(question.each, phase):
+                        self._claim_values(question, phase, part)
+            if question.referred:
+                for phase in (rules.UPDATE, rules.REMOVE):
+                    for part in self._parts(question.each, phase):
+                        self._claim_freedom(question, phase, part)
+
+    def _parts(self, each: Compared, phase: int) -> Iterator[list[Change]]:
+        changes = iter(self._changes(each, phase))
+        while part := list(islice(changes, CHANGES_AT_ONCE)):
+            yield part
+
+    def _changes(self, each: Compared, phase: int) -> Iterator[Change]:
+        steps = plan.changes(each, rules.PHASES[phase], self.target, self.failed)
+        return (step for step in steps if isinstance(step, Change))
+
+    # -- Claims ----------------------------------------------------------------------------
+
+    def _claim_values(self, question: _Question, phase: int, part: Sequence[Change]) -> None:
+        """Claim unique values, and rows to refer to, for some planned rows."""
+        table, pairing = question.each.written, question.each.pairing
+        wanted = [(index, table.base_columns(index)) for index in question.indexes]
+        columns = {name for _, names in wanted for name in names}
+        columns.update(name for key in question.keys for name in key.columns)
+        ids = self._resolve(pairing.existing, part, columns, question.lacking)
+        held = self._read_held(question.each, part, columns) if phase == rules.UPDATE else {}
+
+        def image(change: Change, names: Sequence[str]) -> tuple[Value, ...] | None:
+            if not rules.touches(change, names):
+                return None
+            now = held.get(change.identity)
+            return rules.image_row(change, names, table, ids=ids, held=now)
+
+        for index, names in wanted:
+            found = [(change, values) for change in part if (values := image(change, names)) is not None]
+            self._claim_index(question.each, phase, index, names, found)
+        for key in question.keys:
+            found = [
+                (change, values) for change in part if (values := image(change, key.columns)) is not None
+            ]
+            self._claim_key(question.each, phase, key, found)
+        for change in part if question.lacking else ():
+            for reference in dict.fromkeys(rules.find_references((change.after or {}).values())):
+                if reference.rule in question.lacking and reference not in ids:
+                    says = self._says(
+                        question.each,
+                        change.key,
+                        f"it refers to {shown(reference.key)} of {reference.rule}, which "
+                        f"{self._lacks}: insert that row first, or correct the reference",
+                    )
+                    planned = Planned(reference.rule, reference.key)
+                    self._add(question.each, change, phase, rules.FOREIGN, says, coming=planned)
+
+    def _claim_index(
+        self,
+        each: Compared,
+        phase: int,
+        index: Index,
+        names: Sequence[str],
+        found: Sequence[tuple[Change, tuple[Value, ...]]],
+    ) -> None:
+        table = each.written
+        if not found or not self.database.can_find_holders(table.name, index, len(found)):
+            return
+        columns = frozenset(name.lower() for name in names)
+        for met in self.database.find_holders(table.name, index, names, [values for _, values in found]):
+            change, values = found[met.place]
+            if phase == rules.UPDATE and met.identity == change.identity:
+                continue
+            says = self._says(
+                each,
+                change.key,
+                f"{self._row(table, met.identity)} has {self._values(table, names, values)} already "
+                f"(unique key {index.name}): rename or remove one of the two",
+            )
+            place = Place(table.name, met.identity)
+            self._add(
+                each, change, phase, rules.UNIQUE, says, leaving=place, columns=columns, index=index.name
+            )
+
+    def _claim_key(
+        self, each: Compared, phase: int, key: ForeignKey, found: Sequence[tuple[Change, tuple[Value, ...]]]
+    ) -> None:
+        if not found:
+            return
+        deleting = any(
+            other.each.written.name == key.table and other.each.table.does(Action.DELETE)
+            for other in self.questions
+        )
+        there: set[int] = set()
+        for met in self.database.find_referenced(key, [values for _, values in found]):
+            there.add(met.place)
+            if deleting:
+                by = f"{each.pairing.rule.table} {each.pairing.rule.named(found[met.place][0].key)}"
+                self.targets[Place(key.table, met.identity)] = f"{by}, which is written, will refer to it"
+        for place, (change, values) in enumerate(found):
+            if place in there:
+                continue
+            says = self._says(
+                each,
+                change.key,
+                f"it refers to {key.table} {self._values(each.written, key.columns, values)}, which "
+                f"{self._lacks} (foreign key {key.name}): insert that row first, or correct the reference",
+            )
+            coming = rules.bring(key.table, key.references, values)
+            self._add(each, change, phase, rules.FOREIGN, says, coming=coming)
+
+    def _claim_freedom(self, question: _Question, phase: int, part: Sequence[Change]) -> None:
+        """Claim that nothing refers to rows that are deleted, or that get another key."""
+        each, table = question.each, question.each.written
+        known = self.database.tables([key.table for key in table.referrers])
+        for key in table.referrers:
+            acts = key.on_delete if phase == rules.REMOVE else key.on_update
+            if acts or key.table not in known:
+                continue
+            going = [c for c in part if c.after is None or (c.before and rules.touches(c, key.references))]
+            if phase == rules.REMOVE:
+                going = [change for change in going if change.after is None]
+            moving = any(
+                other.each.written.name == key.table
+                and other.each.table.does(Action.DELETE, Action.SOFT_DELETE, Action.UPDATE)
+                for other in self.questions
+            )
+            identities = [change.identity for change in going]
+            for met in self.database.find_referrers(table.name, key, identities, every=moving):
+                change = going[met.place]
+                self.referred.add(Planned(change.rule, change.key))
+                says = self._says(
+                    each,
+                    change.key,
+                    f"{self._row(known[key.table], met.identity)} still refers to it (foreign key "
+                    f"{key.name}): remove that row, or let it refer to another one",
+                )
+                place = Place(key.table, met.identity) if phase == rules.REMOVE else None
+                columns = frozenset(map(str.lower, key.columns))
+                self._add(each, change, phase, rules.REFERENCED, says, leaving=place, columns=columns)
+
+    def read_doubles(self, question: _Question, databases: Mapping[str, db.Database]) -> None:
+        """Find planned rows that clash with each other, where the desired side allows doubles."""
+        each, pairing = question.each, question.each.pairing
+        database = databases[pairing.desired_cell]
+        for index, spec in question.doubles:
+            with database.busy():
+                groups = database.find_doubles(pairing.desired, spec)
+            number = {identity: at for at, group in enumerate(groups) for identity in group}
+            planned: dict[int, list[tuple[int, Change]]] = {}
+            names = each.written.base_columns(index) or index.columns
+            for phase in (rules.INSERT, rules.UPDATE) if number else ():
+                for change in self._changes(each, phase):
+                    if (at := number.get(change.origin)) is not None and rules.touches(change, names):
+                        planned.setdefault(at, []).append((phase, change))
+            for several in planned.values():
+                for phase, change in several if len(several) > 1 else ():
+                    others = [other for _, other in several if other is not change]
+                    named = " and ".join(
+                        f"{pairing.rule.table} {pairing.rule.named(other.key)}" for other in others[:3]
+                    )
+                    more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+                    says = self._says(
+                        each,
+                        change.key,
+                        f"{named}{more} of {pairing.desired_cell} would have the same in "
+                        f"{', '.join(index.columns)} (unique key {index.name}): rename or remove one of them "
+                        f"in {pairing.desired_cell}",
+                    )
+                    self._add(each, change, phase, rules.UNIQUE, says)
+
+    def _add(
+        self,
+        each: Compared,
+        change: Change,
+        phase: int,
+        code: str,
+        says: str,
+        *,
+        leaving: Place | None = None,
+        columns: frozenset[str] = frozenset(),
+        coming: rules.Bringing | Planned | None = None,
+        index: str = "",
+    ) -> None:
+        by = Planned(each.pairing.rule.id, change.key)
+        made = Claim(
+            by=by,
+            phase=phase,
+            code=code,
+            says=says,
+            leaving=leaving,
+            columns=columns,
+            coming=coming,
+            index=index,
+        )
+        self.claims.append(made)
+
+    # -- What answers them -----------------------------------------------------------------
+
+    def settle(self, refused: Collection[str]) -> rules.Settled:
+        """Say which changes must not be made, and which must be made first."""
+        places = {claim.leaving for claim in self.claims if claim.leaving is not None} | {*self.targets}
+        coming = {claim.coming for claim in self.claims if claim.coming is not None}
+        leaving = {place.table for place in places}
+        keys = {(each.table, each.columns) for each in coming if isinstance(each, rules.Bringing)}
+        brought = {each.rule for each in coming if isinstance(each, Planned)}
+        movers: dict[Place, list[Move]] = {}
+        bringers: dict[rules.Bringing | Planned, list[Move]] = {}
+        lacking = {claim.by for claim in self.claims if claim.coming is not None}
+        for question in self.questions:
+            each, table = question.each, question.each.written
+            own = [columns for name, columns in keys if name == table.name]
+            for phase in rules.PHASES:
+                if phase == rules.INSERT and not own and each.pairing.rule.id not in brought:
+                    continue
+                if not own and each.pairing.rule.id not in brought and table.name not in leaving:
+                    continue
+                for part in self._parts(each, phase):
+                    moves = self._moves(each, phase, part, places, lacking)
+                    for place, move in moves:
+                        movers.setdefault(place, []).append(move)
+                        if place in self.targets and phase == rules.REMOVE:
+                            change = next(c for c in part if c.key == move.by.key)
+                            says = self._says(each, change.key, self.targets[place])
+                            self._add(each, change, phase, rules.REFERENCED, says)
+                    if phase != rules.REMOVE:
+                        for what, move in self._brings(each, phase, part, own, brought):
+                            if what in coming:
+                                bringers.setdefault(what, []).append(move)
+        return rules.settle(self.claims, movers, bringers, refused)
+
+    def _moves(
+        self, each: Compared, phase: int, part: Sequence[Change], places: set[Place], lacking: set[Planned]
+    ) -> list[tuple[Place, Move]]:
+        """Return the changes that move or remove one of the rows that must give something up."""
+        if phase == rules.INSERT:
+            return []
+        found = [
+            (place, change)
+            for change in part
+            if (place := Place(each.written.name, change.identity)) in places
+        ]
+        ids = self._resolve(each.pairing.existing, [change for _, change in found], None, None)
+        return [(place, self._move(each, phase, change, ids, lacking)) for place, change in found]
+
+    def _move(
+        self,
+        each: Compared,
+        phase: int,
+        change: Change,
+        ids: Mapping[Reference, Value],
+        lacking: set[Planned],
+    ) -> Move:
+        by = Planned(each.pairing.rule.id, change.key)
+        after = tuple(rules.find_references((change.after or {}).values()))
+        writes = None if change.after is None else frozenset(map(str.lower, change.after))
+        early = by not in self.referred and by not in lacking and all(each in ids for each in after)
+        return Move(by=by, phase=phase, writes=writes, references=after, early=early)
+
+    def _brings(
+        self,
+        each: Compared,
+        phase: int,
+        part: Sequence[Change],
+        keys: Sequence[tuple[str, ...]],
+        brought: set[str],
+    ) -> Iterator[tuple[rules.Bringing | Planned, Move]]:
+        """Yield what rows bring to which others can refer."""
+        table = each.written
+        columns = {name for names in keys for name in names}
+        ids = self._resolve(each.pairing.existing, part, columns, None) if columns else {}
+        for change in part:
+            after = tuple(rules.find_references((change.after or {}).values()))
+            writes = frozenset(map(str.lower, change.after or {}))
+            by = Planned(each.pairing.rule.id, change.key)
+            move = Move(by=by, phase=phase, writes=writes, references=after)
+            if by.rule in brought and rules.touches(change, each.pairing.rule.key):
+                yield by, move
+            for names in keys:
+                values = rules.image_row(change, names, table, ids=ids, held=None)
+                if values is not None and rules.touches(change, names):
+                    yield rules.bring(table.name, names, values), move
+
+    # -- Readings --------------------------------------------------------------------------
+
+    def _resolve(
+        self,
+        projection: Projection,
+        part: Sequence[Change],
+        columns: set[str] | None,
+        lacking: frozenset[str] | None,
+    ) -> dict[Reference, Value]:
+        """Return the ids of the rows to which the changes refer, in some columns or in all."""
+        joins = {join.rule: join for join in projection.joins.values()}
+        lower = None if columns is None else {name.lower() for name in columns}
+        wanted: dict[str, dict[Key, None]] = {}
+        for change in part if joins else ():
+            for name, value in (change.after or {}).items():
+                if isinstance(value, Reference) and (
+                    lower is None or name.lower() in lower or value.rule in (lacking or ())
+                ):
+                    wanted.setdefault(value.rule, {})[value.key] = None
+        ids: dict[Reference, Value] = {}
+        for rule, keys in wanted.items():
+            for row in self.database.rows(self._referenced(joins[rule]), keys=list(keys)):
+                if not row.limbo and row.key in keys:
+                    ids[Reference(rule=rule, key=row.key)] = row.identity[0]
+        return ids
+
+    def _referenced(self, join: Join) -> Projection:
+        held = self.database.tables([join.table])[join.table].column(join.column)
+        return Projection(
+            rule=join.rule,
+            table=join.table,
+            key=join.key,
+            columns=(),
+            identity=(join.column,),
+            identity_families=(held.family if held else Family.INTEGER,),
+            soft_delete=join.soft_delete,
+            parent="",
+            child="",
+        )
+
+    def _read_held(
+        self, each: Compared, part: Sequence[Change], columns: set[str]
+    ) -> dict[Identity, Mapping[str, Value]]:
+        """Return what updated rows have now in columns that their changes do not say."""
+        table = each.written
+        asking: dict[Identity, None] = {}
+        for change in part:
+            known = {name.lower() for name in (*(change.after or {}), *(change.before or {}))}
+            if not known.issuperset(map(str.lower, columns)) and rules.touches(change, columns):
+                asking[change.identity] = None
+        if not asking:
+            return {}
+        names = sorted(columns)
+        projection = Projection(
+            rule=each.pairing.rule.id,
+            table=table.name,
+            key=tuple(_project(table.column(name)) for name in table.identity),
+            columns=tuple(_project(table.column(name)) for name in names),
+            identity=table.identity,
+            identity_families=each.pairing.existing.identity_families,
+            parent="",
+            child="",
+        )
+        rows = self.database.rows(projection, keys=list(asking))
+        return {row.identity: dict(zip(names, row.values, strict=True)) for row in rows}  # type: ignore[arg-type]
+
+    # -- Words -----------------------------------------------------------------------------
+
+    def _says(self, each: Compared, key: Key, why: str) -> str:
+        rule = each.pairing.rule
+        return f"{rule.table} {rule.named(key)} is not written to {self.target.written}: {why}"
+
+    @property
+    def _lacks(self) -> str:
+        return f"{self.target.written} lacks and this plan does not insert"
+
+    def _row(self, table: Table, identity: Identity) -> str:
+        return f"{table.name} {self._values(table, table.identity, identity)}"
+
+    def _values(self, table: Table, names: Sequence[str], values: Sequence[Value]) -> str:
+        pairs = zip(names, values, strict=True)
+        return ", ".join(f"{n} {shown(self.secrets.safe(n, v, table=table.name))}" for n, v in pairs)
+
+
+def _project(column: Column | None) -> Projected:
+    assert column is not None
+    return Projected(column=column.name, family=column.family)
+
+
+# -- What is left ---------------------------------------------------------------------------------
+
+
+def _without_clashes(each: Compared, settled: rules.Settled, target: plan.Target) -> Compared:
+    """Return a compared rule without the rows that must not be written, and with findings about them."""
+    rule = each.pairing.rule
+    failed = {planned.key: claim for planned, claim in settled.failed.items() if planned.rule == rule.id}
+    clashes = Clashes(
+        first=frozenset(planned.key for planned in settled.early if planned.rule == rule.id),
+        waits={
+            planned.key: {index: other.key for index, other in needs.items()}
+            for planned, needs in settled.waits.items()
+            if planned.rule == rule.id
+        },
+        lost=frozenset(_find_lost(each, failed)) if failed else frozenset(),
+    )
+    if not failed:
+        return replace(each, clashes=clashes)
+    left = (difference for difference in each.table.differences if not _is_failed(difference, failed))
+    findings = tuple(
+        Finding(code=claim.code, cell=each.pairing.existing_cell, message=claim.says, key=key)
+        for key, claim in failed.items()
+    )
+    table = replace(
+        each.table,
+        differences=kept(left, tally=sort_of),
+        findings=(*each.table.findings, *findings),
+    )
+    return replace(each, table=table, clashes=clashes)
+
+
+def _is_failed(difference: Difference, failed: Mapping[Key, Claim]) -> bool:
+    return difference.key in failed
+
+
+def _find_lost(each: Compared, failed: Mapping[Key, Claim]) -> Iterator[Key]:
+    """Yield the keys that no row will have: of rows that are not inserted, or do not get them."""
+    for difference in each.table.differences:
+        if difference.key in failed and (
+            difference.kind is Kind.MISSING
+            or any(column.column in each.pairing.rule.key for column in difference.columns)
+        ):
+            yield difference.key
