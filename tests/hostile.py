@@ -15,7 +15,8 @@ _FEATURES = """
     on-update generated-column generated-unique generated-key generated-in-key self-key self-reference
     circular composite-key pad-collation nopad-collation enum versioned view partitions invisible narrower
     wider other-family compared-id packet trigger soft-delete reference key-reference foreign-key null-key
-    not-null-default unique-value outside excluded dangling no-unique-key cascade two-column-key
+    not-null-default unique-value outside excluded dangling no-unique-key cascade
+    two-column-key ambiguous-reference
 """
 FEATURES = frozenset(_FEATURES.split())
 """What may be in a case. Each can be switched off."""
@@ -247,8 +248,14 @@ class _Maker:
             names.append("k2")
         links: list[tuple[str, str]] = []
         if number and self.has("reference", 0.6):
-            target = f"t{self.random.randrange(number)}"
-            other = next(table for table in self.tables if table.name == target)
+            # A reference that several rows may have must be named, and is rare.
+            fit = [
+                table for table in self.tables if self.surrogate[table.name] or "k2" not in table.rule["key"]
+            ]  # type: ignore[operator]
+            other = self.random.choice(
+                self.tables if self.has("ambiguous-reference", 0.05) else fit or self.tables
+            )
+            target = other.name
             to = "id" if self.surrogate[target] else "k"
             held = next(column for column in other.columns if column.name == to)
             in_key = surrogate and self.has("key-reference", 0.3)
@@ -541,15 +548,15 @@ def _composite(maker: _Maker) -> list[Table]:
     return [leaf, owner] if maker.random.random() < 0.5 else [owner, leaf]
 
 
-def shrink_case(case: Case, fails: Callable[[Case], bool]) -> Case:
+def shrink_case(case: Case, fails: Callable[[Case], bool], attempts: int = 200) -> Case:
     """Return a smaller case that still fails: without tables, rows, columns, keys and options."""
-    smaller = True
-    while smaller:
-        smaller = False
-        for attempt in _list_smaller(case):
-            if fails(attempt):
-                case, smaller = attempt, True
-                break
+    at = 0
+    while attempts and at < len(smaller := list(_list_smaller(case))):
+        attempts -= 1
+        if fails(smaller[at]):
+            case = smaller[at]  # the next attempt has the same number: what came before it does not help
+        else:
+            at += 1
     return case
 
 

@@ -60,7 +60,7 @@ class _Trial:
         self.case = case
         self.urls = urls
         self.rules = oracle.read_rules(text)
-        self.stand = Stand(urls, ruleset(text))
+        self.stand = Stand(urls, ruleset(text), quiet=False)
         self.run_id = f"h{next(_runs)}"
         # What a trigger writes is nobody's: it was waived.
         self.besides = ("audit",)
@@ -149,7 +149,16 @@ def _only_cell(report: Report) -> CellResult | CellFailure:
     return cell
 
 
-def classify_line(line: str) -> str:
-    """Return a disagreement without the names and values that differ from case to case."""
-    plain = re.sub(r"'[^']*'|\(.*\)|0x[0-9a-f]+|`[^`]*`|=\S+", "_", line)
-    return re.sub(r"\d+", "0", plain)[:110]
+def classify_case(lines: Sequence[str]) -> str:
+    """Return the class of a case's disagreements: its most telling line, without names and values."""
+    if not lines:
+        return ""
+    telling = ("crash", "compare", "repair wrong", "repair problem", "repair clean", "repair")
+    line = min(
+        lines, key=lambda each: next((at for at, word in enumerate(telling) if each.startswith(word)), 9)
+    )
+    plain = re.sub(r"'[^']*'|`[^`]*`", "_", line)
+    plain = re.sub(
+        r"\bt\d|[mn]\b (?=k)", "t", re.sub(r" (k|gk|k2|r|a|b|id)=.*?(?=: (failed|conflict)|$)", " KEY", plain)
+    )
+    return re.sub(r"\d{4}-\S+|\d{1,3}:\d\d\S*|b?_(, _)*", "_", re.sub(r"\(.*\)", "(_)", plain))[:150]

@@ -210,6 +210,19 @@ def take_snapshot(url: str, rules: Sequence[Rule], *, of_parent: bool) -> Snapsh
         return _read_all(connection, rules, of_parent)
 
 
+def find_owned(url: str, rules: Sequence[Rule]) -> dict[str, set[Any]]:
+    """Return rule -> the values without a path that a child says are its own."""
+    owned: dict[str, set[Any]] = {}
+    with open_plainly(url) as connection, connection.cursor() as cursor:
+        for rule in rules:
+            look = (rule.text.get("route") or {}).get("else_where_exists")
+            if look:
+                shown, place = quote_name(look["column"]), quote_name(look["table"])
+                cursor.execute(f"SELECT DISTINCT {shown} FROM {place} WHERE {look.get('where', 'TRUE')}")
+                owned[rule.id] = {value for (value,) in cursor.fetchall()}
+    return owned
+
+
 def _read_all(connection: Any, rules: Sequence[Rule], of_parent: bool) -> Snapshot:
     def ask(query: str) -> Sequence[Sequence[Any]]:
         with connection.cursor() as cursor:
@@ -494,7 +507,7 @@ def read_part(edge: Edge, rule: Rule, table: Table, row: Row, name: str, *, desi
         for each in other.rows:
             if each[there] == equal:
                 soft = other_rule.soft_delete
-                if soft and each[other.spell(soft["column"])] not in (soft["live"], None):
+                if soft and each[other.spell(soft["column"])] != soft["live"]:
                     continue
                 return tuple(
                     read_part(edge, other_rule, other, each, part, desired=desired) for part in other_rule.key

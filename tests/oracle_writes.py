@@ -87,6 +87,8 @@ class _Explanation:
         theirs = {_find_key(self.after, rule, new, row): row for row in self.won.values()}
         for key, row in theirs.items():
             was = mine.get(key)
+            if key in judged.extra:
+                continue
             if was is None and key in judged.missing:
                 renamed = self.lost.get(new.identify(row))
                 if renamed is not None and _find_key(self.before, rule, old, renamed) in judged.extra:
