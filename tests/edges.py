@@ -15,8 +15,11 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import judging
+import oracle
 import pytest
 import sqlalchemy as sa
+from oracle_writes import explain_writes
 
 from cellsync import db, rules, run, spool
 from cellsync.apply import verifying
@@ -79,12 +82,18 @@ def pairs(
         yield from map(taken_apart, bundle.texts)
 
 
+_TEXTS: dict[str, str] = {}
+"""Digest of rules -> their text, which the oracle reads itself."""
+
+
 def ruleset(text: str) -> RuleSet:
     """Return the rules of a rule file with this text."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "pack.yaml"
         file.write_text(textwrap.dedent(text), encoding="utf-8")
-        return rules.load([str(file)])
+        loaded = rules.load([str(file)])
+    _TEXTS[loaded.digest] = textwrap.dedent(text)
+    return loaded
 
 
 def execute(url: str, *statements: str) -> None:
@@ -135,6 +144,9 @@ class Stand:
     rules: RuleSet
     scope: tuple[str, ...] = ()
     """The children to compare; empty for all of them."""
+    quiet: bool = True
+    """False where others write during a repair, or where the way to the databases is disturbed: then the
+    oracle is not asked."""
 
     @property
     def topology(self) -> Topology:
@@ -171,13 +183,59 @@ class Stand:
         return request, run.compare(request)
 
     def repair(self, run_id: str, waived: Sequence[str] = ()) -> Report:
-        """Compare, plan and write."""
-        return run.write(*self.prepare(run_id, waived))
+        """Compare, plan and write; the oracle must agree with the report and with every write."""
+        text = _TEXTS.get(self.rules.digest)
+        known = oracle.read_rules(text) if text and self.quiet and self._is_judged() else []
+        before = self._take_edges(known) if known else {}
+        request, prepared = self.prepare(run_id, waived)
+        report = run.write(request, prepared)
+        after = self._take_edges(known) if known else {}
+        for name, edge in after.items():
+            announced, done = (
+                next(c for c in each.cells if c.cell == name) for each in (prepared.report, report)
+            )
+            judged = oracle.judge_rules(before[name])
+            written = None
+            if len(after) == 1 or not any(rule.is_upward for rule in known):
+                written = explain_writes(before[name], edge, judged, of_parent=known[0].is_upward)
+            code = int(report.exit_code) if len(after) == 1 else 0 if not _left_open(done) else 1
+            lines = [*judging.check_compared(announced, judged)]
+            lines += judging.check_repaired(
+                announced, done, oracle.judge_rules(edge), written, exit_code=code
+            )
+            assert not lines, "\n".join(["the oracle disagrees:", *lines])
+        return report
+
+    def _is_judged(self) -> bool:
+        """Say whether the oracle can read these databases."""
+        return all(sa.make_url(url).get_backend_name() == "mysql" for url in self.urls.values())
+
+    def _take_edges(self, known: Sequence[oracle.Rule]) -> dict[str, oracle.Edge]:
+        """Return child -> both sides as the oracle reads them."""
+        parent, *children = self.urls
+        above = oracle.take_snapshot(self.urls[parent], known, of_parent=True)
+        below = {name: oracle.take_snapshot(self.urls[name], known, of_parent=False) for name in children}
+        owned = {name: oracle.find_owned(self.urls[name], known) for name in children}
+        by_rule = {rule.id: {name: owned[name].get(rule.id, set()) for name in children} for rule in known}
+        return {
+            name: oracle.Edge(known, above, below[name], (parent, name), by_rule)
+            for name in children
+            if name in (self.scope or children)
+        }
 
     def undo(self, undone: str, run_id: str) -> Report:
         """Take a run back."""
         request = self.request("undo", run_id)
         return run.write(request, run.prepare_undo(request, undone))
+
+
+def _left_open(cell: object) -> bool:
+    """Say whether a cell's result says that something remains."""
+    return (
+        not isinstance(cell, CellResult)
+        or cell.status.value not in ("in_step", "repaired")
+        or bool(cell.skipped)
+    )
 
 
 def result(report: Report, cell_name: str) -> CellResult:
