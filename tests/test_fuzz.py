@@ -1,4 +1,4 @@
-"""Hostile rule, configuration and plan files: a small part of what `scripts/soak files` runs (see ``fuzz``)."""
+"""Hostile rule, configuration and plan files: a few of those that ``scripts/soak files`` runs."""
 
 from __future__ import annotations
 

@@ -63,7 +63,8 @@ def build(
     held = _held(ordered)
     early = {each.pairing.rule.id: _before_inserts(each, going) for each in going}
     keep = partial(_kept, ordered=ordered, stopped=stopped, held=held)
-    for step in _placed(_freeing(going, target, failed, keep), aside):
+    joins = {each.pairing.rule.id: each.pairing.existing.joins for each in ordered}
+    for step in _placed(_freeing(going, target, failed, keep), aside, joins):
         (changes if isinstance(step, Change) else skipped).append(step)  # type: ignore[arg-type]
     for actions, sequence in (
         ({Action.INSERT}, going),
@@ -92,7 +93,7 @@ def build(
             if actions == {Action.UPDATE}:
                 rest = filterfalse(first, steps) if first is not None else steps
                 steps = untangled(rest, each.written, each.clashes.waits)
-            for step in _placed(steps, aside, each.pairing.existing.joins):
+            for step in _placed(steps, aside, joins):
                 if isinstance(step, Change):
                     changes.append(step)
                 else:
@@ -265,15 +266,17 @@ def _set_aside(each: Compared) -> Iterator[Key]:
 
 
 def _placed(
-    steps: Iterator[Step], aside: Mapping[str, set[Key]], joins: Mapping[str, Join]
+    steps: Iterator[Step], aside: Mapping[str, set[Key]], joins: Mapping[str, Mapping[str, Join]]
 ) -> Iterator[Step]:
     """Skip the changes that refer to rows which cannot be told; adds to ``aside``.
 
-    What refers to a row that was set aside would only be a conflict when it is written. ``joins`` says where
-    the columns of the rule lead.
+    What refers to a row that was set aside would only be a conflict when it is written. ``joins`` says of
+    each rule where its columns lead.
     """
     for step in steps:
-        lost = _find_lost(step, aside, joins) if isinstance(step, Change) and any(aside.values()) else None
+        lost = None
+        if isinstance(step, Change) and any(aside.values()):
+            lost = _find_lost(step, aside, joins.get(step.rule, {}))
         if lost is None:
             yield step
             continue
