@@ -1,4 +1,4 @@
-"""Hostile rule, configuration and plan files: a small part of what `scripts/soak files` runs (see ``fuzz``)."""
+"""Hostile rule, configuration and plan files: a part of what `scripts/soak files` runs (``fuzz``)."""
 
 from __future__ import annotations
 
