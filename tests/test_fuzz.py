@@ -1,4 +1,4 @@
-"""Hostile rule, configuration and plan files: a few of those that ``scripts/soak files`` runs."""
+"""Hostile rule, configuration and plan files: a part of what `scripts/soak files` runs (``fuzz``)."""
 
 from __future__ import annotations
 

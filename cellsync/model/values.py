@@ -58,7 +58,7 @@ class Secret:
         return hash(self._text)
 
 
-_URL = re.compile(r"(^|/)[A-Za-z][A-Za-z0-9+.-]*:(//|/[^/]*@)")
+_URL = re.compile(r"[A-Za-z0-9+.-]:(//|/[^/]*@)")
 # Advice names the parts of a URL by what they are.
 _USERINFO = re.compile(r"(:/+[^\s:]*):(?!PASSWORD@)\S*@")
 
