@@ -129,7 +129,9 @@ class Batch:
         if not taking:
             return {}
         target = self._target or _raw_target(self._table, taking[0])
-        keys = {change.key if self._target else _raw_key(change): change.key for change in taking}
+        if not target.key:
+            return {}  # the server computes the key, and has the last word
+        keys = {change.key if self._target else _raw_key(change, target): change.key for change in taking}
         # Rows of this batch give up their own keys; unique values have put them in order.
         leaving = {change.identity for change in taking if change.action is Action.UPDATE}
         found: dict[Key, Row] = {}
@@ -460,7 +462,7 @@ def _takes_a_key(change: Change) -> bool:
 def _raw_target(table: Table | None, change: Change) -> Projection:
     """Return a projection onto the raw key columns, for changes that no rule describes any more."""
     assert table is not None
-    columns = [column for name in change.key_columns if (column := table.column(name))]
+    columns = [c for name in change.key_columns if (c := table.column(name)) and not c.generated]
     identity = [column for name in table.identity if (column := table.column(name))]
     return Projection(
         rule=change.rule,
@@ -474,8 +476,8 @@ def _raw_target(table: Table | None, change: Change) -> Projection:
     )
 
 
-def _raw_key(change: Change) -> Key:
-    return tuple(_value((change.after or {}).get(name)) for name in change.key_columns)
+def _raw_key(change: Change, target: Projection) -> Key:
+    return tuple(_value((change.after or {}).get(part.column)) for part in target.key)
 
 
 def _value(stored: Stored) -> Value:

@@ -129,7 +129,8 @@ class Clashing(Session):
         if projection.soft_delete is not None:
             live = self.literal(projection.soft_delete.live)
             conditions.append(f"{self._name(projection.soft_delete.column)} = {live}")
-        source = f"(SELECT * FROM {self._name(projection.table)} WHERE {' AND '.join(conditions)})"
+        columns = ", ".join(self._name(column.name) for column in known.columns)
+        source = f"(SELECT {columns} FROM {self._name(projection.table)} WHERE {' AND '.join(conditions)})"
         label = f"MIN(CONCAT_WS('/', {', '.join(f'HEX(t.{self._name(n)})' for n in known.identity)}))"
         names = [f"p{number}" for number in range(len(parts))]
         grouped = ", ".join(f"{part} AS {name}" for part, name in zip(parts, names, strict=True))

@@ -28,13 +28,17 @@ def family(type_name: str) -> Family:
     return _FAMILY_OF.get(kind, Family.TEXT)
 
 
+_TABLES = "'BASE TABLE', 'SYSTEM VERSIONED'"
+"""What has rows of its own; of a versioned table a statement sees the current rows alone."""
+
+
 def names(query: Query, *, sqlite: bool) -> list[str]:
     """Return the names of all tables, views left out, sorted. One query."""
     listed = (
         "SELECT name FROM sqlite_master WHERE type = 'table' AND substr(name, 1, 7) <> 'sqlite_'"
         if sqlite
         else "SELECT TABLE_NAME FROM information_schema.TABLES "
-        "WHERE TABLE_SCHEMA = DATABASE() AND TABLE_TYPE = 'BASE TABLE'"
+        f"WHERE TABLE_SCHEMA = DATABASE() AND TABLE_TYPE IN ({_TABLES})"
     )
     return sorted(str(row[0]) for row in query(listed))
 
@@ -45,7 +49,7 @@ def mariadb(query: Query, names: Iterable[str]) -> dict[str, Table]:
     if not wanted:
         return {}
     listed = ", ".join(f":{parameter}" for parameter in wanted)
-    columns = query(_COLUMNS.format(names=listed), **wanted)
+    columns = query(_COLUMNS.format(names=listed, tables=_TABLES), **wanted)
     about = query(_ABOUT.format(names=listed), **wanted)
     indexes = [
         (table, name, more, column, cut) for what, table, name, _, column, more, cut in about if what == "i"
@@ -55,26 +59,50 @@ def mariadb(query: Query, names: Iterable[str]) -> dict[str, Table]:
     keys = [(*row, *actions.get((row[0], row[1]), _NO_ACTIONS)) for row in keys]
     triggers = [row[1:3] for row in about if row[0] == "t"]
     found = dict.fromkeys((row[0], row[1], row[2]) for row in columns)
-    return {
+    known = {
         name: _table(
             (name, engine, estimate),
-            columns=[row[3:] for row in columns if row[0] == name],
+            columns=[row[3:-1] for row in columns if row[0] == name],
             indexes=[row[1:] for row in indexes if row[0] == name],
             keys=keys,
             triggers=[row[1] for row in triggers if row[0] == name],
         )
         for name, engine, estimate in found
     }
+    if not columns or not columns[0][-1]:
+        return known
+    # The case of a table's name means nothing to this server: a table is known by each name that was asked.
+    alike = {name.lower(): table for name, table in known.items()}
+    asked = {name: alike[name.lower()] for name in wanted.values() if name.lower() in alike}
+    return {**known, **asked}
+
+
+def find_others(query: Query, names: Iterable[str]) -> dict[str, str]:
+    """Return what those of the names are that are no tables of MariaDB: "view", "sequence"."""
+    wanted = {f"t{index}": name for index, name in enumerate(sorted(set(names)))}
+    if not wanted:
+        return {}
+    listed = ", ".join(f":{parameter}" for parameter in wanted)
+    found = query(_OTHERS.format(names=listed, tables=_TABLES), **wanted)
+    kinds = {str(name).lower(): str(kind) for name, kind in found}
+    return {name: kinds[name.lower()] for name in wanted.values() if name.lower() in kinds}
 
 
 # Columns are joined to their table, so that an empty answer means that there is no such table.
 _COLUMNS = """
 SELECT t.TABLE_NAME, t.ENGINE, t.TABLE_ROWS, c.COLUMN_NAME, c.COLUMN_TYPE, c.IS_NULLABLE, c.COLUMN_DEFAULT,
-       c.CHARACTER_SET_NAME, c.COLLATION_NAME, c.EXTRA, c.GENERATION_EXPRESSION
+       c.CHARACTER_SET_NAME, c.COLLATION_NAME, c.EXTRA, c.GENERATION_EXPRESSION,
+       @@lower_case_table_names
 FROM information_schema.TABLES t
 JOIN information_schema.COLUMNS c ON c.TABLE_SCHEMA = t.TABLE_SCHEMA AND c.TABLE_NAME = t.TABLE_NAME
-WHERE t.TABLE_SCHEMA = DATABASE() AND t.TABLE_TYPE = 'BASE TABLE' AND t.TABLE_NAME IN ({names})
+WHERE t.TABLE_SCHEMA = DATABASE() AND t.TABLE_TYPE IN ({tables}) AND t.TABLE_NAME IN ({names})
 ORDER BY t.TABLE_NAME, c.ORDINAL_POSITION"""
+
+_OTHERS = """
+SELECT TABLE_NAME, LOWER(TABLE_TYPE) FROM information_schema.TABLES
+WHERE TABLE_SCHEMA = DATABASE() AND TABLE_TYPE NOT IN ({tables}) AND TABLE_NAME IN ({names})"""
+
+_ROW_END = "ROW END"
 
 # Indexes (i), foreign keys (k) and triggers (t) in one answer, as each question costs a round trip:
 # what, table, name, position, column, then NON_UNIQUE or the referenced table, and how many characters
@@ -113,14 +141,19 @@ def _table(
 ) -> Table:
     name, engine, estimate = table
     acting = [*_referring(name, keys)]
+    described = tuple(map(_column, columns))
+    # All current rows of a versioned table hold the same there, the end of time.
+    ends = {column.name for column in described if column.expression == _ROW_END}
     grouped: dict[tuple[str, bool], list[str]] = {}
     prefixes: dict[str, list[int | None]] = {}
     for index, non_unique, column, cut in indexes:
+        if column in ends:
+            continue
         grouped.setdefault((index, not int(non_unique)), []).append(column)
         prefixes.setdefault(index, []).append(None if cut is None else int(cut))
     return Table(
         name=name,
-        columns=tuple(map(_column, columns)),
+        columns=described,
         primary_key=tuple(grouped.get(("PRIMARY", True), ())),
         indexes=tuple(
             Index(
@@ -171,6 +204,7 @@ def _column(row: Sequence[Any]) -> Column:
         auto_increment="auto_increment" in extra.lower(),
         generated="generated" in extra.lower(),
         expression=expression or "",
+        invisible="invisible" in extra.lower(),
         stamped="on update" in extra.lower(),
     )
 

@@ -204,12 +204,20 @@ class Select:
         source = self._dialect.quote(projection.table)
         if projection.where is not None and not self._tombstones:
             # Inside as well: FOR UPDATE does not reach into a derived table.
-            source = f"(SELECT * FROM {source}{hint} WHERE ({escaped(projection.where)}){suffix})"
+            source = (
+                f"(SELECT {self._every()} FROM {source}{hint} WHERE ({escaped(projection.where)}){suffix})"
+            )
             hint = ""
         conditions = [self._liveness(projection.soft_delete)] if projection.soft_delete is not None else []
         conditions += [condition] if condition is not None else []
         sql = f"SELECT {', '.join(outputs)} FROM {source} AS t{hint}{''.join(self._joins)}"
         return sql + (" WHERE " + " AND ".join(conditions) if conditions else "")
+
+    def _every(self) -> str:
+        """Return what selects all columns of the table; * leaves the invisible ones out."""
+        known = self._known.get(self._projection.table, {}).values()
+        names = ", ".join(self._dialect.quote(column.name) for column in known)
+        return names if any(column.invisible for column in known) else "*"
 
     def row(self, record: Record) -> Row:
         """Return the row of one record of ``statement``'s result."""
@@ -472,10 +480,7 @@ class Select:
             scalar = Scalar(output, known, raw if quick else None)
             self._encoded.scalars.append(scalar)
             self._encoded.fields.append(bundling.field(scalar))
-        return (
-            _scalar(at, projected.family),
-            bundling.parsed(projected.family, canonical),
-        )
+        return _scalar(at, projected.family), bundling.parsed(projected.family, canonical)
 
     def _reference(
         self, alias: str, table: str, projected: Projected, join: Join, comparable: list[str]

@@ -69,6 +69,7 @@ class Session:
         self._tables: dict[str, Table] = {}
         self._facts: dict[str, str] = {}
         self._waits_for_cluster = False
+        self._error_columns: dict[str, list[str]] = {}
 
     def __enter__(self: S) -> S:
         return self
@@ -168,6 +169,10 @@ class Session:
         if missing:
             self._tables.update(read(self.query, missing))
         return {name: self._tables[name] for name in names if name in self._tables}
+
+    def find_others(self, names: Iterable[str]) -> Mapping[str, str]:
+        """Return what those of the names are that are no tables: "view", "sequence". One query on MariaDB."""
+        return {} if self._dialect.name == "sqlite" else schema.find_others(self.query, names)
 
     def version(self, table: str) -> SchemaVersion:
         """Return what a version table says; the value is None when there is no such table.

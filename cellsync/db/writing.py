@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import sqlalchemy
 
 from cellsync.db import joining, packing
-from cellsync.db.connect import translated
+from cellsync.db.connect import SQL_MODE, translated
 from cellsync.db.encoding import Scalar
 from cellsync.db.joining import Field
 from cellsync.db.select import Statement, canonical_columns
@@ -52,6 +52,9 @@ _AS_JSON = 16
 
 _IN_A_CASE = 64
 """More bytes than stand around one value of a CASE, with the number of its row."""
+
+
+_NOT_STRICT = f"SET STATEMENT sql_mode = '{SQL_MODE.replace('STRICT_ALL_TABLES,', '')}' FOR "
 
 
 class _Whole(NamedTuple):
@@ -153,7 +156,8 @@ class Writing(Session):
         quote = self._dialect.quote
         names = ", ".join(quote(name) for name in values)
         expressions, parameters = self._assigned(values)
-        sql = f"INSERT INTO {quote(table)} ({names}) VALUES ({', '.join(expressions)})"
+        head = f"{self._mode(table, values)}INSERT INTO {quote(table)}"
+        sql = f"{head} ({names}) VALUES ({', '.join(expressions)})"
         return int(self._write(Statement(sql, parameters)).lastrowid or 0)
 
     def insert_many(
@@ -165,6 +169,8 @@ class Writing(Session):
         Rejected when the server does not take one of them: then none is inserted.
         """
         if self._dialect.name == "sqlite" or version(self._server()["version"]) < _RETURNING:
+            return None
+        if self._has_errors(table, rows):
             return None
         whole = self._whole_rows(table)
         names = ", ".join(map(self._dialect.quote, rows[0]))
@@ -303,7 +309,7 @@ class Writing(Session):
         assigned = [f"{quote(name)} = {each}" for name, each in zip(values, expressions, strict=True)]
         assignments = ", ".join([*assigned, *self._keep_stamped(table, values)])
         where, located = self._located(identity)
-        sql = f"UPDATE {quote(table)} SET {assignments} WHERE {where}"
+        sql = f"{self._mode(table, values)}UPDATE {quote(table)} SET {assignments} WHERE {where}"
         return int(self._write(Statement(sql, {**parameters, **located})).rowcount)
 
     def update_many(
@@ -315,6 +321,8 @@ class Writing(Session):
         not take one of the rows, or when not each of them matched: then none is updated.
         """
         if self._dialect.name == "sqlite" or len(identity) > 1 or not _alike(rows):
+            return False
+        if self._has_errors(table, rows.values()):
             return False
         # Not a join with a table of the values: for that, MariaDB keeps them in one of its own, and with
         # shapes and UUIDs among them it says that its file is corrupt.
@@ -356,6 +364,24 @@ class Writing(Session):
             return self._dialect.now
         cases = [f" WHEN {each} THEN {value}" for each, value in zip(ids, values, strict=True)]
         return f"CASE {number}{''.join(cases)} END"
+
+    def _mode(self, table: str, values: Mapping[str, Value | ServerTime]) -> str:
+        """Return what a statement begins with where an ENUM gets its error value, "" with the number 0.
+
+        In strict mode nothing writes that. What else the server would change in such a row is seen when it
+        is read back.
+        """
+        return _NOT_STRICT if self._has_errors(table, (values,)) else ""
+
+    def _has_errors(self, table: str, rows: Iterable[Mapping[str, Value | ServerTime]]) -> bool:
+        """Say whether one of the rows has the error value of an ENUM."""
+        columns = self._error_columns.get(table)
+        if columns is None:
+            known = self.tables([table]).get(table)
+            enums = [c for c in (known.columns if known else ()) if c.type.startswith("enum(")]
+            columns = [c.name for c in enums if c.members is not None and "" not in c.members]
+            self._error_columns[table] = columns
+        return bool(columns) and any(row.get(name) == "" for row in rows for name in columns)
 
     def delete(self, table: str, identity: Mapping[str, Value]) -> int:
         """Delete the row of that primary key and return how many rows there were."""

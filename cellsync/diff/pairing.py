@@ -35,14 +35,16 @@ def pair(
     child_tables: Mapping[str, Table],
     parent: str,
     child: str,
+    others: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Pairing | TableFailure:
     """Return how to read both sides of a rule, or why that is not possible.
 
-    The mappings hold the tables that exist, by name. A column is compared when the rule includes
+    The mappings hold the tables that exist, by name; ``others`` says of each cell what names stand for
+    there that are no tables. A column is compared when the rule includes
     it, or else when the desired side has it and nothing excludes it.
     """
     down = rule.direction is Direction.DOWN
-    sides = _Sides(rule, ruleset, parent_tables, child_tables, parent, child)
+    sides = _Sides(rule, ruleset, parent_tables, child_tables, parent, child, others or {})
     desired, existing = sides.table(parent_side=down), sides.table(parent_side=not down)
     rule = _spelled(rule, existing or desired)
     sides = replace(sides, rule=rule)
@@ -155,6 +157,8 @@ class _Sides:
     child_tables: Mapping[str, Table]
     parent: str
     child: str
+    others: Mapping[str, Mapping[str, str]]
+    """Cell -> what names stand for there that are no tables."""
 
     def table(self, *, parent_side: bool, rule: Rule | None = None) -> Table | None:
         rule = rule or self.rule
@@ -328,7 +332,9 @@ def _missing_tables(rule: Rule, sides: _Sides) -> Iterator[str]:
             (sides.child, False, needed.child_table),
         ):
             table = sides.table(parent_side=parent_side, rule=needed)
-            if table is None:
+            if table is None and (kind := sides.others.get(cell, {}).get(name)):
+                yield f"{name} in {cell} is a {kind}, and a rule compares tables: name one"
+            elif table is None:
                 yield f"{cell} has no table {name}"
             elif needed is not rule and not table.identity:
                 yield f"table {name} in {cell} has no primary key that a reference could hold"

@@ -6,9 +6,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 
 from cellsync.model.values import Value
 
+_MEMBERS = re.compile(r"'((?:[^']|'')*)'")
 _QUOTED = re.compile(r"`((?:[^`]|``)+)`")
 
 
@@ -40,8 +42,17 @@ class Column:
     generated: bool = False
     expression: str = ""
     """What a generated column is computed from, as the server writes it; names are in backticks."""
+    invisible: bool = False
+    """True where SELECT * does not have it."""
     stamped: bool = False
     """ON UPDATE CURRENT_TIMESTAMP: the server writes it whenever it writes the row."""
+
+    @cached_property
+    def members(self) -> frozenset[str] | None:
+        """The values of an ENUM, or the parts of a SET's, in lower case; None for any other type."""
+        if not self.type.startswith(("enum(", "set(")):
+            return None
+        return frozenset(member.replace("''", "'") for member in _MEMBERS.findall(self.type))
 
 
 @dataclass(frozen=True, kw_only=True)

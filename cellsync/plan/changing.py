@@ -43,13 +43,15 @@ def changes(
         yield from (Skipped(rule=rule.id, key=difference.key, reason=reason) for difference in chosen)
         return
     make = {Action.INSERT: _insert, Action.UPDATE: _update}
-    yield from (make.get(d.action, _remove)(each.pairing, d, target) for d in chosen)
+    steps = (make.get(d.action, _remove)(each.pairing, d, target) for d in chosen)
+    computed = find_computed(each)
+    yield from (_without_computed(step, computed) for step in steps) if computed else steps
 
 
 def load(each: Compared, target: Target) -> Load | None:
     """Return the INSERTs of a rule whose rows are all missing, as one; None where they are not."""
     pairing, rows = each.pairing, each.table.differences
-    if not isinstance(rows, Missing) or rows.action is not Action.INSERT:
+    if not isinstance(rows, Missing) or rows.action is not Action.INSERT or find_computed(each):
         return None
     make, columns = rows.make, _columns(pairing)
     return Load(
@@ -61,6 +63,30 @@ def load(each: Compared, target: Target) -> Load | None:
         alike=all(saying.missing is None for saying in pairing.rule.says),
         linked=any(key.table == each.written.name for key in each.written.foreign_keys),
     )
+
+
+def find_computed(each: Compared) -> frozenset[str]:
+    """Return the columns that a rule compares and the written server computes: nobody can write them."""
+    parts = (*each.pairing.existing.key, *each.pairing.existing.columns)
+    known = (each.written.column(part.column) for part in parts)
+    return frozenset(column.name for column in known if column is not None and column.generated)
+
+
+def _without_computed(change: Change, computed: Collection[str]) -> Change | Skipped:
+    """Return a change without the columns that the server computes from others."""
+
+    def left(row: Mapping[str, Stored] | None) -> dict[str, Stored] | None:
+        return None if row is None else {name: v for name, v in row.items() if name not in computed}
+
+    after = left(change.after)
+    if change.action is Action.UPDATE and not after:
+        names = ", ".join(sorted(change.after or {}))
+        reason = (
+            f"it differs in {names} alone, which the written server computes: correct what that is "
+            f"computed from, or exclude it"
+        )
+        return Skipped(rule=change.rule, key=change.key, reason=reason)
+    return change.but(before=left(change.before), after=after)
 
 
 def _columns(pairing: Pairing) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from cellsync.model import (
     Action,
     Change,
     Column,
+    Finding,
     ForeignKey,
     Identity,
     Index,
@@ -61,9 +62,8 @@ class Claim:
 
     by: Planned
     phase: int
-    code: str
-    says: str
-    """What is wrong where it does not hold, as a sentence for people."""
+    finding: Finding
+    """What is wrong where it does not hold."""
     leaving: Place | None = None
     """The row that must give something up."""
     columns: frozenset[str] = frozenset()
@@ -99,8 +99,6 @@ class Settled:
     """Change -> unique index -> the change that frees its value there."""
 
 
-UNIQUE, FOREIGN, REFERENCED = "unique-clash", "foreign-key-clash", "still-referenced"
-"""The codes of findings."""
 INSERT, UPDATE, REMOVE = range(3)
 PHASES = {
     INSERT: {Action.INSERT},
@@ -176,6 +174,29 @@ def find_doubled_index(
         if apart and same and not (other.prefixes or index.prefixes):
             return None
     return found
+
+
+def find_members(written: Table, desired: Table) -> dict[str, frozenset[str]]:
+    """Return the values of ENUM and SET columns of which the desired side may have more, by column."""
+    found = {}
+    for column in written.columns:
+        other = desired.column(column.name)
+        if column.members is not None and (other is None or other.type != column.type):
+            found[column.name] = column.members
+    return found
+
+
+def find_strangers(change: Change, members: Mapping[str, frozenset[str]]) -> Iterator[tuple[str, Value]]:
+    """Yield the columns whose planned value is none of those that they take.
+
+    The empty text is one of any: no part of a SET, and the error value of an ENUM.
+    """
+    for name, known in members.items():
+        value = (change.after or {}).get(name)
+        if not isinstance(value, str) or not value or value.lower().rstrip(" ") in known:
+            continue
+        if not all(part in known for part in value.lower().split(",")):
+            yield name, value
 
 
 def find_default(column: Column | None) -> object:

@@ -52,13 +52,17 @@ class _Question:
     lacking: frozenset[str]
     """The referenced rules of which the written side may lack rows that are not planned."""
     doubles: tuple[tuple[Index, list[tuple[str, str | None, int | None]]], ...]
+    members: Mapping[str, frozenset[str]]
+    """The columns that take certain values alone, ENUM and SET, where the desired side may have others."""
     referred: bool
     """Whether rows are planned to go to which others may refer."""
 
     @property
     def needed(self) -> bool:
         """Say whether there is anything to ask."""
-        return bool(self.indexes or self.keys or self.lacking or self.doubles or self.referred)
+        return bool(
+            self.indexes or self.keys or self.lacking or self.doubles or self.members or self.referred
+        )
 
 
 def find_clashes(
@@ -108,6 +112,7 @@ def _ask(each: Compared, compared: Sequence[Compared], desired: Mapping[str, Tab
         keys=tuple(rules.find_checked_keys(pairing, written)) if writes else (),
         lacking=frozenset(_find_lacking(each, compared)) if writes else frozenset(),
         doubles=tuple(doubles),
+        members=rules.find_members(written, there) if writes and there else {},
         referred=bool(written.referrers and table.does(Action.DELETE, Action.UPDATE)),
     )
 
@@ -143,7 +148,7 @@ class _Preview:
     def read_claims(self) -> None:
         """Ask the server about all planned rows, some thousands at a time."""
         for question in self.questions:
-            if question.indexes or question.keys or question.lacking:
+            if question.indexes or question.keys or question.lacking or question.members:
                 for phase in (rules.INSERT, rules.UPDATE):
                     for part in self._parts(question.each, phase):
                         self._claim_values(question, phase, part)
@@ -186,17 +191,27 @@ class _Preview:
                 (change, values) for change in part if (values := image(change, key.columns)) is not None
             ]
             self._claim_key(question.each, phase, key, found)
+        for change in part if question.members else ():
+            for name, value in rules.find_strangers(change, question.members):
+                kind = column.type if (column := table.column(name)) else ""
+                finding = self._find_unwritable(
+                    question.each,
+                    change.key,
+                    f"{name} would be {shown(self.secrets.safe(name, value, table=table.name))}, which "
+                    f"{kind} does not have: add it to the column there, or change the row",
+                )
+                self._add(question.each, change, phase, finding)
         for change in part if question.lacking else ():
             for reference in dict.fromkeys(rules.find_references((change.after or {}).values())):
                 if reference.rule in question.lacking and reference not in ids:
-                    says = self._says(
+                    finding = self._find_foreign(
                         question.each,
                         change.key,
                         f"it refers to {shown(reference.key)} of {reference.rule}, which "
                         f"{self._lacks}: insert that row first, or correct the reference",
                     )
                     planned = Planned(reference.rule, reference.key)
-                    self._add(question.each, change, phase, rules.FOREIGN, says, coming=planned)
+                    self._add(question.each, change, phase, finding, coming=planned)
 
     def _claim_index(
         self,
@@ -214,16 +229,14 @@ class _Preview:
             change, values = found[met.place]
             if phase == rules.UPDATE and met.identity == change.identity:
                 continue
-            says = self._says(
+            finding = self._find_unique(
                 each,
                 change.key,
                 f"{self._row(table, met.identity)} has {self._values(table, names, values)} already "
                 f"(unique key {index.name}): rename or remove one of the two",
             )
             place = Place(table.name, met.identity)
-            self._add(
-                each, change, phase, rules.UNIQUE, says, leaving=place, columns=columns, index=index.name
-            )
+            self._add(each, change, phase, finding, leaving=place, columns=columns, index=index.name)
 
     def _claim_key(
         self, each: Compared, phase: int, key: ForeignKey, found: Sequence[tuple[Change, tuple[Value, ...]]]
@@ -243,14 +256,14 @@ class _Preview:
         for place, (change, values) in enumerate(found):
             if place in there:
                 continue
-            says = self._says(
+            finding = self._find_foreign(
                 each,
                 change.key,
                 f"it refers to {key.table} {self._values(each.written, key.columns, values)}, which "
                 f"{self._lacks} (foreign key {key.name}): insert that row first, or correct the reference",
             )
             coming = rules.bring(key.table, key.references, values)
-            self._add(each, change, phase, rules.FOREIGN, says, coming=coming)
+            self._add(each, change, phase, finding, coming=coming)
 
     def _claim_freedom(self, question: _Question, phase: int, part: Sequence[Change]) -> None:
         """Claim that nothing refers to rows that are deleted, or that get another key."""
@@ -272,7 +285,7 @@ class _Preview:
             for met in self.database.find_referrers(table.name, key, identities, every=moving):
                 change = going[met.place]
                 self.referred.add(Planned(change.rule, change.key))
-                says = self._says(
+                finding = self._find_referenced(
                     each,
                     change.key,
                     f"{self._row(known[key.table], met.identity)} still refers to it (foreign key "
@@ -280,7 +293,7 @@ class _Preview:
                 )
                 place = Place(key.table, met.identity) if phase == rules.REMOVE else None
                 columns = frozenset(map(str.lower, key.columns))
-                self._add(each, change, phase, rules.REFERENCED, says, leaving=place, columns=columns)
+                self._add(each, change, phase, finding, leaving=place, columns=columns)
 
     def read_doubles(self, question: _Question, databases: Mapping[str, db.Database]) -> None:
         """Find planned rows that clash with each other, where the desired side allows doubles."""
@@ -303,22 +316,21 @@ class _Preview:
                         f"{pairing.rule.table} {pairing.rule.named(other.key)}" for other in others[:3]
                     )
                     more = f" and {len(others) - 3} more" if len(others) > 3 else ""
-                    says = self._says(
+                    finding = self._find_unique(
                         each,
                         change.key,
                         f"{named}{more} of {pairing.desired_cell} would have the same in "
                         f"{', '.join(index.columns)} (unique key {index.name}): rename or remove one of them "
                         f"in {pairing.desired_cell}",
                     )
-                    self._add(each, change, phase, rules.UNIQUE, says)
+                    self._add(each, change, phase, finding)
 
     def _add(
         self,
         each: Compared,
         change: Change,
         phase: int,
-        code: str,
-        says: str,
+        finding: Finding,
         *,
         leaving: Place | None = None,
         columns: frozenset[str] = frozenset(),
@@ -329,8 +341,7 @@ class _Preview:
         made = Claim(
             by=by,
             phase=phase,
-            code=code,
-            says=says,
+            finding=finding,
             leaving=leaving,
             columns=columns,
             coming=coming,
@@ -364,8 +375,8 @@ class _Preview:
                         movers.setdefault(place, []).append(move)
                         if place in self.targets and phase == rules.REMOVE:
                             change = next(c for c in part if c.key == move.by.key)
-                            says = self._says(each, change.key, self.targets[place])
-                            self._add(each, change, phase, rules.REFERENCED, says)
+                            finding = self._find_referenced(each, change.key, self.targets[place])
+                            self._add(each, change, phase, finding)
                     if phase != rules.REMOVE:
                         for what, move in self._brings(each, phase, part, own, brought):
                             if what in coming:
@@ -492,7 +503,23 @@ class _Preview:
 
     # -- Words -----------------------------------------------------------------------------
 
-    def _says(self, each: Compared, key: Key, why: str) -> str:
+    def _find_unique(self, each: Compared, key: Key, why: str) -> Finding:
+        message = self._say(each, key, why)
+        return Finding(code="unique-clash", cell=self.target.written, message=message, key=key)
+
+    def _find_foreign(self, each: Compared, key: Key, why: str) -> Finding:
+        message = self._say(each, key, why)
+        return Finding(code="foreign-key-clash", cell=self.target.written, message=message, key=key)
+
+    def _find_referenced(self, each: Compared, key: Key, why: str) -> Finding:
+        message = self._say(each, key, why)
+        return Finding(code="still-referenced", cell=self.target.written, message=message, key=key)
+
+    def _find_unwritable(self, each: Compared, key: Key, why: str) -> Finding:
+        message = self._say(each, key, why)
+        return Finding(code="unwritable-value", cell=self.target.written, message=message, key=key)
+
+    def _say(self, each: Compared, key: Key, why: str) -> str:
         rule = each.pairing.rule
         return f"{rule.table} {rule.named(key)} is not written to {self.target.written}: {why}"
 
@@ -532,10 +559,7 @@ def _without_clashes(each: Compared, settled: rules.Settled, target: plan.Target
     if not failed:
         return replace(each, clashes=clashes)
     left = (difference for difference in each.table.differences if not _is_failed(difference, failed))
-    findings = tuple(
-        Finding(code=claim.code, cell=each.pairing.existing_cell, message=claim.says, key=key)
-        for key, claim in failed.items()
-    )
+    findings = tuple(claim.finding for claim in failed.values())
     table = replace(
         each.table,
         differences=kept(left, tally=sort_of),

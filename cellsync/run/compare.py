@@ -114,6 +114,7 @@ def _pair(
         child_tables=state.looks[child].tables,
         parent=state.parent,
         child=child,
+        others={name: state.looks[name].others for name in (state.parent, child)},
     )
     lost = [other for other in rule.references.values() if isinstance(pairs.get(other), TableFailure)]
     if lost and isinstance(paired, Pairing):

@@ -44,6 +44,8 @@ class Look:
     versions: Mapping[str, SchemaVersion]
     owns: Mapping[LookUp, Union[frozenset[str], str]]
     """For each look-up the values that the cell has, or why it could not be asked."""
+    others: Mapping[str, str] = field(default_factory=dict)
+    """What the names of rules are there that are no tables: "view", "sequence"."""
     register: tuple[CellRow, ...] = ()
     """The parent's register of cells; empty where it has none, and in children."""
 
@@ -128,9 +130,11 @@ def _seen(state: State, cell: Cell, database: db.Database) -> Look:
     register = {REGISTER} if parent else set()
     tables = database.tables({*names, *wanted, *owned, *register})
     return Look(
+        others=database.find_others(lacking) if (lacking := names - tables.keys()) else {},
         identity=database.identity(),
         health=database.health(),
-        tables=tables,
+        # By the server's own names as well, where it does not mind the case of these.
+        tables={**{table.name: table for table in tables.values()}, **tables},
         versions={table: database.version(table) for table in wanted if table in tables},
         owns={} if parent else {look_up: _owned(database, look_up) for look_up in lookups},
         register=db.register(database)

@@ -27,6 +27,7 @@ from cellsync.model import (
 )
 from cellsync.run import accepting, clashes, detecting
 from cellsync.run.look import State
+from cellsync.run.reading import failed
 from cellsync.run.request import Edge, Prepared, Request, exit_code, with_plans
 from cellsync.spool import kept
 
@@ -245,15 +246,21 @@ def _previewed(
 ) -> tuple[list[plan.Compared], dict[str, TableResult]]:
     """Set the rows aside that the keys of the written tables would not take, as findings."""
     origin = state.parent if target.written == child.name else child.name
-    found = clashes.find_clashes(
-        state.databases,
-        compared,
-        target,
-        desired=state.looks[origin].tables,
-        failed=[rule for rule, table in decided.items() if isinstance(table, TableFailure)],
-        waived=state.request.waived,
-        secrets=state.request.topology.secrets,
-    )
+    try:
+        found = clashes.find_clashes(
+            state.databases,
+            compared,
+            target,
+            desired=state.looks[origin].tables,
+            failed=[rule for rule, table in decided.items() if isinstance(table, TableFailure)],
+            waived=state.request.waived,
+            secrets=state.request.topology.secrets,
+        )
+    except ReadFailed as error:
+        why = f"what its rows would clash with could not be read: {error}"
+        lost = [each for each in compared if each.table.differences]
+        failures = {each.table.rule: failed(each.pairing.rule, why) for each in lost}
+        return [each for each in compared if not each.table.differences], {**decided, **failures}
     entries, today = state.request.topology.accepted, accepting.day(state.request.clock())
     result = dict(decided)
     for before, after in zip(compared, found, strict=True):
@@ -277,7 +284,6 @@ def _edge(
     found: Found,
 ) -> Edge:
     cells = {cell.name: cell for cell in (state.request.topology.parent, *state.request.children)}
-    failed = [rule for rule, table in found.items() if isinstance(table, TableFailure)]
     rules = state.request.ruleset.rules
     current = [replace(each, table=found[each.pairing.rule.id]) for each in compared]  # type: ignore[arg-type]
     return Edge(
@@ -289,7 +295,7 @@ def _edge(
                 current,
                 target,
                 waived=state.request.waived,
-                failed=failed,
+                failed=[rule for rule, table in found.items() if isinstance(table, TableFailure)],
                 coming={rule.id: rule.comes_with.rule for rule in rules if rule.comes_with is not None},
             ),
             targets={each.pairing.rule.id: each.pairing.existing for each in compared},
