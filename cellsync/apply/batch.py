@@ -142,9 +142,10 @@ class Batch:
             return ()
         if len({change.identity for change in self._changes}) < len(self._changes):
             return ()
+        if any(change.identity != change.identity_after for change in self._changes):
+            return ()  # one row may take the primary key that another gives up: in order
         ready = [c for c in self._changes if c.action is Action.UPDATE and self._problem(c) is None]
-        columns = {tuple(change.after or {}) for change in ready}
-        if len(ready) < 2 or len(columns) > 1 or {*self._identity}.intersection(*columns):
+        if len(ready) < 2 or len({tuple(change.after or {}) for change in ready}) > 1:
             return ()
         rows = {change.identity: self._values(change.after) for change in ready}
         try:
@@ -237,10 +238,18 @@ class Batch:
 
     def _evolve(self, change: Change, values: Mapping[str, Value | ServerTime]) -> None:
         """Remember what a row was and is, for the next change to it."""
-        held = self._locked[change.identity]
+        held = self._locked.pop(change.identity)
         plain = {name: value for name, value in values.items() if not isinstance(value, ServerTime)}
         self._found[id(change)] = held
-        self._locked[change.identity] = self._left[id(change)] = {**held, **plain}
+        self._locked[self._moved_to(change)] = self._left[id(change)] = {**held, **plain}
+
+    def _moved_to(self, change: Change) -> Identity:
+        """Return the primary key of a row once its change is made."""
+        if change.identity_after:
+            return change.identity_after
+        values = self._values(change.after)
+        pairs = zip(self._identity, change.identity, strict=False)
+        return tuple(_value(values.get(name, part)) for name, part in pairs)
 
     def _values(self, row: Mapping[str, Stored] | None) -> Mapping[str, Value | ServerTime]:
         """Return a row with its references replaced by the ids that they have here."""
@@ -255,17 +264,20 @@ class Batch:
         """Put into each change the rows as the server had and has them."""
         made = [outcome.change for outcome in outcomes if outcome.fate is Fate.APPLIED]
         known = {self._of(row): row for row in self._inserted.values()}
-        identities = list(dict.fromkeys(c.identity for c in made if c.identity not in known))
+        moved = {id(change): self._moved_to(change) for change in made}
+        identities = list(dict.fromkeys(each for each in moved.values() if each not in known))
         read = (
             self._writer.read_back(self._changes[0].table, self._identity, identities) if identities else {}
         )
         after = {**known, **read}
-        last = {change.identity: id(change) for change in made}
-        return [
-            self._mangled(outcome, after.get(outcome.change.identity), last.get(outcome.change.identity))
-            or self._as_read(outcome, after.get(outcome.change.identity), last.get(outcome.change.identity))
-            for outcome in outcomes
-        ]
+        last = {identity: number for number, identity in moved.items()}
+
+        def read_outcome(outcome: Outcome) -> Outcome:
+            identity = moved.get(id(outcome.change), outcome.change.identity)
+            now, final = after.get(identity), last.get(identity)
+            return self._mangled(outcome, now, final) or self._as_read(outcome, now, final)
+
+        return [*map(read_outcome, outcomes)]
 
     def _mangled(self, outcome: Outcome, now: RawRow | None, last: int | None) -> Outcome | None:
         """Take a row back that the server keeps otherwise than it was written, and fail it.
@@ -286,7 +298,7 @@ class Batch:
         ]
         if not wrong:
             return None
-        located = dict(zip(self._identity, change.identity, strict=True))
+        located = dict(zip(self._identity, self._moved_to(change), strict=True))
         if change.action is Action.INSERT:
             self._writer.delete(change.table, located)
         else:

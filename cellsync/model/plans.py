@@ -52,6 +52,21 @@ class Change:
     together: str = ""
     """Changes that follow each other with the same text here are made together or not at all."""
 
+    @property
+    def identity_after(self) -> Identity:
+        """The primary key of the row once the change is made.
+
+        It is another one where an update writes its columns; () where it holds a reference, whose number
+        only the target knows.
+        """
+        after = self.after or {}
+        if self.action is not Action.UPDATE or after.keys().isdisjoint(self.identity_columns):
+            return self.identity
+        held = zip(self.identity_columns, self.identity, strict=True)
+        parts = [after.get(name, part) for name, part in held]
+        plain = [part for part in parts if not isinstance(part, (Reference, ServerTime))]
+        return tuple(plain) if len(plain) == len(parts) else ()
+
     def inverse(self) -> Change:
         """Return the change that takes this one back; its own guard is this one's ``after``."""
         action = {Action.INSERT: Action.DELETE, Action.DELETE: Action.INSERT}.get(self.action, self.action)
@@ -62,7 +77,7 @@ class Change:
             key=self.key,
             key_columns=self.key_columns,
             identity_columns=self.identity_columns,
-            identity=self.identity,
+            identity=self.identity_after,
             before=self.after,
             after=self.before,
             origin=self.origin,

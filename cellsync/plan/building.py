@@ -30,6 +30,7 @@ from cellsync.plan.guarding import refuse, refuse_all, with_dependents
 from cellsync.plan.inputs import Compared, Target, Words
 from cellsync.plan.joining import joined
 from cellsync.plan.ordering import untangled
+from cellsync.plan.precedence import Early, chosen, find_early
 from cellsync.spool import Collector
 
 Step = Union[Change, Skipped]
@@ -62,11 +63,15 @@ def build(
     skipped: Collector[Skipped] = Collector()
     aside = {each.pairing.rule.id: set(_set_aside(each.table)) for each in ordered}
     held = _held(ordered)
-    early = {each.pairing.rule.id: _before_inserts(each, going) for each in going}
+    sooner = find_early(going, target, failed)
+    early = {each.pairing.rule.id: _before_inserts(each, going, sooner) for each in going}
+    removing = {Action.SOFT_DELETE, Action.DELETE}
+    leaving = [each for each in reversed(going) if sooner.get(each.pairing.rule.id, Early()).removals]
     for actions, sequence in (
+        (removing, leaving),
         ({Action.INSERT}, going),
         ({Action.UPDATE}, going),
-        ({Action.SOFT_DELETE, Action.DELETE}, list(reversed(going))),
+        (removing, [*reversed(going)]),
     ):
         for each in sequence:
             if each.pairing.rule.comes_with is not None:
@@ -86,6 +91,8 @@ def build(
                     updates = filter(first, changes_of(each, {Action.UPDATE}, target, failed))
                     steps = chain(untangled(updates, each.written), steps)
             if sequence is not going:
+                keys = chosen(sooner.get(each.pairing.rule.id, Early()).removals)
+                steps = filter(keys, steps) if sequence is leaving else filterfalse(keys, steps)
                 steps = _kept(steps, each, ordered, stopped, held)
             if actions == {Action.UPDATE}:
                 rest = filterfalse(first, steps) if first is not None else steps
@@ -116,8 +123,21 @@ def _load(
     return None if led or name in coming.values() else load_of(each, target)
 
 
-def _before_inserts(each: Compared, going: Sequence[Compared]) -> Callable[[Step], bool] | None:
+def _before_inserts(
+    each: Compared, going: Sequence[Compared], sooner: Mapping[str, Early]
+) -> Callable[[Step], bool] | None:
     """Return which updates of a rule stand before its inserts; None where none does.
+
+    Those that give up what new rows take (see ``precedence``), and those that rename rows.
+    """
+    renames, keys = _renames(each, going), sooner.get(each.pairing.rule.id, Early()).updates
+    if not keys:
+        return renames
+    return lambda step: step.key in keys or (renames is not None and renames(step))
+
+
+def _renames(each: Compared, going: Sequence[Compared]) -> Callable[[Step], bool] | None:
+    """Return which updates of a rule stand before its inserts because they rename rows.
 
     Where rows get other keys these are all, for new rows that refer to them find them by their keys. In a
     table that refers to itself, those that give another key, but to no row that comes to refer to a new one.
