@@ -183,9 +183,10 @@ class Batch:
             return
         if len({change.identity for change in self._changes}) < len(self._changes):
             return
+        if any(change.identity != change.identity_after for change in self._changes):
+            return  # one row may take the primary key that another gives up: in order
         ready = [c for c in self._changes if c.action is Action.UPDATE and self._problem(c) is None]
-        columns = {tuple(change.after or {}) for change in ready}
-        if len(ready) < 2 or len(columns) > 1 or {*self._identity}.intersection(*columns):
+        if len(ready) < 2 or len({tuple(change.after or {}) for change in ready}) > 1:
             return
         rows = {change.identity: self._values(change.after) for change in ready}
         try:
@@ -307,10 +308,10 @@ class Batch:
 
     def _evolve(self, change: Change, values: Mapping[str, Value | ServerTime]) -> None:
         """Remember what a row was and is, for the next change to it."""
-        held = self._locked[change.identity]
+        held = self._locked.pop(change.identity)
         plain = {name: value for name, value in values.items() if not isinstance(value, ServerTime)}
         self._found[id(change)] = held
-        self._locked[change.identity] = self._left[id(change)] = {**held, **plain}
+        self._locked[self._identity_after(change)] = self._left[id(change)] = {**held, **plain}
 
     def _values(self, row: Mapping[str, Stored] | None) -> Mapping[str, Value | ServerTime]:
         """Return a row with its references replaced by the ids that they have here."""
@@ -377,8 +378,8 @@ class Batch:
 
     def _identity_after(self, change: Change) -> Identity:
         """Return the primary key that a row has once a change is made."""
-        if change.action is not Action.UPDATE or not (change.after or {}).keys() & {*self._identity}:
-            return change.identity
+        if change.identity_after:
+            return change.identity_after
         values = self._values(change.after)
         pairs = zip(self._identity, change.identity, strict=True)
         return tuple(_value(values.get(name, value)) for name, value in pairs)

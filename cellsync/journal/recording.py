@@ -250,6 +250,9 @@ class Journal:
 
     def _remember(self, made: Sequence[_Entry]) -> None:
         """Keep which rows cellsync pushed, and from which rows; prune does not touch it."""
+        moved = [each.change for each in made if each.change.identity_after != each.change.identity]
+        if moved:
+            self._follow_moves(moved)
         inserts = [each for each in made if each.change.action is Action.INSERT and each.change.origin]
         coming = [each.row for each in inserts if self._is_short(each.row)]
         going = [each.row for each in made if each.change.action is Action.DELETE]
@@ -262,6 +265,33 @@ class Journal:
             self._session.execute(PUSHED.delete().where(theirs))
         if coming:
             self._session.append(PUSHED, [self._pushed_row(row) for row in coming])
+
+    def _follow_moves(self, changes: Sequence[Change]) -> None:
+        """Remember pushed rows by the primary keys that they have now, here and where they came from."""
+        came_from: dict[str, str] = {}
+        origins: dict[str, str] = {}
+        for change in changes:  # in order: a row that was parked moves twice
+            old, new = map(codec.tuple_to_text, (change.identity, change.identity_after))
+            came_from[new] = came_from.pop(old, old)
+            if change.origin:
+                origins[new] = codec.tuple_to_text(change.origin)
+        theirs = sa.and_(
+            PUSHED.c.database_name == self._about["database_name"],
+            PUSHED.c.rule == changes[0].rule,
+            PUSHED.c.identity.in_([*came_from, *came_from.values()]),
+        )
+        found = self._session.execute(sa.select(PUSHED).where(theirs)).mappings()
+        held = {row["identity"]: row for row in found}
+        if not held:
+            return
+        kept = [
+            {**held[old], "identity": new, "origin": origins.get(new, held[old]["origin"])}
+            for new, old in came_from.items()
+            if old in held
+        ]
+        self._session.execute(PUSHED.delete().where(theirs))
+        if rows := [row for row in kept if self._is_short(row)]:
+            self._session.append(PUSHED, rows)
 
     @staticmethod
     def _is_short(row: Mapping[str, Any]) -> bool:

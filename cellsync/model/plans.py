@@ -55,6 +55,21 @@ class Change:
     """Of an UPDATE by a rule: the compared columns that it leaves alone, and what they hold before and after
     it, references as keys; for the verification."""
 
+    @property
+    def identity_after(self) -> Identity:
+        """The primary key of the row once the change is made.
+
+        It is another one where an update writes its columns; () where it holds a reference, whose number
+        only the target knows.
+        """
+        after = self.after or {}
+        if self.action is not Action.UPDATE or after.keys().isdisjoint(self.identity_columns):
+            return self.identity
+        held = zip(self.identity_columns, self.identity, strict=True)
+        parts = [after.get(name, part) for name, part in held]
+        plain = [part for part in parts if not isinstance(part, (Reference, ServerTime))]
+        return tuple(plain) if len(plain) == len(parts) else ()
+
     def inverse(self) -> Change:
         """Return the change that takes this one back; its own guard is this one's ``after``."""
         action = {Action.INSERT: Action.DELETE, Action.DELETE: Action.INSERT}.get(self.action, self.action)
@@ -65,7 +80,7 @@ class Change:
             key=self.key,
             key_columns=self.key_columns,
             identity_columns=self.identity_columns,
-            identity=self.identity,
+            identity=self.identity_after,
             before=self.after,
             after=self.before,
             origin=self.origin,

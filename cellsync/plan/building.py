@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import chain, filterfalse
 from typing import Union
 
@@ -31,6 +30,7 @@ from cellsync.plan.guarding import refuse, refuse_all, with_dependents
 from cellsync.plan.inputs import Compared, Target, Words
 from cellsync.plan.joining import joined
 from cellsync.plan.ordering import untangled
+from cellsync.plan.precedence import Early, chosen, find_early
 from cellsync.spool import Collector
 
 Step = Union[Change, Skipped]
@@ -61,15 +61,16 @@ def build(
     skipped: Collector[Skipped] = Collector()
     aside = {each.pairing.rule.id: set(_set_aside(each)) for each in ordered}
     held = _held(ordered)
-    early = {each.pairing.rule.id: _before_inserts(each, going) for each in going}
-    keep = partial(_kept, ordered=ordered, stopped=stopped, held=held)
+    sooner = find_early(going, target, failed)
+    early = {each.pairing.rule.id: _before_inserts(each, going, sooner) for each in going}
+    removing = {Action.SOFT_DELETE, Action.DELETE}
+    leaving = [each for each in reversed(going) if sooner.get(each.pairing.rule.id, Early()).removals]
     joins = {each.pairing.rule.id: each.pairing.existing.joins for each in ordered}
-    for step in _placed(_freeing(going, target, failed, keep), aside, joins):
-        (changes if isinstance(step, Change) else skipped).append(step)  # type: ignore[arg-type]
     for actions, sequence in (
+        (removing, leaving),
         ({Action.INSERT}, going),
         ({Action.UPDATE}, going),
-        ({Action.SOFT_DELETE, Action.DELETE}, list(reversed(going))),
+        (removing, [*reversed(going)]),
     ):
         for each in sequence:
             if each.pairing.rule.comes_with is not None:
@@ -80,15 +81,17 @@ def build(
             ):
                 changes.attach(load)
                 continue
-            steps = _later(changes_of(each, actions, target, failed), each)
+            steps = changes_of(each, actions, target, failed)
             first = early[each.pairing.rule.id]
             if actions == {Action.INSERT}:
                 lacking = _lacking(each, stopped, failed, coming or {})
                 steps = _whole(steps, each, ordered, target, lacking=lacking)
                 if first is not None:
-                    updates = filter(first, _later(changes_of(each, {Action.UPDATE}, target, failed), each))
+                    updates = filter(first, changes_of(each, {Action.UPDATE}, target, failed))
                     steps = chain(untangled(updates, each.written, each.clashes.waits), steps)
             if sequence is not going:
+                keys = chosen(sooner.get(each.pairing.rule.id, Early()).removals)
+                steps = filter(keys, steps) if sequence is leaving else filterfalse(keys, steps)
                 steps = _kept(steps, each, ordered, stopped, held)
             if actions == {Action.UPDATE}:
                 rest = filterfalse(first, steps) if first is not None else steps
@@ -118,34 +121,6 @@ def find_refusals(compared: Sequence[Compared], target: Target, waived: Collecti
     return with_dependents(refusals, ordered)
 
 
-def _freeing(
-    going: Sequence[Compared],
-    target: Target,
-    failed: Collection[str],
-    keep: Callable[[Iterator[Step], Compared], Iterator[Step]],
-) -> Iterator[Step]:
-    """Yield what is removed or updated before anything is inserted, as new rows need what it frees.
-
-    ``keep`` skips the removals of a rule that cannot be made.
-    """
-    for each in reversed(going):
-        if each.clashes.first:
-            removals = changes_of(each, {Action.SOFT_DELETE, Action.DELETE}, target, failed)
-            first = (step for step in removals if step.key in each.clashes.first)
-            yield from keep(first, each)
-    for each in going:
-        if each.clashes.first:
-            updates = changes_of(each, {Action.UPDATE}, target, failed)
-            first = (step for step in updates if step.key in each.clashes.first)
-            yield from untangled(first, each.written, each.clashes.waits)
-
-
-def _later(steps: Iterator[Step], each: Compared) -> Iterator[Step]:
-    """Return the steps without those that were made before anything was inserted."""
-    first = each.clashes.first
-    return (step for step in steps if step.key not in first) if first else steps
-
-
 def _load(
     each: Compared, ordered: Sequence[Compared], target: Target, coming: Mapping[str, str]
 ) -> Load | None:
@@ -155,8 +130,21 @@ def _load(
     return None if led or name in coming.values() else load_of(each, target)
 
 
-def _before_inserts(each: Compared, going: Sequence[Compared]) -> Callable[[Step], bool] | None:
+def _before_inserts(
+    each: Compared, going: Sequence[Compared], sooner: Mapping[str, Early]
+) -> Callable[[Step], bool] | None:
     """Return which updates of a rule stand before its inserts; None where none does.
+
+    Those that give up what new rows take (see ``precedence``), and those that rename rows.
+    """
+    renames, keys = _renames(each, going), sooner.get(each.pairing.rule.id, Early()).updates
+    if not keys:
+        return renames
+    return lambda step: step.key in keys or (renames is not None and renames(step))
+
+
+def _renames(each: Compared, going: Sequence[Compared]) -> Callable[[Step], bool] | None:
+    """Return which updates of a rule stand before its inserts because they rename rows.
 
     Where rows get other keys these are all, for new rows that refer to them find them by their keys. In a
     table that refers to itself, those that give another key, but to no row that comes to refer to a new one.

@@ -13,10 +13,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from cellsync.model import (
+    Action,
     Change,
     Column,
     Difference,
     Family,
+    Index,
     Key,
     Kind,
     Rule,
@@ -114,16 +116,47 @@ def _slots(change: Change, after: Mapping[str, Stored], table: Table) -> list[Sl
 
     With ``after`` empty, what it holds before the change; with the change's own, afterwards.
     """
-    before, moved = change.before or {}, change.after or {}
-    slots: list[Slot] = []
-    for index in table.indexes:
-        if not index.unique or moved.keys().isdisjoint(index.columns):
-            continue
-        if all(name in before or name in moved for name in index.columns):
-            values = tuple({**before, **after}.get(name) for name in index.columns)
+    moved = change.after or {}
+    indexes = [each for each in unique_indexes(table) if not moved.keys().isdisjoint(each.columns)]
+    if not indexes:
+        return []
+    known = {**_known_before(change), **moved}
+    held = {**known, **_known_before(change), **after}
+    return [*_held_slots(held, [each for each in indexes if known.keys() >= {*each.columns}])]
+
+
+def _known_before(change: Change) -> dict[str, Stored]:
+    return {**dict(zip(change.identity_columns, change.identity, strict=False)), **(change.before or {})}
+
+
+def _held_slots(row: Mapping[str, Stored], indexes: Iterable[Index]) -> Iterator[Slot]:
+    """Yield what a row holds in unique indexes of which all columns are known."""
+    for index in indexes:
+        if row.keys() >= {*index.columns}:
+            values = tuple(row[name] for name in index.columns)
             if None not in values:  # NULL clashes with nothing
-                slots.append((index.name, tuple(map(_comparable, values))))
-    return slots
+                yield index.name, tuple(map(_comparable, values))
+
+
+def given_up(change: Change, indexes: Sequence[Index]) -> set[Slot]:
+    """Return what a row holds in unique indexes before a change, and does not hold afterwards."""
+    if change.action is Action.INSERT:
+        return set()
+    return {*_held_slots(_known_before(change), indexes)} - taken(change, indexes)
+
+
+def taken(change: Change, indexes: Sequence[Index]) -> set[Slot]:
+    """Return what a row holds in unique indexes once a change is made."""
+    if change.after is None:
+        return set()
+    return {*_held_slots({**_known_before(change), **change.after}, indexes)}
+
+
+def unique_indexes(table: Table) -> Iterator[Index]:
+    """Yield the unique indexes of a table, the primary key among them."""
+    if table.primary_key:
+        yield Index(name="PRIMARY", columns=table.primary_key, unique=True)
+    yield from (index for index in table.indexes if index.unique)
 
 
 def _comparable(value: Stored) -> object:
@@ -170,7 +203,7 @@ def _opened(circle: Sequence[Change], table: Table, waits: Waits, token: str) ->
     # The last one takes what the first one has: in the indexes that it waits for.
     moved = {slot[0] for slot in _slots(first, {}, table)} | {*waits.get(circle[-1].key, {})}
     parking: dict[str, Stored] = {}
-    for index in (index for index in table.indexes if index.name in moved):
+    for index in (index for index in unique_indexes(table) if index.name in moved):
         names = table.base_columns(index) or index.columns
         columns = [c for name in names if (c := table.column(name)) and c.name in first.after]
         places = [(column.name, _parking(column, first)) for column in columns]
@@ -180,23 +213,39 @@ def _opened(circle: Sequence[Change], table: Table, waits: Waits, token: str) ->
         parking.update(free[:1])
     reason = "parked for a moment, so that other rows can take its unique value"
     parked = replace(first, after=parking, reason=reason)
-    rest = replace(first, before={**first.before, **parking})
+    # Where the primary key is parked, that is what the row is known by until it has its own.
+    rest = replace(first, before={**first.before, **parking}, identity=parked.identity_after)
     return [replace(each, together=token) for each in (parked, *reversed(others), rest)]
 
 
 def _parking(column: Column, change: Change) -> Value:
-    """Return a value for a moment: NULL where it may be, else one that no row should have."""
+    """Return a value for a moment: NULL where it may be, else one that no row should have.
+
+    None where there is no such value.
+    """
     if column.nullable:
         return None
-    if column.family is Family.TEXT and (length := _length(column)) >= 12:
-        mark = hashlib.sha256(repr((change.table, change.identity)).encode()).hexdigest()
-        return f"~{mark}"[: min(length, 32)]
-    if column.family is Family.INTEGER and column.type.startswith(("int", "bigint")):
-        bits = 63 if column.type.startswith("bigint") else 31
-        # A number at the far end, told apart by the row's own.
-        apart = int(hashlib.sha256(repr(change.identity).encode()).hexdigest()[:6], 16)
-        return (1 << bits) - 1 - apart
-    return None
+    mark = hashlib.sha256(repr((change.table, change.identity)).encode()).hexdigest()
+    kind, _, _ = column.type.partition("(")
+    if column.family is Family.TEXT and kind in ("char", "varchar"):
+        return f"~{mark}"[: min(_length(column), 32)]
+    if column.family is Family.BINARY and kind in ("binary", "varbinary"):
+        whole = _length(column) if kind == "binary" else min(_length(column), 32)
+        return f"~{mark * 4}".encode()[:whole]
+    bits = _BITS.get(kind.partition(" ")[0])
+    if column.family is not Family.INTEGER or bits is None:
+        return None
+    # Numbers at the far end, told apart by the row's own.
+    apart = int(mark[:6], 16) % (1 << min(bits, 24) - 2)
+    unsigned = "unsigned" in column.type
+    if column.auto_increment:
+        # A server goes on counting from the largest number that it has seen, even where an UPDATE wrote it.
+        return 0 if unsigned else apart - (1 << bits)
+    return (1 << bits + unsigned) - 1 - apart
+
+
+_BITS = {"tinyint": 7, "smallint": 15, "mediumint": 23, "int": 31, "bigint": 63}
+"""Of the positive numbers of a type that has a sign."""
 
 
 def _length(column: Column) -> int:

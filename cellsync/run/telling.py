@@ -100,7 +100,8 @@ def _changes(plan: Plan, database: db.Database, chosen: Chosen | None) -> Sequen
             at = (change.table, change.identity)
             collected.append(_with(change, plan.tables.get(change.table), rows.get(at)))
             if change.together and at in rows:
-                rows[at] = left[at] = {**rows[at], **_plain(change.after)}
+                then = (change.table, change.identity_after)
+                rows[then] = left[then] = {**rows[at], **_plain(change.after)}
     return collected.kept()
 
 

@@ -186,6 +186,8 @@ class Statements:
 
     def _free(self, change: Change, leaving: Leaving) -> Iterator[str]:
         """Yield that nobody holds the key, or the number, that a row is about to take."""
+        if change.action is Action.UPDATE and change.identity_after != change.identity:
+            yield from self._number_free(change, change.identity_after, mine=change.identity)
         if not _takes_a_key(change):
             return
         mine = [change.identity] if change.identity and change.action is Action.UPDATE else []
@@ -194,8 +196,13 @@ class Statements:
         if change.key_columns and not dangles(change.key):
             yield f"NOT EXISTS ({NEXT}SELECT 1 FROM {self._holders(change)}{others})"
         number = self._numbered(change) if change.action is Action.INSERT else ()
+        yield from self._number_free(change, number)
+
+    def _number_free(self, change: Change, number: Identity, mine: Identity = ()) -> Iterator[str]:
+        """Yield that no row has a primary key; the guard of the rule's key covers that of its columns."""
         if number and set(change.identity_columns) != set(change.key_columns):
             taken = self._held(change, _pairs(change, number))
+            taken += f" AND NOT ({self._held(change, _pairs(change, mine))})" if mine else ""
             yield f"NOT EXISTS (SELECT 1 FROM {name(change.table)} AS t WHERE {taken})"
 
     def _holders(self, change: Change) -> str:

@@ -1,0 +1,141 @@
+"""Rows whose primary key is compared, and moves: swaps, circles, ids that others give up; and back again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from edges import MakeDatabase, Stand, add, execute, result, rows, stand_of
+from replaying import Replayed, replay, way_back
+from servers import checksums
+
+from cellsync.report import sql
+from cellsync.run import telling
+
+RULE = """
+defaults: {limits: {updates: unlimited, deletes: unlimited}}
+rules:
+  - {id: t, table: t, key: [k], on_extra: delete}
+"""
+PLAIN = "CREATE TABLE t (id int PRIMARY KEY, k varchar(9) {}, v int)"
+
+Rows = list[tuple[Any, ...]]
+
+
+def made(stand: Stand, parent: Rows, child: Rows, columns: str = "id, k, v") -> Stand:
+    """Fill t on both sides."""
+    names = columns.split(", ")
+    for url, some in zip(stand.urls.values(), (parent, child), strict=True):
+        add(url, "t", *(dict(zip(names, row, strict=True)) for row in some))
+    return stand
+
+
+def check_there_and_back(stand: Stand, columns: str = "id, k, v") -> None:
+    """One repair brings the child in step, an undo brings each byte back; and so do the SQL statements."""
+    parent, child = stand.urls.values()
+    before, wanted = checksums(child)["t"], checksums(parent)["t"]
+    request, prepared = stand.prepare("s1", ["empty-desired"])
+    planned = sum(len(edge.plan.changes) for edge in prepared.edges)
+    text = "".join(sql.render(telling.with_whole_rows(request, prepared)))
+    done = result(stand.repair("r1", ["empty-desired"]), "c1")
+    assert (done.problems, done.skipped) == ((), ())
+    query = f"SELECT {columns} FROM t ORDER BY {columns}"
+    assert rows(child, query) == rows(parent, query)
+    assert result(stand.repair("again"), "c1").counts.planned == 0
+    assert result(stand.undo("r1", "u1"), "c1").problems == ()
+    assert checksums(child)["t"] == before
+    assert result(stand.undo("u1", "u2"), "c1").problems == ()
+    assert rows(child, query) == rows(parent, query)
+    assert result(stand.undo("u2", "u3"), "c1").problems == ()
+    assert checksums(child)["t"] == before
+    assert replay(child, text) == Replayed(code=0, planned=planned, made=planned)
+    assert rows(child, query) == rows(parent, query)
+    assert replay(child, way_back(text)) == Replayed(code=0, planned=planned, made=planned)
+    assert checksums(child)["t"] == before
+    assert checksums(parent)["t"] == wanted
+
+
+@pytest.mark.usefixtures("compared_by")
+@pytest.mark.parametrize("unique", ["", "UNIQUE"])
+@pytest.mark.parametrize(
+    ("parent", "child"),
+    [
+        ([(2, "b", 2)], [(1, "b", 9)]),
+        ([(1, "a", 1), (2, "b", 2)], [(1, "b", 1), (2, "a", 2)]),
+        ([(1, "a", 1), (2, "b", 2), (3, "c", 3)], [(2, "a", 1), (3, "b", 2), (1, "c", 0)]),
+        ([(1, "a", 1), (2, "b", 2), (3, "c", 3)], [(2, "a", 1), (3, "b", 2), (4, "c", 0)]),
+        ([(1, "new", 1), (2, "b", 2)], [(1, "b", 2)]),
+        ([(1, "new", 1), (2, "b", 2)], [(1, "b", 2), (2, "gone", 3)]),
+        ([(1, "new", 1)], [(1, "gone", 2)]),
+        ([(2, "b", 1)], [(1, "b", 1), (2, "gone", 1)]),
+        ([(1, "a", 1), (2, "b", 2), (3, "new", 3)], [(1, "b", 1), (2, "a", 2), (3, "gone", 2)]),
+    ],
+    ids=["move", "swap", "three", "chain", "given up", "given up and gone", "gone", "into gone", "all"],
+)
+def test_an_identity_moves(database: MakeDatabase, parent: Rows, child: Rows, unique: str) -> None:
+    """Whatever the others do with the ids."""
+    check_there_and_back(made(stand_of(database, RULE, PLAIN.format(unique)), parent, child))
+
+
+@pytest.mark.parametrize(
+    ("kind", "ids"),
+    [
+        ("int unsigned", (1, 2)),
+        ("bigint unsigned", (2**64 - 1, 5)),
+        ("tinyint", (1, 2)),
+        ("mediumint unsigned", (1, 2)),
+        ("varchar(30) COLLATE utf8mb4_general_ci", ("Foo", "bar")),
+        ("char(3)", ("a", "B")),
+        ("varbinary(8)", (b"\0x", b"b")),
+    ],
+)
+def test_primary_keys_of_any_type_are_swapped(database: MakeDatabase, kind: str, ids: Any) -> None:
+    """Parked on a value that no row has."""
+    stand = stand_of(database, RULE, PLAIN.replace("id int", f"id {kind}").format("UNIQUE"))
+    one, two = ids
+    check_there_and_back(made(stand, [(one, "a", 1), (two, "b", 2)], [(one, "b", 1), (two, "a", 2)]))
+
+
+def test_a_primary_key_of_two_columns_is_swapped(database: MakeDatabase) -> None:
+    """One of them moves."""
+    table = "CREATE TABLE t (r int, id int, k varchar(9), v int, PRIMARY KEY (r, id))"
+    stand = stand_of(database, RULE, table)
+    made(stand, [(1, 1, "a", 1), (1, 2, "b", 2)], [(1, 1, "b", 1), (1, 2, "a", 2)], "r, id, k, v")
+    check_there_and_back(stand, "r, id, k, v")
+
+
+def test_a_case_of_a_primary_key_moves(database: MakeDatabase) -> None:
+    """'foo' becomes 'Foo': to the server it is the same value."""
+    stand = stand_of(
+        database, RULE, PLAIN.replace("id int", "id varchar(9) COLLATE utf8mb4_general_ci").format("")
+    )
+    check_there_and_back(made(stand, [("Foo", "a", 1)], [("foo", "a", 2)]))
+
+
+def test_an_id_that_counts_goes_on_counting_where_it_did(database: MakeDatabase) -> None:
+    """A row that is parked does not take the server's next number to the end of the type."""
+    stand = stand_of(
+        database,
+        RULE.replace("key: [k]", "key: [k], columns: {include: [id, v]}"),
+        PLAIN.replace("PRIMARY KEY", "PRIMARY KEY AUTO_INCREMENT").format("UNIQUE"),
+    )
+    made(stand, [(1, "a", 1), (2, "b", 2)], [(1, "b", 1), (2, "a", 2)])
+    check_there_and_back(stand)
+    execute(stand.urls["c1"], "INSERT INTO t (k) VALUES ('next')")
+    assert rows(stand.urls["c1"], "SELECT id FROM t WHERE k = 'next'") == [{"id": 3}]
+
+
+def test_a_pushed_row_is_known_by_the_id_that_it_has_now(database: MakeDatabase) -> None:
+    """Pushed, moved by a repair, taken back, moved again, renamed in the parent: one row all the time."""
+    stand = stand_of(database, RULE.replace(", on_extra: delete", ""), PLAIN.format("UNIQUE"))
+    made(stand, [(1, "a", 1), (2, "b", 2)], [])
+    parent, child = stand.urls.values()
+    stand.repair("r1")
+    moves = ("UPDATE t SET id = 9 WHERE id = 1", "UPDATE t SET id = 1 WHERE id = 2")
+    execute(parent, *moves)
+    assert result(stand.repair("r2"), "c1").problems == ()
+    assert result(stand.undo("r2", "u2"), "c1").problems == ()
+    assert result(stand.repair("r3"), "c1").problems == ()
+    execute(parent, "UPDATE t SET k = 'c' WHERE id = 1")
+    assert result(stand.repair("r4"), "c1").problems == ()
+    assert rows(child, "SELECT id, k FROM t ORDER BY id") == [{"id": 1, "k": "c"}, {"id": 9, "k": "a"}]
