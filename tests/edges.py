@@ -144,9 +144,12 @@ class Stand:
     rules: RuleSet
     scope: tuple[str, ...] = ()
     """The children to compare; empty for all of them."""
+    judged: bool = True
+    """False where others write during a repair: the oracle, which reads before and after, is not asked."""
     quiet: bool = True
-    """False where others write during a repair, or where the way to the databases is disturbed: then the
-    oracle is not asked."""
+    """False where connections are disturbed: changes may fail then, but nothing wrong is written or said."""
+    direct: Mapping[str, str] | None = None
+    """Name -> URL for the oracle, where ``urls`` lead through proxies."""
 
     @property
     def topology(self) -> Topology:
@@ -185,7 +188,7 @@ class Stand:
     def repair(self, run_id: str, waived: Sequence[str] = ()) -> Report:
         """Compare, plan and write; the oracle must agree with the report and with every write."""
         text = _TEXTS.get(self.rules.digest)
-        known = oracle.read_rules(text) if text and self.quiet and self._is_judged() else []
+        known = oracle.read_rules(text) if text and self.judged and self._is_readable() else []
         before = self._take_edges(known) if known else {}
         request, prepared = self.prepare(run_id, waived)
         report = run.write(request, prepared)
@@ -206,16 +209,17 @@ class Stand:
             assert not lines, "\n".join(["the oracle disagrees:", *lines])
         return report
 
-    def _is_judged(self) -> bool:
+    def _is_readable(self) -> bool:
         """Say whether the oracle can read these databases."""
         return all(sa.make_url(url).get_backend_name() == "mysql" for url in self.urls.values())
 
     def _take_edges(self, known: Sequence[oracle.Rule]) -> dict[str, oracle.Edge]:
         """Return child -> both sides as the oracle reads them."""
-        parent, *children = self.urls
-        above = oracle.take_snapshot(self.urls[parent], known, of_parent=True)
-        below = {name: oracle.take_snapshot(self.urls[name], known, of_parent=False) for name in children}
-        owned = {name: oracle.find_owned(self.urls[name], known) for name in children}
+        urls = self.direct or self.urls
+        parent, *children = urls
+        above = oracle.take_snapshot(urls[parent], known, of_parent=True)
+        below = {name: oracle.take_snapshot(urls[name], known, of_parent=False) for name in children}
+        owned = {name: oracle.find_owned(urls[name], known) for name in children}
         by_rule = {rule.id: {name: owned[name].get(rule.id, set()) for name in children} for rule in known}
         return {
             name: oracle.Edge(known, above, below[name], (parent, name), by_rule)

@@ -62,7 +62,7 @@ def names(url: str, table: str = "things") -> dict[str, str]:
 
 def through(place: Stand, proxy: Proxy, cell: str = "c1") -> Stand:
     """Return the stand with one cell behind a proxy."""
-    return Stand({**place.urls, cell: proxy.url}, place.rules)
+    return Stand({**place.urls, cell: proxy.url}, place.rules, quiet=False, direct=place.urls)
 
 
 def problems(report: Report, cell: str = "c1") -> str:
