@@ -146,8 +146,9 @@ class Stand:
     """The children to compare; empty for all of them."""
     judged: bool = True
     """False where others write during a repair: the oracle, which reads before and after, is not asked."""
-    quiet: bool = True
-    """False where connections are disturbed: changes may fail then, but nothing wrong is written or said."""
+    announced: bool = False
+    """True where nothing may fail that was not announced before the first write. Otherwise changes may fail,
+    as in tests that disturb connections, but still nothing wrong is written or said."""
     direct: Mapping[str, str] | None = None
     """Name -> URL for the oracle, where ``urls`` lead through proxies."""
 
@@ -193,21 +194,28 @@ class Stand:
         request, prepared = self.prepare(run_id, waived)
         report = run.write(request, prepared)
         after = self._take_edges(known) if known else {}
-        for name, edge in after.items():
-            announced, done = (
-                next(c for c in each.cells if c.cell == name) for each in (prepared.report, report)
-            )
-            judged = oracle.judge_rules(before[name])
-            written = None
-            if len(after) == 1 or not any(rule.is_upward for rule in known):
-                written = explain_writes(before[name], edge, judged, of_parent=known[0].is_upward)
-            code = int(report.exit_code) if len(after) == 1 else 0 if not _left_open(done) else 1
-            lines = [*judging.check_compared(announced, judged)]
-            lines += judging.check_repaired(
-                announced, done, oracle.judge_rules(edge), written, exit_code=code
-            )
-            assert not lines, "\n".join(["the oracle disagrees:", *lines])
+        lines = [
+            f"{name}: {line}"
+            for name, edge in after.items()
+            for line in self._judge(name, (before[name], edge), (prepared.report, report))
+        ]
+        assert not lines, "\n".join(["the oracle disagrees:", *lines])
         return report
+
+    def _judge(
+        self, name: str, edges: tuple[oracle.Edge, oracle.Edge], reports: tuple[Report, Report]
+    ) -> Iterator[str]:
+        """Yield where the oracle disagrees about one child; both pairs are of before and after the repair."""
+        before, after = edges
+        planned, done = (next(c for c in each.cells if c.cell == name) for each in reports)
+        judged, now = oracle.judge_rules(before), oracle.judge_rules(after)
+        upward = {rule.is_upward for rule in before.rules}
+        # What several children wrote into their parent cannot be told apart.
+        alone = len(reports[1].cells) == 1 and len(upward) == 1
+        written = explain_writes(before, after, judged, of_parent=upward == {True}) if alone else None
+        code = int(reports[1].exit_code) if len(reports[1].cells) == 1 else int(_is_open(done))
+        yield from judging.check_compared(planned, judged)
+        yield from judging.check_repaired(planned, done, now, written, exit_code=code, quiet=self.announced)
 
     def _is_readable(self) -> bool:
         """Say whether the oracle can read these databases."""
@@ -233,7 +241,7 @@ class Stand:
         return run.write(request, run.prepare_undo(request, undone))
 
 
-def _left_open(cell: object) -> bool:
+def _is_open(cell: object) -> bool:
     """Say whether a cell's result says that something remains."""
     return (
         not isinstance(cell, CellResult)

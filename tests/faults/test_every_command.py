@@ -176,7 +176,7 @@ def bench(servers: Mapping[str, AnyServer], database: Callable[..., str]) -> Ite
         proxies = {name: stack.enter_context(Proxy(url)) for name, url in urls.items()}
         direct = {name: stack.enter_context(opened(url)) for name, url in urls.items()}
         disturbed = {name: proxy.url for name, proxy in proxies.items()}
-        yield Bench(direct, proxies, Stand(disturbed, ruleset(RULES), quiet=False, direct=urls))
+        yield Bench(direct, proxies, Stand(disturbed, ruleset(RULES), direct=urls))
 
 
 @pytest.mark.slow
