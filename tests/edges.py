@@ -144,9 +144,13 @@ class Stand:
     rules: RuleSet
     scope: tuple[str, ...] = ()
     """The children to compare; empty for all of them."""
-    quiet: bool = True
-    """False where others write during a repair, or where the way to the databases is disturbed: then the
-    oracle is not asked."""
+    judged: bool = True
+    """False where others write during a repair: the oracle, which reads before and after, is not asked."""
+    announced: bool = False
+    """True where nothing may fail that was not announced before the first write. Otherwise changes may fail,
+    as in tests that disturb connections, but still nothing wrong is written or said."""
+    direct: Mapping[str, str] | None = None
+    """Name -> URL for the oracle, where ``urls`` lead through proxies."""
 
     @property
     def topology(self) -> Topology:
@@ -185,37 +189,45 @@ class Stand:
     def repair(self, run_id: str, waived: Sequence[str] = ()) -> Report:
         """Compare, plan and write; the oracle must agree with the report and with every write."""
         text = _TEXTS.get(self.rules.digest)
-        known = oracle.read_rules(text) if text and self.quiet and self._is_judged() else []
+        known = oracle.read_rules(text) if text and self.judged and self._is_readable() else []
         before = self._take_edges(known) if known else {}
         request, prepared = self.prepare(run_id, waived)
         report = run.write(request, prepared)
         after = self._take_edges(known) if known else {}
-        for name, edge in after.items():
-            announced, done = (
-                next(c for c in each.cells if c.cell == name) for each in (prepared.report, report)
-            )
-            judged = oracle.judge_rules(before[name])
-            written = None
-            if len(after) == 1 or not any(rule.is_upward for rule in known):
-                written = explain_writes(before[name], edge, judged, of_parent=known[0].is_upward)
-            code = int(report.exit_code) if len(after) == 1 else 0 if not _left_open(done) else 1
-            lines = [*judging.check_compared(announced, judged)]
-            lines += judging.check_repaired(
-                announced, done, oracle.judge_rules(edge), written, exit_code=code
-            )
-            assert not lines, "\n".join(["the oracle disagrees:", *lines])
+        lines = [
+            f"{name}: {line}"
+            for name, edge in after.items()
+            for line in self._judge(name, (before[name], edge), (prepared.report, report))
+        ]
+        assert not lines, "\n".join(["the oracle disagrees:", *lines])
         return report
 
-    def _is_judged(self) -> bool:
+    def _judge(
+        self, name: str, edges: tuple[oracle.Edge, oracle.Edge], reports: tuple[Report, Report]
+    ) -> Iterator[str]:
+        """Yield where the oracle disagrees about one child; both pairs are of before and after the repair."""
+        before, after = edges
+        planned, done = (next(c for c in each.cells if c.cell == name) for each in reports)
+        judged, now = oracle.judge_rules(before), oracle.judge_rules(after)
+        upward = {rule.is_upward for rule in before.rules}
+        # What several children wrote into their parent cannot be told apart.
+        alone = len(reports[1].cells) == 1 and len(upward) == 1
+        written = explain_writes(before, after, judged, of_parent=upward == {True}) if alone else None
+        code = int(reports[1].exit_code) if len(reports[1].cells) == 1 else int(_is_open(done))
+        yield from judging.check_compared(planned, judged)
+        yield from judging.check_repaired(planned, done, now, written, exit_code=code, quiet=self.announced)
+
+    def _is_readable(self) -> bool:
         """Say whether the oracle can read these databases."""
         return all(sa.make_url(url).get_backend_name() == "mysql" for url in self.urls.values())
 
     def _take_edges(self, known: Sequence[oracle.Rule]) -> dict[str, oracle.Edge]:
         """Return child -> both sides as the oracle reads them."""
-        parent, *children = self.urls
-        above = oracle.take_snapshot(self.urls[parent], known, of_parent=True)
-        below = {name: oracle.take_snapshot(self.urls[name], known, of_parent=False) for name in children}
-        owned = {name: oracle.find_owned(self.urls[name], known) for name in children}
+        urls = self.direct or self.urls
+        parent, *children = urls
+        above = oracle.take_snapshot(urls[parent], known, of_parent=True)
+        below = {name: oracle.take_snapshot(urls[name], known, of_parent=False) for name in children}
+        owned = {name: oracle.find_owned(urls[name], known) for name in children}
         by_rule = {rule.id: {name: owned[name].get(rule.id, set()) for name in children} for rule in known}
         return {
             name: oracle.Edge(known, above, below[name], (parent, name), by_rule)
@@ -229,7 +241,7 @@ class Stand:
         return run.write(request, run.prepare_undo(request, undone))
 
 
-def _left_open(cell: object) -> bool:
+def _is_open(cell: object) -> bool:
     """Say whether a cell's result says that something remains."""
     return (
         not isinstance(cell, CellResult)

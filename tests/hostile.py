@@ -247,14 +247,11 @@ class _Maker:
             columns.append(Column("k2", ("int", "int"), ("1", "2"), nullable=False))
             names.append("k2")
         links: list[tuple[str, str]] = []
-        if number and self.has("reference", 0.6):
-            # A reference that several rows may have must be named, and is rare.
-            fit = [
-                table for table in self.tables if self.surrogate[table.name] or "k2" not in table.rule["key"]
-            ]  # type: ignore[operator]
-            other = self.random.choice(
-                self.tables if self.has("ambiguous-reference", 0.05) else fit or self.tables
-            )
+        # A reference that leads to several rows must be named, and is rare.
+        alone = [t for t in self.tables if self.surrogate[t.name] or "k2" not in str(t.rule["key"])]
+        fit = self.tables if self.has("ambiguous-reference", 0.05) else alone
+        if self.has("reference", 0.6) and fit:
+            other = self.random.choice(fit)
             target = other.name
             to = "id" if self.surrogate[target] else "k"
             held = next(column for column in other.columns if column.name == to)
@@ -267,7 +264,8 @@ class _Maker:
             keys.append(f"PRIMARY KEY ({', '.join(f'`{each}`' for each in names if each != 'r')})")
         soft = surrogate and self.has("soft-delete", 0.15)
         partitions = self.has("partitions", 0.06) and not soft
-        foreign = links and not partitions and self.has("foreign-key", 0.6)
+        split = {table.name for table in self.tables if "PARTITION" in "".join(table.options)}
+        foreign = links and not partitions and self.has("foreign-key", 0.6) and links[0][0] not in split
         if surrogate and not partitions and not self.has("no-unique-key", 0.3):
             keys.append(f"UNIQUE KEY uk ({', '.join([*names, *(['deleted'] if soft else [])])})")
         later, tidy = self.links(name, columns, foreign_to=links if foreign else [])

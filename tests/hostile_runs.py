@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import count
 
 import oracle
@@ -22,17 +23,29 @@ from cellsync.run import telling
 _runs = count(1)
 
 
-def check_case(case: Case, urls: Mapping[str, str]) -> list[str]:
-    """Run one case in two schemas and return where cellsync and the oracle disagree, one line each."""
+@dataclass(frozen=True)
+class Checked:
+    """What came of one case."""
+
+    lines: tuple[str, ...]
+    """Where cellsync and the oracle disagree."""
+    converged: bool
+    """True when both sides are in step after the repair, but for what the rules leave as it is."""
+
+
+def check_case(case: Case, urls: Mapping[str, str]) -> Checked:
+    """Run one case in two schemas."""
     for side, url in enumerate(urls.values()):
         fill_schema(url, case, side)
     with pytest.MonkeyPatch.context() as patch:
         if case.by_digests:
             as_if_large(patch)
+        trial = _Trial(case, urls)
         try:
-            return list(dict.fromkeys(_Trial(case, urls).check()))
+            lines = tuple(dict.fromkeys(trial.check()))
         except Exception as error:  # noqa: BLE001  whatever it is, it is a disagreement
-            return [f"crash: {type(error).__name__}: {error}"]
+            return Checked((f"crash: {type(error).__name__}: {error}",), False)
+        return Checked(lines, trial.converged)
 
 
 def fill_schema(url: str, case: Case, side: int) -> None:
@@ -60,8 +73,9 @@ class _Trial:
         self.case = case
         self.urls = urls
         self.rules = oracle.read_rules(text)
-        self.stand = Stand(urls, ruleset(text), quiet=False)
+        self.stand = Stand(urls, ruleset(text), judged=False)
         self.run_id = f"h{next(_runs)}"
+        self.converged = False
         # What a trigger writes is nobody's: it was waived.
         self.besides = ("audit",)
 
@@ -85,6 +99,7 @@ class _Trial:
         cell = _only_cell(report)
         after = self.take_edge()
         judged_after = oracle.judge_rules(after)
+        self.converged = not any(_list_open(each) for each in judged_after.values())
         written = explain_writes(before, after, judged, of_parent=False)
         written.wrong = [each for each in written.wrong if not each.startswith(self.besides)]
         code = int(report.exit_code)
@@ -142,6 +157,12 @@ class _Trial:
             yield f"client-undo: {undone} {undone.said[:300]}"
         if changed := compare_snapshots(before.child, self.take_edge().child, but=self.besides):
             yield f"client-undo differs: {changed}"
+
+
+def _list_open(judged: oracle.Judged) -> list[str]:
+    """Return the kinds of differences that a repair should have ended."""
+    acting = {"missing": "insert", "changed": "update", "extra": "delete"}
+    return [kind for kind, _ in judged.differences if judged.rule.action(kind) == acting[kind]]
 
 
 def _only_cell(report: Report) -> CellResult | CellFailure:

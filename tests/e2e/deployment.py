@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import nova
 import sqlalchemy as sa
+from json_judging import Databases, check_json, find_rules
 from servers import AnyServer, checksums, sql
 
 from cellsync import cli
@@ -128,8 +129,15 @@ class Deployment:
         return self.run(verb, *arguments, "--format", "json")
 
     def repair(self, *arguments: str) -> Done:
-        """Repair without asking."""
-        return self.json("repair", "--yes", *arguments)
+        """Repair without asking; the oracle must agree with the report and with what was written."""
+        databases = Databases(self.urls, find_rules(self.rules, self.folder))
+        before = databases.take_edges()
+        done = self.json("repair", "--yes", *arguments)
+        if done.code in (0, 1, 3, 4) and done.out:
+            dry_run = "--dry-run" in arguments
+            lines = list(check_json(done.report, before, databases.take_edges(), dry_run=dry_run))
+            assert not lines, "\n".join(["the oracle disagrees:", *lines])
+        return done
 
     def sql(self, cell: str, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
         """Run one statement in a cell's database."""

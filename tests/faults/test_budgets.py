@@ -71,7 +71,7 @@ def test_a_cell_that_no_longer_answers_is_given_up_when_its_time_is_over(
     place = stand(database)
     with Proxy(place.urls[name]) as proxy:
         proxy.arm(1, Fault.STALL, holding="SELECT .* FROM `things`")
-        away = Stand({**place.urls, name: proxy.url}, place.rules)
+        away = Stand({**place.urls, name: proxy.url}, place.rules, direct=place.urls)
         request = replace(away.request("diff", "d"), timeouts=db.Timeouts(statement=60, answer=60))
         started = time.monotonic()
         report = run.compare(bounded(request, name, Budget(time=timedelta(seconds=1)))).report
@@ -185,7 +185,7 @@ def test_connecting_counts(database: DatabaseFactory) -> None:
     place = stand(database)
     with Proxy(place.urls["c1"]) as proxy:
         proxy.arm(1, Fault.STALL)
-        away = Stand({**place.urls, "c1": proxy.url}, place.rules)
+        away = Stand({**place.urls, "c1": proxy.url}, place.rules, direct=place.urls)
         request = replace(away.request("diff", "d"), timeouts=db.Timeouts(connect=60, login=60))
         started = time.monotonic()
         report = run.compare(bounded(request, "c1", Budget(time=timedelta(seconds=1)))).report

@@ -175,7 +175,8 @@ def bench(servers: Mapping[str, AnyServer], database: Callable[..., str]) -> Ite
     with ExitStack() as stack:
         proxies = {name: stack.enter_context(Proxy(url)) for name, url in urls.items()}
         direct = {name: stack.enter_context(opened(url)) for name, url in urls.items()}
-        yield Bench(direct, proxies, Stand({name: p.url for name, p in proxies.items()}, ruleset(RULES)))
+        disturbed = {name: proxy.url for name, proxy in proxies.items()}
+        yield Bench(direct, proxies, Stand(disturbed, ruleset(RULES), direct=urls))
 
 
 @pytest.mark.slow

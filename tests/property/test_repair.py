@@ -148,7 +148,7 @@ def test_a_repair_converges_and_an_undo_restores(
     """
     for url, side in zip(urls.values(), (desired, existing), strict=True):
         refill(url, side, soft=soft)
-    stand = Stand(urls, ruleset(RULES.replace("EXTRA", SOFT if soft else HARD)))
+    stand = Stand(urls, ruleset(RULES.replace("EXTRA", SOFT if soft else HARD)), announced=True)
     before, outside, parent = checksums(urls["c1"]), rows(urls["c1"], OUTSIDE), checksums(urls["api"])
     waived = ["empty-desired"]
     run_id = f"r{next(_runs)}"

@@ -206,7 +206,11 @@ def test_any_schema_converges_and_is_restored(urls: dict[str, str], number: int)
     """diff -> repair -> diff is empty, a second repair writes nothing, an undo is to the byte."""
     tables = schema(number)
     text = "\n".join(table.rule(tables) for table in tables)
-    stand = Stand(urls, ruleset(f"defaults:\n  limits: {{updates: 100%, deletes: 100%}}\nrules:\n{text}\n"))
+    stand = Stand(
+        urls,
+        ruleset(f"defaults:\n  limits: {{updates: 100%, deletes: 100%}}\nrules:\n{text}\n"),
+        announced=True,
+    )
     for url in urls.values():
         execute(url, *(table.statement(tables) for table in tables))
 
