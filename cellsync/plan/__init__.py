@@ -12,7 +12,18 @@ registering what to write into Nova's register of cells
 
 from cellsync.plan.building import build
 from cellsync.plan.deciding import decide
-from cellsync.plan.guarding import refuse, unwritable
+from cellsync.plan.guarding import FREE_TO_GO, describe_fall, has_fallen, refuse, unwritable
 from cellsync.plan.inputs import WRITING, Compared, Target
 
-__all__ = ["WRITING", "Compared", "Target", "build", "decide", "refuse", "unwritable"]
+__all__ = [
+    "FREE_TO_GO",
+    "WRITING",
+    "Compared",
+    "Target",
+    "build",
+    "decide",
+    "describe_fall",
+    "has_fallen",
+    "refuse",
+    "unwritable",
+]

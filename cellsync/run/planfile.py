@@ -103,8 +103,12 @@ def _adopted(request: Request, edge: Edge, planned: PlanFile) -> Edge:
     refusals = tuple(_stale(request, planned, plan, edge.plan))
     lost = (change for change in plan.changes if change.rule not in edge.targets)
     unread = "the rule could not be compared now, or is not in use"
+    desired = edge.desired
+    if desired is not None:
+        desired = replace(desired, rows={**desired.rows, **plan.desired_rows})
     return replace(
         edge,
+        desired=desired,
         plan=replace(
             plan,
             changes=() if refusals else kept(c for c in plan.changes if c.rule in edge.targets),
