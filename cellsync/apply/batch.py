@@ -90,10 +90,11 @@ class Batch:
 
     def _look_for_returned(self) -> Collection[Key]:
         """Return the keys of rows to be removed that the desired side has, now that they are locked."""
-        keys = [change.key for change in self._changes if _removes(change, self._target)]
-        if self._desired is None or not keys:
+        first = self._changes[0]
+        if self._desired is None or first.action is Action.INSERT:
             return ()
-        return self._desired.present(self._changes[0].rule, keys)
+        keys = [change.key for change in self._changes if _removes(change, self._target)]
+        return self._desired.present(first.rule, keys) if keys else ()
 
     def _look_for_taken(self) -> Mapping[Key, Row]:
         """Return for each key to be taken the row that holds it already, in any spelling."""

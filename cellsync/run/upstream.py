@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from cellsync import db, plan
-from cellsync.errors import DesiredChanged, ReadFailed, Unreachable
+from cellsync.errors import DesiredChanged, ReadFailed, Unreachable, WriteFailed
 from cellsync.model import (
     Action,
     Change,
@@ -39,6 +39,9 @@ SHARE = 100
 
 SOONEST, LATEST = 0.1, 1.0
 """Seconds between two checks of the schema or of a sample: they take milliseconds."""
+
+PATIENCE = 10.0
+"""Seconds for which all rules together wait for a desired side that is gone: enough for a restart."""
 
 R = TypeVar("R")
 
@@ -86,6 +89,7 @@ class DesiredSide:
         }
         self._changed: Mapping[str, str] = {}
         self._other = ""
+        self._lost_at: float | None = None
         self._schema_due = _Due()
         self._counts_due = {rule: _Due(latest=None) for rule in self._deleting}
         self._samples_due = {rule: _Due() for rule in self._rules}
@@ -214,7 +218,14 @@ class DesiredSide:
         except ReadFailed:
             if not self._database.lost:
                 raise
-        self._database = self._connect()
+        try:
+            self._database = self._connect()
+        except Unreachable as error:
+            self._lost_at = time.monotonic() if self._lost_at is None else self._lost_at
+            if time.monotonic() - self._lost_at < PATIENCE:
+                raise  # the batch is tried again
+            raise WriteFailed(f"{self.name} cannot be asked any more: {error}") from None
+        self._lost_at = None
         if self._other:
             raise ReadFailed(self._other)
         return read()

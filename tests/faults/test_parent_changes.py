@@ -325,6 +325,101 @@ def test_a_parent_that_is_another_database_by_now_is_refused(
     assert read_rows(stand, "c1") == before
 
 
+@pytest.mark.usefixtures("attentive")
+def test_a_parent_that_is_gone_in_mid_write_is_no_reason_to_go_on(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether rows are still wanted nobody can say: exit code 4, and all rules together wait for it once."""
+    monkeypatch.setattr(upstream, "PATIENCE", 0)
+    made = 0
+    with Proxy(stand.urls["api"]) as proxy:
+
+        def lose() -> None:
+            nonlocal made
+            made = count_made(stand) + count_made(stand, "p")
+            proxy.refuse()
+            proxy.cut()
+
+        report = repair_with(replace(stand, urls={**stand.urls, "api": proxy.url}), lose, "batch 5")
+    assert report.exit_code is ExitCode.INCOMPLETE
+    assert count_made(stand) + count_made(stand, "p") == made
+    assert any("api cannot be asked any more" in problem for problem in result(report, "c1").problems)
+    assert stand.repair("r2").exit_code is ExitCode.IN_STEP
+
+
+SOFT = """
+rules:
+  - id: s
+    table: s
+    key: [k]
+    columns: {exclude: [id, deleted_at, created_at, place]}
+    on_insert: {created_at: now}
+    route: {column: place, path: "{parent}!{child}"}
+    soft_delete: {column: deleted, live: 0, tombstone: id, at: deleted_at}
+    on_extra: soft_delete
+    limits: {updates: unlimited, deletes: unlimited}
+"""
+SOFT_TABLE = (
+    "CREATE TABLE s (id int PRIMARY KEY AUTO_INCREMENT, k int NOT NULL, place varchar(20), "
+    "deleted int NOT NULL DEFAULT 0, deleted_at datetime, created_at datetime, UNIQUE KEY (k, deleted))"
+)
+LIVE = "SELECT k FROM s WHERE deleted = 0"
+
+
+def routed_stand(database: Callable[..., str]) -> Stand:
+    """Return a parent that deleted 20 of the 40 rows which it gave to one of two children."""
+    stand = stand_of(database, SOFT, SOFT_TABLE, cells=("api", "c1", "c2"))
+    into = "INSERT INTO s (k, place, created_at)"
+    place = "IF(seq <= 40, 'api!c1', 'api!c2')"
+    execute(stand.urls["api"], f"{into} SELECT seq, {place}, '2020-01-01' FROM seq_1_to_400")
+    execute(stand.urls["api"], "UPDATE s SET deleted = id, deleted_at = '2021-01-01' WHERE k <= 20")
+    execute(stand.urls["c1"], f"{into} SELECT seq, 'api!c1', '2020-01-01' FROM seq_1_to_40")
+    execute(stand.urls["c2"], f"{into} SELECT seq, 'api!c2', '2020-01-01' FROM seq_41_to_400")
+    return stand
+
+
+def test_a_soft_deleted_row_that_another_child_has_by_now_is_still_removed(
+    database: Callable[..., str],
+) -> None:
+    """The desired side has the key, of a row that is not this child's: it is no reason to keep this one."""
+    stand = routed_stand(database)
+    execute(stand.urls["api"], "INSERT INTO s (k, place, created_at) VALUES (7, 'api!c2', '2022-01-01')")
+    report = stand.repair("r1")
+    assert codes(report) == {}
+    assert len(rows(stand.urls["c1"], LIVE)) == 20
+    assert stand.diff().exit_code is ExitCode.IN_STEP
+
+
+@pytest.mark.parametrize("stage", ["settling", "writing"])
+def test_soft_deletes_of_a_routed_rule_stop_where_the_parent_falls(
+    database: Callable[..., str], stage: str
+) -> None:
+    """The number of all rows counts, not that of the child's."""
+    stand = routed_stand(database)
+    report = repair_with(stand, lambda: execute(stand.urls["api"], "DELETE FROM s WHERE k > 40"), stage)
+    assert codes(report) == {"s": "desired-fell"}
+    assert len(rows(stand.urls["c1"], LIVE)) == 40
+
+
+@pytest.mark.usefixtures("attentive")
+def test_rows_that_come_with_others_stop_with_them(database: Callable[..., str]) -> None:
+    """Neither an owner row without its companion nor the other way round."""
+    rule = (
+        "rules: [{id: t, table: t, key: [k], columns: {exclude: [id]}}, {id: q, table: q, key: [k, n], "
+        "columns: {exclude: [id]}, comes_with: {rule: t, by: {k: k}}}]"
+    )
+    parts = "CREATE TABLE q (id int PRIMARY KEY AUTO_INCREMENT, k int NOT NULL, n int NOT NULL)"
+    stand = stand_of(database, rule, THINGS, parts)
+    api = stand.urls["api"]
+    execute(api, "INSERT INTO t (k, v) SELECT seq, seq FROM seq_1_to_100")
+    execute(api, "INSERT INTO q (k, n) SELECT k, 1 FROM t")
+    report = repair_with(stand, lambda: execute(api, "DELETE FROM t"), "batch 3")
+    assert codes(report)["t"] == "desired-fell" and codes(report)["q"] == "depends"
+    made = {row["k"] for row in rows(stand.urls["c1"], "SELECT k FROM t")}
+    assert 0 < len(made) < 100
+    assert made == {row["k"] for row in rows(stand.urls["c1"], "SELECT k FROM q")}
+
+
 def test_a_load_into_an_empty_table_stops_where_the_parent_is_emptied(
     database: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
