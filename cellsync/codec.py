@@ -160,6 +160,7 @@ def plan_to_data(plan: Plan) -> dict[str, Any]:
         "skipped": Lines({"rule": s.rule, "key": encode(s.key), "reason": s.reason} for s in plan.skipped),
         "refusals": Lines({"code": r.code, "rule": r.rule, "message": r.message} for r in plan.refusals),
         "notices": list(plan.notices),
+        "desired_rows": dict(plan.desired_rows),
     }
 
 
@@ -176,6 +177,8 @@ def plan_from_data(data: Mapping[str, Any]) -> Plan:
         ),
         refusals=tuple(Refusal(**each) for each in data["refusals"]),
         notices=tuple(data["notices"]),
+        # A plan of an older version has none: then what is compared now stands in.
+        desired_rows={rule: int(number) for rule, number in data.get("desired_rows", {}).items()},
     )
 
 

@@ -12,6 +12,7 @@
     |   `-- TransactionLost     ... through no fault of the rows: it may be tried again (exit 4)
     |-- PlanRefused             a plan file that was changed, or is not signed             (exit 3)
     |-- OutputFailed            what was found or done cannot be printed, or written to a file (exit 4)
+    |-- DesiredChanged          what a rule is written from is no longer what was compared (exit 3)
     |-- JournalUnavailable      the journal cannot be made, read or understood         (exit 3)
     |-- DriftLogUnavailable     the local record of what runs saw cannot be read or written (exit 4)
     |-- NoRoom                  the folder for temporary files takes no more           (exit 4)
@@ -116,6 +117,20 @@ class Rejected(WriteFailed):
 
 class TransactionLost(WriteFailed):
     """The whole transaction is gone (a deadlock, a lock wait, a lost connection); try it again."""
+
+
+class DesiredChanged(CellsyncError):
+    """The desired side of a rule collapsed, or is another table, since it was compared: the rule stops.
+
+    ``code`` is that of a refusal.
+    """
+
+    exit_code = ExitCode.REFUSED
+
+    def __init__(self, message: str, *, rule: str, code: str) -> None:
+        super().__init__(message)
+        self.rule = rule
+        self.code = code
 
 
 class JournalUnavailable(CellsyncError):

@@ -639,7 +639,7 @@ def test_rows_that_have_their_numbers_go_two_ways(
 
     def connecting(*arguments: Any) -> db.Database:
         made.append(connect(*arguments))
-        if balanced and len(made) == 3:  # after that which writes, and that which holds the lock
+        if balanced and len(made) == 4:  # after those which write, hold the lock, and look at the parent
             elsewhere = replace(made[-1].identity(), server="another")
             monkeypatch.setattr(made[-1], "identity", lambda: elsewhere)
         return made[-1]
@@ -664,7 +664,7 @@ def test_no_second_way_is_opened_for_rows_that_the_server_numbers(
 
     monkeypatch.setattr(db, "connect", connecting)
     assert run.write(request, prepared).exit_code == 0
-    assert len(made) == 2  # that which writes, and that which holds the lock
+    assert len(made) == 3  # those which write, hold the lock, and look at the parent
 
 
 def test_rows_that_refer_to_each_other_go_one_way(

@@ -12,17 +12,19 @@ loading    one transaction of packed rows, for a table that had none
 verifying  the written keys, read again
 """
 
-from cellsync.apply.doors import Lane, Reader, Recorder, Writer
-from cellsync.apply.executing import Denial, denied, execute, reached
+from cellsync.apply.doors import Desired, Lane, Reader, Recorder, Writer
+from cellsync.apply.executing import Denial, Withheld, denied, execute, reached
 from cellsync.apply.loading import Loaded
 from cellsync.apply.verifying import verify, verify_all
 
 __all__ = [
     "Denial",
+    "Desired",
     "Lane",
     "Loaded",
     "Reader",
     "Recorder",
+    "Withheld",
     "Writer",
     "denied",
     "execute",

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import cast
 
-from cellsync.apply.doors import RawRow, Writer
+from cellsync.apply.doors import Desired, RawRow, Writer
+from cellsync.apply.verifying import deletes
 from cellsync.errors import Rejected, WriteFailed
 from cellsync.model import (
     Action,
@@ -66,10 +67,12 @@ class Batch:
         targets: Mapping[str, Projection],
         sparing: Collection[str],
         *,
+        desired: Desired | None = None,
         alone: bool = False,
     ) -> None:
         """With ``alone``, each row is written by itself and read back at once: slow, and exact."""
         self._changes = changes
+        self._desired = desired
         self._writer = writer
         self._alone = alone
         first = changes[0]
@@ -95,6 +98,7 @@ class Batch:
             return [Outcome(change=c, fate=Fate.FAILED, message=gone) for c in self._changes]
         self._resolved = self._resolve()
         self._locked = dict(self._lock())
+        self._returned = self._look_for_returned()
         # What each change found, and what it left: one row may be changed twice in a circle.
         self._found: dict[int, RawRow] = {}
         self._left: dict[int, RawRow] = {}
@@ -122,6 +126,14 @@ class Batch:
         identities = [change.identity for change in self._changes if change.action is not Action.INSERT]
         first = self._changes[0]
         return self._writer.lock(first.table, self._identity, identities) if identities else {}
+
+    def _look_for_returned(self) -> Collection[Key]:
+        """Return the keys of rows to be removed that the desired side has, now that they are locked."""
+        first = self._changes[0]
+        if self._desired is None or first.action is Action.INSERT:
+            return ()
+        keys = [change.key for change in self._changes if _removes(change, self._target)]
+        return self._desired.present(first.rule, keys) if keys else ()
 
     def _look_for_taken(self) -> Mapping[Key, Row]:
         """Return for each key to be taken the row that holds it already, in any spelling."""
@@ -228,6 +240,8 @@ class Batch:
         held = self._locked.get(change.identity)
         if held is None:
             return "the row is gone"
+        if self._desired is not None and change.key in self._returned and _removes(change, self._target):
+            return f"{self._desired.name} has the row again"
         return self._moved(change, held) or (self._followed(change, held) if self._spares else None)
 
     def _followed(self, change: Change, held: RawRow) -> str | None:
@@ -449,6 +463,11 @@ def joins(target: Projection | None) -> Iterator[Join]:
     for part in (*target.key, *target.columns) if target else ():
         if part.join is not None:
             yield part.join
+
+
+def _removes(change: Change, target: Projection | None) -> bool:
+    """Say whether a change removes a row, for good or by a soft delete."""
+    return change.action is Action.DELETE or (target is not None and deletes(change, target))
 
 
 def _takes_a_key(change: Change) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
@@ -111,6 +111,26 @@ class Recorder(Protocol):
 
     def recorded(self, changes: Sequence[Change]) -> Sequence[bool]:
         """Say for each change whether the journal has it: a commit may have come through unseen."""
+
+
+class Desired(Protocol):
+    """The side that is right, looked at again while the other one is written.
+
+    All raise DesiredChanged where a rule must not write any more, and ReadFailed or Unreachable.
+    """
+
+    @property
+    def name(self) -> str:
+        """Its cell."""
+
+    def confirm(self, changes: Sequence[Change]) -> None:
+        """Look whether it still is what the changes were planned from, where it is time for that."""
+
+    def confirm_load(self, load: Load, packed: Sequence[Packed]) -> None:
+        """Do the same for packed rows."""
+
+    def present(self, rule: str, keys: Sequence[Key]) -> Collection[Key]:
+        """Return which of the keys it has now: rows that were to be deleted because it lacks them."""
 
 
 class Lane(NamedTuple):

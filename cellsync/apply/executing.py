@@ -14,10 +14,18 @@ from oslo_db import api as oslo_api
 
 from cellsync.apply import loading
 from cellsync.apply.batch import Batch, Torn, joins, references
-from cellsync.apply.doors import Lane, Recorder, Writer
+from cellsync.apply.doors import Desired, Lane, Recorder, Writer
 from cellsync.apply.loading import Loaded
 from cellsync.apply.verifying import deletes
-from cellsync.errors import NotAllowed, ReadFailed, Rejected, TransactionLost, Unreachable, WriteFailed
+from cellsync.errors import (
+    DesiredChanged,
+    NotAllowed,
+    ReadFailed,
+    Rejected,
+    TransactionLost,
+    Unreachable,
+    WriteFailed,
+)
 from cellsync.model import (
     Action,
     Change,
@@ -27,6 +35,7 @@ from cellsync.model import (
     Load,
     Outcome,
     Projection,
+    Refusal,
     folded,
 )
 from cellsync.spool import parts
@@ -56,6 +65,14 @@ class Denial(NamedTuple):
     """In the server's words."""
     privilege: bool
     """True where all of it is for lack of privileges."""
+
+
+class Withheld(NamedTuple):
+    """So many changes that follow each other in a plan are not made, as their rules were refused by now."""
+
+    rows: int
+    refusals: tuple[Refusal, ...]
+    """One for each of their rules."""
 
 
 def denied(deeds: Iterable[Deed], *, writer: Writer) -> Mapping[str, Denial]:
@@ -106,7 +123,8 @@ def execute(
     failures: int | None = None,
     stopping: Callable[[], bool] = lambda: False,
     second: Lane | None = None,
-) -> Iterator[Outcome | Loaded]:
+    desired: Desired | None = None,
+) -> Iterator[Outcome | Loaded | Withheld]:
     """Make the changes in their order and yield what became of each, in the same order.
 
     Nothing is made until it is asked for, but for some batches of a Load. ``targets`` holds, by rule, the
@@ -118,10 +136,11 @@ def execute(
     back as FAILED, with the cause. So does what is left of a rule of which ``failures`` changes were not
     made, whatever the reason of each. Where ``stopping`` says so, nothing more is begun after a batch: the
     rest has no outcome. ``second`` is another way to the same database, for rows of a Load alone: their
-    batches go both ways at once.
+    batches go both ways at once. ``desired`` is asked before every transaction: where it says that a rule
+    must not write any more, what is left of the rule, and of those that refer to it, is withheld.
     """
     lanes = [Lane(writer, recorder), *([second] if second else [])]
-    made = _Making(lanes, targets, sparing, failures, stopping)
+    made = _Making(lanes, targets, sparing, failures, stopping, desired=desired)
     for part in parts(changes):
         yield from made.loads(part) if isinstance(part, Load) else made.changes(part)
         if made.over:
@@ -145,6 +164,8 @@ class _Making:
         sparing: Collection[str],
         failures: int | None,
         stopping: Callable[[], bool],
+        *,
+        desired: Desired | None,
     ) -> None:
         self.over = False
         """True when it was stopped: no more was made."""
@@ -154,22 +175,48 @@ class _Making:
         self._sparing = sparing
         self._failures = failures
         self._stopping = stopping
+        self._desired = desired
+        self._refused: dict[str, Refusal] = {}
         self._stopped: dict[str, str] = {}
         self._gone = ""
         self._lost: Counter[str] = Counter()
 
-    def changes(self, part: Sequence[Change]) -> Iterator[Outcome]:
+    def changes(self, part: Sequence[Change]) -> Iterator[Outcome | Withheld]:
         """Make changes that are looked at one by one."""
         for batch in _batches(part):
             if self._stops():
                 return
             yield from self.batch(batch)
 
+    def _withheld(self, sorts: Iterable[Change], rows: int) -> Withheld | None:
+        """Return that changes like these are withheld; None where none of their rules is refused."""
+        if not self._refused:
+            return None
+        alike = {_sort(change): change for change in sorts}.values()
+        found = {each.rule: refusal for each in alike if (refusal := self._refusal(each)) is not None}
+        if not found:
+            return None
+        for rule in {each.rule for each in alike} - found.keys():
+            torn = f"rows of it are made together with rows of {', '.join(sorted(found))}, which was refused"
+            found[rule] = Refusal(code="depends", rule=rule, message=torn)
+        return Withheld(rows, tuple(found[rule] for rule in sorted(found)))
+
+    def _refusal(self, change: Change) -> Refusal | None:
+        """Return why the rule of a change is refused by now, or None."""
+        if change.rule in self._refused:
+            return self._refused[change.rule]
+        causes = {rule: f"{rule} was refused in mid-write" for rule in self._refused}
+        why = _waits_for(change, causes, self._targets)
+        return None if why is None else Refusal(code="depends", rule=change.rule, message=why)
+
+    def _refuse(self, error: DesiredChanged) -> None:
+        self._refused[error.rule] = Refusal(code=error.code, rule=error.rule, message=str(error))
+
     def _stops(self) -> bool:
         self.over = self.over or self._stopping()
         return self.over
 
-    def loads(self, load: Load) -> Iterator[Outcome | Loaded]:
+    def loads(self, load: Load) -> Iterator[Outcome | Loaded | Withheld]:
         """Insert packed rows; a batch that cannot be inserted as it is is looked at row by row.
 
         Through all lanes at once, and the next one is made ready meanwhile, where it is all the same which
@@ -190,12 +237,27 @@ class _Making:
                     free.put(lane)
 
         flying: deque[_Flying] = deque()
+        begun = 0
         with ThreadPoolExecutor(len(lanes), thread_name_prefix="cellsync-load") as pool:
             for batch in loading.batches(load, rows=LOADED, packet=self._writer.packet()):
                 if len(flying) == len(lanes):
                     yield from self._landed(flying)
                 if self._stops():
                     break
+                try:
+                    if self._desired is not None and load.sample.rule not in self._refused:
+                        self._desired.confirm_load(load, batch.packed)
+                except DesiredChanged as error:
+                    self._refuse(error)
+                except (ReadFailed, Unreachable) as error:
+                    self._stopped.setdefault(load.sample.rule, str(error))
+                withheld = self._withheld([load.sample], len(load.packed) - begun)
+                if withheld is not None:
+                    while flying:
+                        yield from self._landed(flying)
+                    yield withheld
+                    break
+                begun += len(batch.packed)
                 if self._cause([load.sample]):
                     while flying:
                         yield from self._landed(flying)
@@ -205,7 +267,7 @@ class _Making:
             while flying:
                 yield from self._landed(flying)
 
-    def _landed(self, flying: deque[_Flying]) -> Iterator[Outcome | Loaded]:
+    def _landed(self, flying: deque[_Flying]) -> Iterator[Outcome | Loaded | Withheld]:
         """Yield what became of the batch that has flown longest."""
         batch, loaded = flying.popleft()
         error = loaded.exception()
@@ -221,17 +283,23 @@ class _Making:
         # Rejected is about one row; else a commit may have come through unseen, as the journal tells.
         yield from self._one_by_one(batch, again=not isinstance(error, Rejected))
 
-    def _one_by_one(self, batch: loading.Batch, *, again: bool = False) -> Iterator[Outcome]:
+    def _one_by_one(self, batch: loading.Batch, *, again: bool = False) -> Iterator[Outcome | Withheld]:
         for part in _batches(batch.changes()):
             yield from self.batch(part, again=again)
 
-    def batch(self, batch: Sequence[Change], *, again: bool = False) -> Sequence[Outcome]:
+    def batch(self, batch: Sequence[Change], *, again: bool = False) -> Sequence[Outcome | Withheld]:
         """Make the changes of one batch; ``again`` where it may have been made already."""
+        withheld = self._withheld(batch, len(batch))
+        if withheld is not None:
+            return [withheld]
         cause = self._cause(batch)
         if cause:
             return _failed(batch, cause)
         try:
-            made = _attempt(batch, self._writer, self._recorder, self._targets, self._sparing, again=again)
+            made = self._attempt(batch, again=again)
+        except DesiredChanged as error:
+            self._refuse(error)
+            return self.batch(batch)  # which withholds it now
         except (ReadFailed, WriteFailed, Unreachable) as error:
             made = _failed(batch, str(error))
             if _goes_on(self._writer, self._targets):
@@ -240,6 +308,51 @@ class _Making:
                 self._gone = str(error)
         self._count(batch, made)
         return made
+
+    def _attempt(self, batch: Sequence[Change], *, again: bool) -> list[Outcome]:
+        writer, recorder, desired = self._writer, self._recorder, self._desired
+        tried = 1 if again else 0
+
+        @oslo_api.wrap_db_retry(
+            max_retries=TRIES,
+            retry_interval=0.2,
+            inc_retry_interval=True,
+            max_retry_interval=3,
+            jitter=True,
+            exception_checker=lambda error: isinstance(error, _PASSING),
+        )  # type: ignore[untyped-decorator]
+        def attempt() -> list[Outcome]:
+            nonlocal tried
+            tried += 1
+            todo = list(batch)
+            if tried > 1:
+                writer.reconnect()
+                done = recorder.recorded(batch)
+                todo = [change for change, made in zip(batch, done, strict=True) if not made]
+            if desired is not None and todo:
+                desired.confirm(todo)
+            outcomes: dict[int, Outcome] = {}
+            alone = False
+            while todo:
+                try:
+                    parts = [list(part) for _, part in groupby(todo, key=_sort)]
+                    works = [
+                        Batch(part, writer, self._targets, self._sparing, desired=desired, alone=alone)
+                        for part in parts
+                    ]
+                    made_now = _transaction(todo, writer, recorder, works)
+                    outcomes.update(zip(map(id, todo), made_now, strict=True))
+                    break
+                except Torn as torn:
+                    alone = alone or torn.alone
+                    failed = {id(change): each for change in todo if (each := torn.find_outcome(change))}
+                    outcomes.update(failed)
+                    todo = [change for change in todo if id(change) not in failed]
+            # What has no outcome by now was made by a try before, whose commit nobody saw.
+            return [outcomes.get(id(each)) or Outcome(change=each, fate=Fate.APPLIED) for each in batch]
+
+        result: list[Outcome] = attempt()
+        return result
 
     def _cause(self, batch: Sequence[Change]) -> str | None:
         """Return why a batch is not to be made, or None."""
@@ -331,54 +444,6 @@ def _groups(changes: Iterable[Change]) -> Iterator[list[Change]]:
 def _refers(change: Change, own: Collection[Key]) -> bool:
     """Say whether a row refers to another row of its own table, of which the batch has these keys."""
     return any(each.rule == change.rule and each.key in own for each in references((change,)))
-
-
-def _attempt(
-    batch: Sequence[Change],
-    writer: Writer,
-    recorder: Recorder,
-    targets: Mapping[str, Projection],
-    sparing: Collection[str],
-    *,
-    again: bool,
-) -> list[Outcome]:
-    tried = 1 if again else 0
-
-    @oslo_api.wrap_db_retry(
-        max_retries=TRIES,
-        retry_interval=0.2,
-        inc_retry_interval=True,
-        max_retry_interval=3,
-        jitter=True,
-        exception_checker=lambda error: isinstance(error, _PASSING),
-    )  # type: ignore[untyped-decorator]
-    def attempt() -> list[Outcome]:
-        nonlocal tried
-        tried += 1
-        todo = list(batch)
-        if tried > 1:
-            writer.reconnect()
-            done = recorder.recorded(batch)
-            todo = [change for change, made in zip(batch, done, strict=True) if not made]
-        outcomes: dict[int, Outcome] = {}
-        alone = False
-        while todo:
-            try:
-                parts = [list(part) for _, part in groupby(todo, key=_sort)]
-                works = [Batch(part, writer, targets, sparing, alone=alone) for part in parts]
-                made_now = _transaction(todo, writer, recorder, works)
-                outcomes.update(zip(map(id, todo), made_now, strict=True))
-                break
-            except Torn as torn:
-                alone = alone or torn.alone
-                failed = {id(change): each for change in todo if (each := torn.find_outcome(change))}
-                outcomes.update(failed)
-                todo = [change for change in todo if id(change) not in failed]
-        # What has no outcome by now was made by a try before, whose commit nobody saw.
-        return [outcomes.get(id(each)) or Outcome(change=each, fate=Fate.APPLIED) for each in batch]
-
-    result: list[Outcome] = attempt()
-    return result
 
 
 def _transaction(

@@ -171,6 +171,23 @@ class Reading(Session):
             rows, checksum = tuple(self._run(sql, {}).one())
         return int(rows), int(checksum)
 
+    def count_rows(self, projection: Projection, identities: Sequence[Identity] | None = None) -> int:
+        """Return how many rows a projection has, or how many of those with some primary keys."""
+        quote, conditions = self._dialect.quote, []
+        if projection.soft_delete is not None:
+            conditions.append(f"t.{quote(projection.soft_delete.column)} IS NOT NULL")
+        names = [f"t.{quote(name)}" for name in projection.identity]
+        parameters = {f"i{at}": value for at, value in enumerate(chain(*(identities or ())))}
+        if identities is not None and len(names) == 1:
+            conditions.append(f"{names[0]} IN ({', '.join(f':{name}' for name in parameters)})")
+        elif identities is not None:
+            each = [f"{names[at % len(names)]} = :{name}" for at, name in enumerate(parameters)]
+            rows = (" AND ".join(part) for part in batches(each, len(names)))
+            conditions.append(f"(({') OR ('.join(rows)}))")
+        condition = " AND ".join(conditions) or None
+        ((number,),) = self.query(self._select(projection).count(condition), **parameters)
+        return int(number)
+
     def unpack(self, projection: Projection) -> Callable[[Packed], Row]:
         """Return what makes the rows of packed ones."""
         return self._select(projection).unpack()

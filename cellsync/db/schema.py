@@ -49,7 +49,7 @@ def mariadb(query: Query, names: Iterable[str]) -> dict[str, Table]:
     if not wanted:
         return {}
     listed = ", ".join(f":{parameter}" for parameter in wanted)
-    columns = query(_COLUMNS.format(names=listed, tables=_TABLES), **wanted)
+    columns = _query_columns(query, wanted)
     about = query(_ABOUT.format(names=listed), **wanted)
     indexes = [
         (table, name, more, column, cut) for what, table, name, _, column, more, cut in about if what == "i"
@@ -58,17 +58,39 @@ def mariadb(query: Query, names: Iterable[str]) -> dict[str, Table]:
     actions = {(row[0], row[1]): row[2:] for row in (query(_ACTIONS) if keys else ())}
     keys = [(*row, *actions.get((row[0], row[1]), _NO_ACTIONS)) for row in keys]
     triggers = [row[1:3] for row in about if row[0] == "t"]
-    found = dict.fromkeys((row[0], row[1], row[2]) for row in columns)
+    found = dict.fromkeys((row[0], row[1], row[2], row[3]) for row in columns)
+    known = {
+        about[0]: _table(
+            about,
+            columns=[row[4:-1] for row in columns if row[0] == about[0]],
+            indexes=[row[1:] for row in indexes if row[0] == about[0]],
+            keys=keys,
+            triggers=[row[1] for row in triggers if row[0] == about[0]],
+        )
+        for about in found
+    }
+    return _with_names_asked(known, columns, wanted)
+
+
+def columns_alone(query: Query, names: Iterable[str]) -> dict[str, Table]:
+    """Return those of the named tables that exist, without indexes, keys and triggers. One query."""
+    wanted = {f"t{index}": name for index, name in enumerate(sorted(set(names)))}
+    columns = _query_columns(query, wanted) if wanted else []
+    found: dict[str, list[Sequence[Any]]] = {}
+    for row in columns:
+        found.setdefault(row[0], []).append(row)
     known = {
         name: _table(
-            (name, engine, estimate),
-            columns=[row[3:-1] for row in columns if row[0] == name],
-            indexes=[row[1:] for row in indexes if row[0] == name],
-            keys=keys,
-            triggers=[row[1] for row in triggers if row[0] == name],
+            (name, *rows[0][1:4]), columns=[row[4:-1] for row in rows], indexes=(), keys=(), triggers=()
         )
-        for name, engine, estimate in found
+        for name, rows in found.items()
     }
+    return _with_names_asked(known, columns, wanted)
+
+
+def _with_names_asked(
+    known: dict[str, Table], columns: Sequence[Sequence[Any]], wanted: Mapping[str, str]
+) -> dict[str, Table]:
     if not columns or not columns[0][-1]:
         return known
     # The case of a table's name means nothing to this server: a table is known by each name that was asked.
@@ -88,10 +110,15 @@ def find_others(query: Query, names: Iterable[str]) -> dict[str, str]:
     return {name: kinds[name.lower()] for name in wanted.values() if name.lower() in kinds}
 
 
+def _query_columns(query: Query, wanted: Mapping[str, str]) -> Sequence[Sequence[Any]]:
+    listed = ", ".join(f":{parameter}" for parameter in wanted)
+    return query(_COLUMNS.format(names=listed, tables=_TABLES), **wanted)
+
+
 # Columns are joined to their table, so that an empty answer means that there is no such table.
 _COLUMNS = """
-SELECT t.TABLE_NAME, t.ENGINE, t.TABLE_ROWS, c.COLUMN_NAME, c.COLUMN_TYPE, c.IS_NULLABLE, c.COLUMN_DEFAULT,
-       c.CHARACTER_SET_NAME, c.COLLATION_NAME, c.EXTRA, c.GENERATION_EXPRESSION,
+SELECT t.TABLE_NAME, t.ENGINE, t.TABLE_ROWS, t.CREATE_TIME, c.COLUMN_NAME, c.COLUMN_TYPE, c.IS_NULLABLE,
+       c.COLUMN_DEFAULT, c.CHARACTER_SET_NAME, c.COLLATION_NAME, c.EXTRA, c.GENERATION_EXPRESSION,
        @@lower_case_table_names
 FROM information_schema.TABLES t
 JOIN information_schema.COLUMNS c ON c.TABLE_SCHEMA = t.TABLE_SCHEMA AND c.TABLE_NAME = t.TABLE_NAME
@@ -132,14 +159,14 @@ _NO_ACTIONS = ("RESTRICT", "RESTRICT")
 
 
 def _table(
-    table: tuple[str, str | None, int | None],
+    table: tuple[str, str | None, int | None, object],
     *,
     columns: Sequence[Sequence[Any]],
     indexes: Sequence[Sequence[Any]],
     keys: Sequence[Sequence[Any]],
     triggers: Sequence[str],
 ) -> Table:
-    name, engine, estimate = table
+    name, engine, estimate, created = table
     acting = [*_referring(name, keys)]
     described = tuple(map(_column, columns))
     # All current rows of a versioned table hold the same there, the end of time.
@@ -171,6 +198,7 @@ def _table(
         cascades=tuple(key for key in acting if key.on_delete or key.on_update),
         referrers=tuple(key for key in acting if not (key.on_delete and key.on_update)),
         estimate=int(estimate or 0),
+        created=str(created or ""),
     )
 
 

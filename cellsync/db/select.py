@@ -291,6 +291,10 @@ class Select:
             self._select(outputs, condition, hint=f" FORCE INDEX ({self._dialect.quote(index)})")
         )
 
+    def count(self, condition: str | None = None) -> str:
+        """Return the SELECT of how many rows there are, those in limbo included."""
+        return self._select(["COUNT(*)"], condition)
+
     def _identified(self) -> str:
         return f"t.{self._dialect.quote(self._projection.identity[0])}"
 

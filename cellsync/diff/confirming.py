@@ -46,8 +46,11 @@ def confirm(
     side, and ``there`` the keys of MISSING rows that rows of that side have all the same, which the rule
     leaves out. ``routed`` is what the rows of a routed rule were dealt by: what it could not deal is found or
     set aside here as well.
+
+    A row that is extra only now is marked as ``turned``: the desired side lost it between the readings.
     """
-    keys = set(unsettled(first))
+    kinds = {difference.key: difference.kind for difference in first.differences}
+    keys = kinds.keys()
     held = list(existing)
     again = compare(
         pairing,
@@ -62,7 +65,9 @@ def confirm(
     twins = list(find_twins(pairing, again.differences, held, classify, seen=seen))
     clashing = {key for finding in twins for key in (finding.key, *finding.twins) if key is not None}
     differences = tuple(
-        _left_out(_with_tombstone(difference, (tombstones or {}).get(difference.kind, ())), there)
+        _left_out(
+            _with_tombstone(_turned(difference, kinds), (tombstones or {}).get(difference.kind, ())), there
+        )
         for difference in set_aside(again.differences, clashing)
     )
     findings = (*first.findings, *fresh, *twins)
@@ -81,6 +86,13 @@ def _with_tombstone(difference: Difference, tombstones: Sequence[Row]) -> Differ
     if not times or (difference.kind is Kind.EXTRA and not any(times)):
         return difference  # a deletion without a time is newer than nothing
     return replace(difference, tombstone=max(times) or "an unknown time")
+
+
+def _turned(difference: Difference, kinds: Mapping[Key, Kind]) -> Difference:
+    was = kinds[difference.key]
+    if difference.kind is not Kind.EXTRA or was is Kind.EXTRA:
+        return difference
+    return replace(difference, turned=was)
 
 
 def _left_out(difference: Difference, there: Collection[Key]) -> Difference:

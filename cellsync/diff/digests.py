@@ -150,14 +150,15 @@ def suspects(
     """Return the keys that differ, are odd, or occur twice on a side; no row of them is read yet.
 
     The bundles are those of one bucket. ``exact`` says that the schema lets no key occur twice.
-    ``stray`` are rows of the parent that nobody owns: they may have a child's keys.
+    ``stray`` are rows of the parent that nobody owns: they may have a child's keys. A key of which checksums
+    cannot tell more than that it is odd is EXTRA where the existing side has it: that it may be.
     """
     wanted = [text for bundle in desired for text in bundle.texts]
     held = [text for bundle in existing for text in bundle.texts]
     if exact and not any(bundle.odd for bundle in (*desired, *existing)):
         wanted, held = [*{*wanted}.difference(held)], [*{*held}.difference(wanted)]
     found = _suspects([*map(pairs, wanted)], [*map(pairs, held)])
-    found.update((pairs(text).key, Kind.CHANGED) for bundle in stray for text in bundle.texts)
+    found.update((pairs(text).key, Kind.EXTRA) for bundle in stray for text in bundle.texts)
     return tuple(
         Difference.found(kind, key) for key, kind in sorted(found.items(), key=lambda each: rank(each[0]))
     )
@@ -166,11 +167,11 @@ def suspects(
 def _suspects(desired: Sequence[Pair], existing: Sequence[Pair]) -> dict[Key, Kind]:
     wanted, odd = _by_key(desired)
     held, more = _by_key(existing)
-    kinds: dict[Key, Kind] = dict.fromkeys([*odd, *more], Kind.CHANGED)
+    kinds: dict[Key, Kind] = dict.fromkeys([*odd, *more], Kind.EXTRA)
     for key, checksum in wanted.items():
         if key not in held:
             kinds[key] = Kind.MISSING
-        elif held[key] != checksum:
+        elif held[key] != checksum and key not in kinds:
             kinds[key] = Kind.CHANGED
     kinds.update((key, Kind.EXTRA) for key in held if key not in wanted)
     return kinds

@@ -59,6 +59,9 @@ class Difference:
     ``where``, ``route`` or a soft delete that is NULL; told only where the rule does not revive."""
     aside: bool = False
     """True for an extra row that a finding names: nothing is done about it."""
+    turned: Kind | None = None
+    """What it was at the first reading, of a row that is extra at the recheck alone: the desired side lost it
+    while it was compared."""
     claimed: tuple[str, ...] = ()
     """The children that have the row where several do and each would insert it into the parent."""
 
@@ -91,6 +94,8 @@ class Difference:
     def packed(self) -> dict[str, Any]:
         """Return the difference as plain values (see ``spool``)."""
         plain = {**vars(self), "kind": _VALUES[self.kind], "action": _VALUES[self.action]}
+        if self.turned is not None:
+            plain["turned"] = _VALUES[self.turned]
         if self.desired is not None:
             plain["desired"] = tuple(self.desired)
         if self.existing is not None:
@@ -103,6 +108,8 @@ class Difference:
     def unpacked(cls, plain: dict[str, Any]) -> Difference:
         """Return what ``packed`` gave these values."""
         plain["kind"], plain["action"] = _KINDS[plain["kind"]], _ACTIONS[plain["action"]]
+        if (turned := plain["turned"]) is not None:
+            plain["turned"] = _KINDS[turned]
         if (desired := plain["desired"]) is not None:
             plain["desired"] = _row(desired)
         if (existing := plain["existing"]) is not None:

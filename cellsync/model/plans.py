@@ -217,6 +217,8 @@ class Plan:
     """Rule -> the projection through which the written side is read; of an undo there is none."""
     tables: Mapping[str, Table] = field(default_factory=dict)
     """What is known of the tables that are written, and of those that their references lead to."""
+    desired_rows: Mapping[str, int] = field(default_factory=dict)
+    """Rule -> how many rows the desired side had when it was compared; far fewer at the writing stop it."""
 
     @property
     def deeds(self) -> Counter[Deed]:

@@ -112,6 +112,8 @@ class Table:
     """The foreign keys to this table that let no row go to which others refer (RESTRICT, NO ACTION)."""
     estimate: int = 0
     """About how many rows there are, from the server's statistics; never a result."""
+    created: str = ""
+    """When the table was made or last altered, in whole seconds; "" where the server does not say it."""
 
     @property
     def identity(self) -> tuple[str, ...]:

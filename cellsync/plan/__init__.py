@@ -15,10 +15,11 @@ from cellsync.plan.building import build, find_refusals
 from cellsync.plan.changing import changes
 from cellsync.plan.clashes import Claim, Move, Place, Planned
 from cellsync.plan.deciding import decide
-from cellsync.plan.guarding import refuse, unwritable
+from cellsync.plan.guarding import FREE_TO_GO, describe_fall, has_fallen, refuse, unwritable
 from cellsync.plan.inputs import WRITING, Clashes, Compared, Target
 
 __all__ = [
+    "FREE_TO_GO",
     "WRITING",
     "Claim",
     "Clashes",
@@ -30,7 +31,9 @@ __all__ = [
     "build",
     "changes",
     "decide",
+    "describe_fall",
     "find_refusals",
+    "has_fallen",
     "refuse",
     "unwritable",
 ]

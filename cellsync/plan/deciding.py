@@ -88,11 +88,14 @@ def _decided(difference: Difference, told: _Telling) -> Difference:
         and (why := _held_back(difference, told))
     ):
         action, meaning = Action.REPORT, f"{meaning}; {why}"
-    if (
-        action in (Action.DELETE, Action.SOFT_DELETE)
-        and not difference.pushed
-        and rule.removes is Removes.PUSHED
-    ):
+    removes = action in (Action.DELETE, Action.SOFT_DELETE)
+    if removes and difference.turned is not None:
+        there = told.pairing.desired_cell
+        action, meaning = (
+            Action.REPORT,
+            f"{meaning}; {there} still had it when it was read first, so it stays until the next run",
+        )
+    elif removes and not difference.pushed and rule.removes is Removes.PUSHED:
         action, meaning = Action.REPORT, f"{meaning}; cellsync did not write it, so it stays"
     elif action is Action.SOFT_DELETE:
         action, why = _soft_delete(difference, told.pairing)

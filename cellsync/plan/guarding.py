@@ -12,6 +12,18 @@ from cellsync.model import (
 )
 from cellsync.plan.inputs import Compared, Target
 
+FREE_TO_GO = 10
+"""So many rows may always leave the desired side between two readings: as many as limits always allow."""
+
+
+def has_fallen(before: int, now: int) -> bool:
+    """Say whether a table, or a sample of it, lost so much between two readings that nothing may rely on it.
+
+    Readings of one run are seconds apart. In this time applications delete a few rows; a TRUNCATE, a
+    restore under way or a DELETE without its WHERE take most of them. Half of the rows is far from both.
+    """
+    return before > now and (now == 0 or (before - now > FREE_TO_GO and now * 2 < before))
+
 
 def refuse(compared: Compared, waived: Collection[str] = ()) -> Iterator[Refusal]:
     """Yield the guards that stop a rule, each with its numbers and what to do.
@@ -19,7 +31,7 @@ def refuse(compared: Compared, waived: Collection[str] = ()) -> Iterator[Refusal
     ``waived`` holds what people waived: "CODE" for every rule, or "CODE:RULE".
     """
     rule = compared.pairing.rule
-    for guard in (_over_limit, _empty_desired, _acts_on_others, _without_transactions):
+    for guard in (_over_limit, _empty_desired, _desired_fell, _acts_on_others, _without_transactions):
         for code, message in guard(compared):
             if not {code, f"{code}:{rule.id}"} & set(waived):
                 yield Refusal(code=code, rule=rule.id, message=f"{message} (--waive {code}:{rule.id})")
@@ -64,12 +76,28 @@ def _over_limit(compared: Compared) -> Iterator[tuple[str, str]]:
 
 def _empty_desired(compared: Compared) -> Iterator[tuple[str, str]]:
     deletes = counted(compared)["deletes"]
-    if deletes and not compared.table.desired_rows:
+    if deletes and 0 in (compared.table.desired_rows, compared.desired_again):
         yield (
             "empty-desired",
             f"{compared.written.name} is empty in {compared.pairing.desired_cell}, and {deletes} rows would "
             f"be deleted in {compared.pairing.existing_cell}; no limit allows that",
         )
+
+
+def _desired_fell(compared: Compared) -> Iterator[tuple[str, str]]:
+    first = compared.desired_first
+    before, now = compared.table.desired_rows if first is None else first, compared.desired_again
+    if now is not None and has_fallen(before, now):
+        rule, cell = compared.pairing.rule, compared.pairing.desired_cell
+        yield "desired-fell", describe_fall(rule.table, cell, before, now, "it was compared")
+
+
+def describe_fall(table: str, cell: str, before: int, now: int, since: str) -> str:
+    """Return the words in which a sharp fall is refused; ``since`` says since when."""
+    return (
+        f"{table} had {before} rows in {cell} when {since}, and has {now} now: look whether it was emptied "
+        f"or is being restored, and run again"
+    )
 
 
 def _acts_on_others(compared: Compared) -> Iterator[tuple[str, str]]:

@@ -39,6 +39,10 @@ class Compared:
     table: TableDiff
     written: Table
     clashes: Clashes = Clashes()
+    desired_again: int | None = None
+    """How many rows the desired side had after the recheck, where the rule would delete; None elsewhere."""
+    desired_first: int | None = None
+    """The same at the first reading, where ``table.desired_rows`` counts only this child's rows of it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,12 +8,14 @@ reading       read from all cells at once, the parent once for all children
 digesting     of large tables, which keys may differ
 loading       of tables that one side lacks altogether, all rows as they are
 confirming    the rows that differ, read again: only what still differs counts
+recounting    how many rows the desired side of a rule that deletes has, before and after
 coming        the rows that come with those that are to be inserted
 detecting     what detectors find, by questions (asking) of which some are answered in part (narrowing)
 accepting     what people live with: it is neither counted nor repaired
 planning      a plan for each edge, and the report
 planfile    plans as a file
 writing     everything from there: lock, journal, apply, verify
+upstream    the desired side, looked at again while the other one is written
 past        the journals: history, and the plan of an undo
 seeing      what a run saw, for the drift log
 triaging    what came of it over many runs

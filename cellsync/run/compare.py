@@ -26,6 +26,7 @@ from cellsync.model import (
     TableFailure,
     TableResult,
 )
+from cellsync.run import recounting
 from cellsync.run.coming import accompanied, claimed
 from cellsync.run.confirming import confirmed
 from cellsync.run.detecting import detected
@@ -34,6 +35,7 @@ from cellsync.run.loading import Empty, empties
 from cellsync.run.look import State, opened, unfit
 from cellsync.run.planning import Paired, planned, report, worst
 from cellsync.run.reading import Got, Router, Rows, failed, read
+from cellsync.run.recounting import recounted
 from cellsync.run.request import Prepared, Request
 from cellsync.spool import kept
 
@@ -49,10 +51,10 @@ def compare(request: Request) -> Prepared:
     with opened(request) as state:
         pairs = {child: _paired(state, child) for child in state.going}
         request.progress("reading")
-        tables, blocks, empty = _compared(state, pairs)
-        settled = claimed(pairs, confirmed(state, pairs, tables, blocks, empty))
-        compared = accompanied(state, pairs, settled)
-        return planned(state, pairs, compared, detected(state, compared))
+        tables, blocks, empty, first = _compared(state, pairs)
+        still, counts = recounted(state, pairs, confirmed(state, pairs, tables, blocks, empty), first)
+        compared = accompanied(state, pairs, claimed(pairs, still))
+        return planned(state, pairs, compared, detected(state, compared), counts)
 
 
 def schemas(request: Request) -> Report:
@@ -127,11 +129,11 @@ def _pair(
 
 def _compared(
     state: State, pairs: Mapping[str, Paired]
-) -> tuple[dict[Edge, TableResult], Sequence[Block], Mapping[Edge, Empty]]:
+) -> tuple[dict[Edge, TableResult], Sequence[Block], Mapping[Edge, Empty], Mapping[Edge, int]]:
     """Compare all edges from one reading of every database, or of digests of it.
 
-    Returns the tables without their differences, what differs as far as it is known by now, and which
-    tables differ because one side is empty.
+    Returns the tables without their differences, what differs as far as it is known by now, which
+    tables differ because one side is empty, and how many rows were counted beside that.
     """
     router = Router(state)
     found = large(state, pairs, router)
@@ -142,7 +144,9 @@ def _compared(
         if not _comes_along(paired)
     }
     small = {e: p for e, p in edges.items() if isinstance(p, Pairing) and e not in found.edges}
-    wants = found.wants()
+    wants = recounting.first_wants(pairs)
+    for cell, more in found.wants().items():
+        wants.setdefault(cell, []).extend(more)
     for pairing in small.values():
         wants.setdefault(pairing.desired_cell, []).append(Rows(projection=pairing.desired))
         wants.setdefault(pairing.existing_cell, []).append(Rows(projection=pairing.existing))
@@ -154,7 +158,9 @@ def _compared(
     heads.update({edge: paired for edge, paired in edges.items() if isinstance(paired, TableFailure)})
     heads.update({edge: _head(table) for edge, table in tables.items()})
     every = chain(_light(tables, got.since), blocks)
-    return {edge: heads[edge] for edge in edges}, kept(every, short=FEW_BLOCKS, tally=known_of), empty
+    known_blocks = kept(every, short=FEW_BLOCKS, tally=known_of)
+    first = recounting.first_counts(pairs, got)
+    return {edge: heads[edge] for edge in edges}, known_blocks, empty, first
 
 
 def _comes_along(paired: Pairing | TableFailure) -> bool:

@@ -249,9 +249,13 @@ def _adopt_edge(request: Request, edge: Edge, planned: PlanFile) -> _Adopted:
     lost = [change for change in left if change.rule not in edge.targets]
     asked = {(change.rule, change.key) for change in plan.changes}
     later = (c for c in now.changes if _mark(c) not in due and (c.rule, c.key) not in asked)
+    desired = edge.desired
+    if desired is not None:  # it may have fallen since the plan was made
+        desired = replace(desired, rows={**desired.rows, **plan.desired_rows})
     return _Adopted(
         edge=replace(
             edge,
+            desired=desired,
             plan=replace(
                 now,
                 changes=changes,

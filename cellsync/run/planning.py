@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Union
+from typing import NamedTuple, Union
 
 from cellsync import diff, journal, plan
 from cellsync.errors import ReadFailed, WriteFailed
@@ -27,8 +27,8 @@ from cellsync.model import (
 )
 from cellsync.run import accepting, clashes, detecting
 from cellsync.run.look import State
-from cellsync.run.reading import failed
-from cellsync.run.request import Edge, Prepared, Request, exit_code, with_plans
+from cellsync.run.reading import Router, failed
+from cellsync.run.request import Desired, Edge, Prepared, Request, exit_code, with_plans
 from cellsync.spool import kept
 
 Paired = Mapping[str, Union[Pairing, TableFailure]]
@@ -38,12 +38,26 @@ Found = Mapping[str, TableResult]
 """Rule id -> result on one edge, in the order of the rules."""
 
 
+class Counts(NamedTuple):
+    """How many rows the desired side of an edge had."""
+
+    first: int | None = None
+    """At the first reading, where the comparison knows only those of one child."""
+    again: int | None = None
+    """After the recheck, where the rule would delete."""
+
+
 def planned(
-    state: State, pairs: Mapping[str, Paired], found: Mapping[str, Found], detected: Mapping[str, Found]
+    state: State,
+    pairs: Mapping[str, Paired],
+    found: Mapping[str, Found],
+    detected: Mapping[str, Found],
+    counts: Mapping[tuple[str, str], Counts],
 ) -> Prepared:
     """Plan every edge from what was found on it, and put it all into a report.
 
-    ``detected`` is what detectors found in each child: it is reported, and nothing is planned.
+    ``detected`` is what detectors found in each child: it is reported, and nothing is planned. ``counts``
+    are by child and rule.
     """
     cells: list[CellResult | CellFailure] = []
     edges: list[Edge] = []
@@ -52,7 +66,8 @@ def planned(
             cells.append(state.failures[child.name])
             continue
         try:
-            result, of_cell = _plan_cell(state, child, pairs[child.name], found[child.name])
+            mine = {rule: each for (name, rule), each in counts.items() if name == child.name}
+            result, of_cell = _plan_cell(state, child, pairs[child.name], found[child.name], mine)
         except (ReadFailed, WriteFailed) as error:
             # Without the memory of what was pushed, a renamed row would pass for another one.
             failed = f"which rows were pushed could not be read from the journal: {error}"
@@ -78,7 +93,9 @@ def _marked(state: State, cell: CellResult | CellFailure) -> CellResult | CellFa
     return replace(cell, isolated=(last.deleted_at if last else None) or "an unknown time")
 
 
-def _plan_cell(state: State, child: Cell, pairs: Paired, found: Found) -> tuple[CellResult, list[Edge]]:
+def _plan_cell(
+    state: State, child: Cell, pairs: Paired, found: Found, counts: Mapping[str, Counts]
+) -> tuple[CellResult, list[Edge]]:
     names = {"parent": state.parent, "child": child.name}
     secrets = state.request.topology.secrets
     decided: dict[str, TableResult] = {}
@@ -91,12 +108,12 @@ def _plan_cell(state: State, child: Cell, pairs: Paired, found: Found) -> tuple[
     for direction in Direction:
         target, compared = (
             _target(state, child, direction),
-            _compared(state, child, direction, pairs, decided),
+            _compared(state, child, direction, pairs, decided, counts=counts),
         )
         if compared:
             compared, decided = _previewed(state, child, compared, target, decided)
             decided = _coming(pairs, decided)
-            edges.append(_edge(state, direction, compared, target, decided))
+            edges.append(_edge(state, child, direction, compared, target, decided))
     # A diff writes nothing, so nothing is refused: it shows what a repair would refuse.
     writing = state.request.run.verb != "diff"
     refused = {refusal.rule for edge in edges for refusal in edge.plan.refusals if writing}
@@ -216,7 +233,13 @@ def worst(tables: Sequence[TableResult]) -> Status:
 
 
 def _compared(
-    state: State, child: Cell, direction: Direction, pairs: Paired, found: Found
+    state: State,
+    child: Cell,
+    direction: Direction,
+    pairs: Paired,
+    found: Found,
+    *,
+    counts: Mapping[str, Counts],
 ) -> list[plan.Compared]:
     written = child if direction is Direction.DOWN else state.request.topology.parent
     tables = state.looks[written.name].tables
@@ -225,7 +248,16 @@ def _compared(
         pairing = pairs[rule]
         if table.direction is direction and isinstance(table, TableDiff) and isinstance(pairing, Pairing):
             existing = tables[pairing.existing.table]
-            compared.append(plan.Compared(pairing=pairing, table=table, written=existing))
+            first, again = counts.get(rule, Counts())
+            compared.append(
+                plan.Compared(
+                    pairing=pairing,
+                    table=table,
+                    written=existing,
+                    desired_first=first,
+                    desired_again=again,
+                )
+            )
     return compared
 
 
@@ -278,6 +310,7 @@ def _previewed(
 
 def _edge(
     state: State,
+    child: Cell,
     direction: Direction,
     compared: Sequence[plan.Compared],
     target: plan.Target,
@@ -286,10 +319,12 @@ def _edge(
     cells = {cell.name: cell for cell in (state.request.topology.parent, *state.request.children)}
     rules = state.request.ruleset.rules
     current = [replace(each, table=found[each.pairing.rule.id]) for each in compared]  # type: ignore[arg-type]
+    desired = _desired(state, child, direction, compared)
     return Edge(
         cell=cells[target.written],
         child=target.child,
         direction=direction,
+        desired=desired,
         plan=replace(
             plan.build(
                 current,
@@ -300,7 +335,30 @@ def _edge(
             ),
             targets={each.pairing.rule.id: each.pairing.existing for each in compared},
             tables=state.looks[target.written].tables,
+            desired_rows=desired.rows,
         ),
+    )
+
+
+def _desired(state: State, child: Cell, direction: Direction, compared: Sequence[plan.Compared]) -> Desired:
+    """Return what the desired side of an edge was, for the checks of the writing."""
+    down = direction is Direction.DOWN
+    cell = state.request.topology.parent if down else child
+    router = Router(state)
+    dealt = [each.pairing.rule for each in compared if down and each.pairing.rule.route is not None]
+    return Desired(
+        cell=cell,
+        child=child.name,
+        database=state.looks[cell.name].identity,
+        projections={each.pairing.rule.id: each.pairing.desired for each in compared},
+        tables=state.looks[cell.name].tables,
+        rows={
+            each.pairing.rule.id: each.table.desired_rows
+            if each.desired_first is None
+            else each.desired_first
+            for each in compared
+        },
+        owners={rule.id: owners for rule in dealt if (owners := router.owners(rule)) is not None},
     )
 
 

@@ -132,6 +132,17 @@ class Total:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Count:
+    """How many rows of a projection there are, those in limbo left out."""
+
+    projection: Projection
+
+    def read(self, database: db.Database) -> Sequence[int]:
+        """Read the number."""
+        return (database.count_rows(self.projection),)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Keys:
     """The keys of all rows of a projection."""
 

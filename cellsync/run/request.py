@@ -12,12 +12,14 @@ from datetime import datetime, timedelta, timezone
 from typing import TypeVar
 
 from cellsync.db import Timeouts
+from cellsync.diff import Owners
 from cellsync.errors import CellsyncError, ExitCode, Unreachable
 from cellsync.model import (
     Cell,
     CellFailure,
     CellResult,
     Counts,
+    DatabaseIdentity,
     Direction,
     Plan,
     Projection,
@@ -25,6 +27,7 @@ from cellsync.model import (
     RuleSet,
     Run,
     Status,
+    Table,
     TableFailure,
     Topology,
 )
@@ -95,6 +98,24 @@ class Request:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Desired:
+    """What the desired side of an edge was when it was compared; it is looked at again when it is written."""
+
+    cell: Cell
+    child: str
+    """The child of the edge; rows of a routed rule may belong to others."""
+    database: DatabaseIdentity
+    projections: Mapping[str, Projection]
+    """Rule -> how the desired side is read."""
+    tables: Mapping[str, Table]
+    """The tables of the cell that were read, as they were."""
+    rows: Mapping[str, int]
+    """Rule -> how many rows there were; in a plan file's edge, when the plan was made."""
+    owners: Mapping[str, Owners] = field(default_factory=dict)
+    """Of routed rules: who owns which rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Edge:
     """One plan, and what is needed to carry it out later, through a new connection."""
 
@@ -103,6 +124,8 @@ class Edge:
     child: str
     direction: Direction
     plan: Plan
+    desired: Desired | None = None
+    """None where the plan does not come from a comparison: in an undo, and for the register of cells."""
     undoes: str | None = None
 
     @property

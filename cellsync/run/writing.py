@@ -38,6 +38,7 @@ from cellsync.model import (
 )
 from cellsync.run import holding
 from cellsync.run.request import Edge, Prepared, Request, each_cell, executor, exit_code
+from cellsync.run.upstream import DesiredSide, open_upstream
 from cellsync.spool import Collector, kept, parts, without
 
 LOG = logging.getLogger(__name__)
@@ -212,7 +213,44 @@ def _carry_out(
         if all(each.privilege for each in denied.values()):
             return _refused(edge, "privilege", messages)
         return _refused(edge, "not-writable", messages)
-    refusals = tuple(_without_rights(edge, denied))
+    refused = dict(_find_unwritable(denied))
+    with ExitStack() as stack:
+        desired: DesiredSide | None = None
+        if edge.desired is not None:
+            try:
+                desired = open_upstream(edge.desired, edge.plan.deeds, request, stack)
+                refused = {**{refusal.rule: refusal for refusal in desired.refusals()}, **refused}
+            except (ReadFailed, Unreachable) as error:
+                return _all_failed(
+                    edge, f"what the changes were planned from could not be read again: {error}"
+                )
+        return _make_changes(edge, database, journal, request, until, refused=refused, desired=desired)
+
+
+def _find_unwritable(denied: Mapping[str, apply.Denial]) -> Iterator[tuple[str, Refusal]]:
+    """Yield the rules of which the server takes no change."""
+    for rule, denial in denied.items():
+        said = "; ".join(denial.messages)
+        if denial.privilege:
+            message = f"{said}; grant it, nothing was tried"
+            yield rule, Refusal(code="privilege", rule=rule, message=message)
+        else:
+            message = f"{said}: the server takes no such change; see to table or rule, nothing was tried"
+            yield rule, Refusal(code="not-writable", rule=rule, message=message)
+
+
+def _make_changes(
+    edge: Edge,
+    database: db.Database,
+    journal: Journal,
+    request: Request,
+    until: _Until,
+    *,
+    refused: Mapping[str, Refusal],
+    desired: DesiredSide | None,
+) -> Written:
+    """Make the changes of all rules that are not ``refused``, nor refer to one that is."""
+    refusals = tuple(_with_dependents(edge, refused))
     stopped = {refusal.rule for refusal in refusals}
     changes = edge.plan.changes
     if stopped:
@@ -228,6 +266,7 @@ def _carry_out(
     applied = bytearray()
     problems: Collector[str] = Collector()
     unmade: Collector[Skipped] = Collector()
+    late: dict[str, Refusal] = {}
     with ExitStack() as stack:
         # On Galera all transactions of a run update one row: two connections would wait for each other.
         second = None if database.is_clustered else _second(edge, changes, journal, request, stack)
@@ -240,7 +279,14 @@ def _carry_out(
             failures=None if edge.undoes else edge.cell.budget.failures,
             stopping=until,
             second=second,
+            desired=desired,
         ):
+            if isinstance(outcome, apply.Withheld):
+                late.update(
+                    {refusal.rule: refusal for refusal in outcome.refusals if refusal.rule not in late}
+                )
+                applied += bytes(outcome.rows)
+                continue
             if isinstance(outcome, apply.Loaded):
                 fates[outcome.load.sample.rule, Fate.APPLIED] += outcome.rows
                 applied += bytes([True]) * outcome.rows
@@ -255,7 +301,18 @@ def _carry_out(
         problems.append(f"{until.why}: {len(changes) - len(applied)} changes were not begun")
     if any(applied):
         problems.extend(_unlike(edge, database, changes, applied))
+    refusals = (*refusals, *(_with_number(refusal, fates) for refusal in late.values()))
     return Written(edge=edge, fates=fates, problems=problems.kept(), unmade=unmade.kept(), refusals=refusals)
+
+
+def _with_number(refusal: Refusal, fates: Mapping[tuple[str, Fate], int]) -> Refusal:
+    """Say in a refusal that came in mid-write how many changes of its rule were made before."""
+    made = fates.get((refusal.rule, Fate.APPLIED), 0)
+    return (
+        replace(refusal, message=f"{refusal.message}; {made} changes of it were made before")
+        if made
+        else refusal
+    )
 
 
 def _second(
@@ -296,20 +353,26 @@ def _all_failed(edge: Edge, cause: str) -> Written:
     return Written(edge=edge, fates=failed, problems=(cause,), unmade=unmade)
 
 
-def _without_rights(edge: Edge, denied: Mapping[str, apply.Denial]) -> Iterator[Refusal]:
-    """Yield the rules of which the server takes no change, and those whose rows would refer to theirs."""
+def _with_dependents(edge: Edge, refused: Mapping[str, Refusal]) -> Iterator[Refusal]:
+    """Yield the refusals of rules that the plan writes, and of those whose rows would refer to theirs.
+
+    Rows to which those of a refused rule may refer are not removed either.
+    """
+    removing = {deed.rule for deed in edge.plan.deeds if deed.action is Action.DELETE}
     for rule in dict.fromkeys(deed.rule for deed in edge.plan.deeds):
-        causes = sorted(apply.reached(rule, edge.targets) & denied.keys())
-        if rule in denied:
-            said = "; ".join(denied[rule].messages)
-            if denied[rule].privilege:
-                message = f"{said}; grant it, nothing was tried"
-                yield Refusal(code="privilege", rule=rule, message=message)
-            else:
-                message = f"{said}: the server takes no such change; see to table or rule, nothing was tried"
-                yield Refusal(code="not-writable", rule=rule, message=message)
+        causes = sorted(apply.reached(rule, edge.targets) & refused.keys())
+        referring = sorted(
+            other
+            for other in refused
+            if rule in removing and other in removing and rule in apply.reached(other, edge.targets)
+        )
+        if rule in refused:
+            yield refused[rule]
         elif causes:
             message = f"refers to rows of {', '.join(causes)}, which was refused"
+            yield Refusal(code="depends", rule=rule, message=message)
+        elif referring:
+            message = f"rows of {', '.join(referring)} may refer to its rows, and that rule was refused"
             yield Refusal(code="depends", rule=rule, message=message)
 
 

@@ -1,4 +1,4 @@
-"""A TCP proxy before a MariaDB server, which does harm at the n-th command of its clients.
+"""A TCP proxy before a MariaDB server, which does harm, or anything, at the n-th command of its clients.
 
 It understands as much of the protocol as that needs: packets have a length and a sequence number,
 and a client's packet with the number 0 begins a command. The login counts as a command too, the
@@ -107,6 +107,16 @@ class Proxy:
             self.commands: list[str] = []
             self.struck = ""
             self._at, self._fault, self._holding = at, fault, re.compile(holding, re.DOTALL)
+            self._act: Callable[[], None] | None = None
+
+    def arm_action(self, at: int, act: Callable[[], None], *, holding: str = "") -> None:
+        """Count from 1 again, and do something before the command ``at`` reaches the server, unharmed.
+
+        The client waits for its answer meanwhile. ``holding`` is as in ``arm``.
+        """
+        self.arm(holding=holding)
+        with self._guard:
+            self._at, self._act = at, act
 
     def listen(self) -> None:
         """Take connections, on the same port as before."""
@@ -180,7 +190,11 @@ class Proxy:
             self.struck = self.commands[-1]
             if self.struck_leads_to:
                 self.lead_to(self.struck_leads_to)
-            return self._fault
+            act, self._act = self._act, None
+            if act is None:
+                return self._fault
+        act()
+        return None
 
 
 class _Link:
