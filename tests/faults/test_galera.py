@@ -380,8 +380,10 @@ LOADED = multiprocessing.get_context("forkserver")
 LOADED.set_forkserver_preload(
     ["pytest", *(f"cellsync.{name}" for name in ("cli", "cells", "rules", "run", "report"))]
 )
-MANY = 1100
+MANY = 400
 """Names in the parent where the writing is to take a while."""
+MOMENTS = (1, 1, MANY + 1, 2 * MANY + 1)
+"""How many changes are in the journal when a client or a node is killed: there are four transactions."""
 
 
 def start_repair(folder: Path, place: Place, child_url: str) -> BaseProcess:
@@ -420,7 +422,7 @@ def kill_client(place: Place, folder: Path, chosen: random.Random) -> str:
     """Kill a repair somewhere in its writing, check, and let a run through another node go on from there."""
     nodes = chosen.sample(place.cluster.nodes, 2)
     process = start_repair(folder, place, place.url(nodes[0]))
-    wait_for_changes(place, process, chosen.choice((1, 1, 500, 1001)), nodes[0])
+    wait_for_changes(place, process, chosen.choice(MOMENTS), nodes[0])
     time.sleep(chosen.uniform(0, 0.1))
     process.kill()
     process.join()
@@ -442,7 +444,7 @@ def kill_node(place: Place, folder: Path, chosen: random.Random) -> str:
     gone, other = chosen.sample(place.cluster.nodes[:2], 2)
     with Proxy(place.url(gone)) as proxy:
         process = start_repair(folder, place, proxy.url)
-        wait_for_changes(place, process, chosen.choice((1, 1, 500, 1001)), gone)
+        wait_for_changes(place, process, chosen.choice(MOMENTS), gone)
         time.sleep(chosen.uniform(0, 0.1))
         proxy.lead_to(place.url(other))
         gone.kill()
