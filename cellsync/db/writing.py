@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import sqlalchemy
 
 from cellsync.db import joining, packing
+from cellsync.db.canonical import canonical_columns
 from cellsync.db.connect import translated
 from cellsync.db.encoding import Scalar
 from cellsync.db.joining import Field
-from cellsync.db.select import Statement, canonical_columns
+from cellsync.db.select import Statement
 from cellsync.db.session import (
     KEYS_PER_QUERY,
     LOG,

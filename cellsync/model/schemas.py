@@ -37,6 +37,8 @@ class Column:
     generated: bool = False
     stamped: bool = False
     """ON UPDATE CURRENT_TIMESTAMP: the server writes it whenever it writes the row."""
+    members: tuple[str, ...] = ()
+    """The values of an ENUM or a SET, as they are spelled."""
 
 
 @dataclass(frozen=True, kw_only=True)
