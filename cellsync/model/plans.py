@@ -176,6 +176,10 @@ class Load(Mapped[Packed, Change]):
         self.filled = filled
 
 
+OUTCOMES = ("not made", "applied", "conflict", "failed")
+"""What may become of a planned change, in words: it was not begun, or it had one of the fates."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """The ordered changes for one edge. Unlike a TableDiff, a Plan is ordered."""
@@ -193,6 +197,8 @@ class Plan:
     """Rule -> the projection through which the written side is read; of an undo there is none."""
     tables: Mapping[str, Table] = field(default_factory=dict)
     """What is known of the tables that are written, and of those that their references lead to."""
+    outcomes: bytes = b""
+    """After a run that wrote: for each change, in order, the place in OUTCOMES of what became of it."""
 
     @property
     def deeds(self) -> Counter[Deed]:

@@ -18,6 +18,7 @@ from cellsync import apply, db
 from cellsync.errors import JournalUnavailable, Locked, ReadFailed, TransactionLost, Unreachable, WriteFailed
 from cellsync.journal import Journal, prepare, runs
 from cellsync.model import (
+    OUTCOMES,
     Action,
     Cell,
     CellFailure,
@@ -29,6 +30,7 @@ from cellsync.model import (
     JournaledRun,
     Load,
     Outcome,
+    Plan,
     Refusal,
     Report,
     Skipped,
@@ -57,6 +59,8 @@ class Written:
     locked: bool = False
     notes: tuple[str, ...] = ()
     """What people should know, though nothing is wrong."""
+    outcomes: bytes = b""
+    """As those of a plan; empty where nothing was tried."""
 
 
 def write(request: Request, prepared: Prepared) -> Report:
@@ -204,7 +208,7 @@ def _carry_out(
     rules = {change.rule for change in changes} if edge.undoes else set()
     sparing = {rule for rule in rules if not {"cascade", f"cascade:{rule}"} & set(request.waived)}
     fates: Counter[tuple[str, Fate]] = Counter()
-    applied = bytearray()
+    applied, outcomes = bytearray(), bytearray()
     problems: Collector[str] = Collector()
     unmade: Collector[Skipped] = Collector()
     with ExitStack() as stack:
@@ -221,9 +225,11 @@ def _carry_out(
             if isinstance(outcome, apply.Loaded):
                 fates[outcome.load.sample.rule, Fate.APPLIED] += outcome.rows
                 applied += bytes([True]) * outcome.rows
+                outcomes += bytes([_NUMBERS[Fate.APPLIED]]) * outcome.rows
                 continue
             fates[outcome.change.rule, outcome.fate] += 1
             applied.append(outcome.fate is Fate.APPLIED)
+            outcomes.append(_NUMBERS[outcome.fate])
             if outcome.fate is not Fate.APPLIED:
                 problems.append(f"{_named(outcome)}: {outcome.fate.value}: {outcome.message}")
                 unmade.extend(_unmade([outcome.change], f"{outcome.fate.value}: {outcome.message}"))
@@ -232,7 +238,21 @@ def _carry_out(
         problems.append(f"{until.why}: {len(changes) - len(applied)} changes were not begun")
     if any(applied):
         problems.extend(_unlike(edge, database, changes, applied))
-    return Written(edge=edge, fates=fates, problems=problems.kept(), unmade=unmade.kept(), refusals=refusals)
+    if stopped:
+        tried = iter(outcomes)
+        refused = (change.rule in stopped or change.together in torn for change in edge.plan.changes)
+        outcomes = bytearray(0 if each else next(tried, 0) for each in refused)
+    return Written(
+        edge=edge,
+        fates=fates,
+        problems=problems.kept(),
+        unmade=unmade.kept(),
+        refusals=refusals,
+        outcomes=bytes(outcomes),
+    )
+
+
+_NUMBERS = {fate: OUTCOMES.index(fate.value) for fate in Fate}
 
 
 def _second(
@@ -352,9 +372,18 @@ def _cell(
         unmade=kept(chain.from_iterable(each.unmade for each in written)),
         locked=any(each.locked for each in written),
         notices=(*(cell.notices if Fate.APPLIED in fates else ()), *notes),
+        plans=tuple(_with_outcomes(plan, written) for plan in cell.plans),
         tables=tuple(_table(table, written, refused) for table in cell.tables),
     )
     return replace(result, status=_status(result))
+
+
+def _with_outcomes(plan: Plan, written: Sequence[Written]) -> Plan:
+    """Return a plan with what became of each of its changes; those that were not begun were not made."""
+    if not plan.changes:
+        return plan
+    every = (each.outcomes for each in written if each.edge.cell.name == plan.written)
+    return replace(plan, outcomes=next(every, b"").ljust(len(plan.changes), b"\0"))
 
 
 def _written(edge: Edge, result: list[Written] | CellFailure) -> Written:
