@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from cellsync.db.select import canonical
+from cellsync.db.canonical import canonical
 from cellsync.db.session import LOG, Session, batches, plain, tuples
 from cellsync.model import Cascade, Column, Family, ForeignKey, Identity, Index, Projection, Table, Value
 

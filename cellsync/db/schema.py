@@ -234,7 +234,14 @@ def _column(row: Sequence[Any]) -> Column:
         expression=expression or "",
         invisible="invisible" in extra.lower(),
         stamped="on update" in extra.lower(),
+        members=_members(type_name),
     )
+
+
+def _members(type_name: str) -> tuple[str, ...]:
+    if not type_name.lower().startswith(("enum(", "set(")):
+        return ()
+    return tuple(quoted.replace("''", "'") for quoted in re.findall(r"'((?:[^']|'')*)'", type_name))
 
 
 def _modern(name: str | None) -> str | None:

@@ -12,8 +12,9 @@ from itertools import repeat
 from operator import itemgetter
 from typing import cast
 
-from cellsync.db import bundling, encoding, joining, packing
+from cellsync.db import bundling, charsets, encoding, joining, packing
 from cellsync.db.bundling import Parse
+from cellsync.db.canonical import canonical, canonical_columns
 from cellsync.db.dialects import Dialect, escaped
 from cellsync.db.encoding import Scalar
 from cellsync.db.joining import Field
@@ -57,27 +58,6 @@ class Decode:
 
 
 Parts = Callable[[Record], tuple[KeyPart, ...]]
-
-
-def canonical(value: Value, family: Family) -> Value:
-    """Return the canonical form of a value as the driver gives it.
-
-    Only fractions of a second need a hand: DATETIME and DATETIME(6) print the same instant as
-    "12:00:00" and "12:00:00.000000".
-    """
-    if family is Family.TEMPORAL and isinstance(value, str) and "." in value:
-        return value.rstrip("0").rstrip(".")
-    return value
-
-
-def canonical_columns(
-    columns: Sequence[Sequence[Value]], families: Iterable[Family]
-) -> list[Sequence[Value]]:
-    """Return the values of columns in canonical form."""
-    return [
-        [canonical(value, family) for value in column] if family is Family.TEMPORAL else column
-        for column, family in zip(columns, families, strict=True)
-    ]
 
 
 @dataclass(frozen=True)
@@ -132,6 +112,8 @@ class Select:
         self._joins: list[str] = []
         # How each part of the key compares with parameters: one expression for each scalar.
         self._comparable: list[list[str]] = []
+        # Columns of a charset that does not have every character, by how they compare.
+        self._limited: dict[str, Column] = {}
         self._encoded = _Encoded()
         keys = [self._key_part(p) for p in projection.key]
         self._key = _together([decode for decode, _ in keys])
@@ -473,6 +455,9 @@ class Select:
         # Compared uncast, a column can use its index; only a FLOAT must be compared as a double.
         plain = read if projected.family is Family.FLOAT else raw
         comparable.append(self._dialect.transformed(projected, plain, **names))
+        column = self._known.get(table, {}).get(projected.column)
+        if column is not None and charsets.is_limited(column) and projected.transform is None:
+            self._limited[plain] = column
         output = self._dialect.transformed(projected, read, **names)
         # What a transform makes is text, whatever the column holds.
         readable = projected.transform is None or projected.family is Family.TEXT
@@ -523,18 +508,28 @@ class Select:
             parameters[name] = value
             return f":{name}"
 
+        def comparand(expression: str, value: Value) -> str:
+            column = self._limited.get(expression)
+            mark = parameter(value)
+            return mark if column is None else charsets.limit_to_charset(mark, value, column)
+
         alternatives = []
         if len(self._projection.key) == 1 and self._projection.key[0].join is None:
             plain = [part for (part,) in keys if part is not None and not isinstance(part, (tuple, Dangling))]
             if plain:
-                alternatives.append(f"{self._comparable[0][0]} IN ({', '.join(map(parameter, plain))})")
+                (expression,) = self._comparable[0]
+                listed = [comparand(expression, part) for part in plain]
+                alternatives.append(f"{expression} IN ({', '.join(listed)})")
             keys = [key for key in keys if key[0] is None]
         for key in keys:
             terms = []
             for projected, expressions, part in zip(self._projection.key, self._comparable, key, strict=True):
                 for expression, value in zip(expressions, _scalars(part, projected), strict=True):
                     if not isinstance(value, Dangling):
-                        terms.append(f"{expression} {self._dialect.same} {parameter(value)}")
+                        # <=> with NULL, which stands for what no row can have, would find others.
+                        plainly = expression in self._limited and value is not None
+                        same = "=" if plainly else self._dialect.same
+                        terms.append(f"{expression} {same} {comparand(expression, value)}")
                 if projected.join is not None:
                     terms.append(self._held(projected.column, part, parameter))
             alternatives.append("(" + " AND ".join(terms) + ")")

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import sqlalchemy
 
 from cellsync.db import joining, packing
+from cellsync.db.canonical import canonical_columns
 from cellsync.db.connect import SQL_MODE, translated
 from cellsync.db.encoding import Scalar
 from cellsync.db.joining import Field
-from cellsync.db.select import Statement, canonical_columns
+from cellsync.db.select import Statement
 from cellsync.db.session import (
     KEYS_PER_QUERY,
     LOG,
@@ -379,7 +380,7 @@ class Writing(Session):
         if columns is None:
             known = self.tables([table]).get(table)
             enums = [c for c in (known.columns if known else ()) if c.type.startswith("enum(")]
-            columns = [c.name for c in enums if c.members is not None and "" not in c.members]
+            columns = [c.name for c in enums if c.members and "" not in c.members]
             self._error_columns[table] = columns
         return bool(columns) and any(row.get(name) == "" for row in rows for name in columns)
 

@@ -60,6 +60,7 @@ from cellsync.model.differences import (
     sort_of,
 )
 from cellsync.model.plans import (
+    OUTCOMES,
     Change,
     Deed,
     Load,
@@ -196,6 +197,7 @@ if TYPE_CHECKING:
 __all__ = [
     "HIDDEN",
     "MOST_ROWS",
+    "OUTCOMES",
     "TLS_FILES",
     "Accepted",
     "Action",

@@ -200,6 +200,10 @@ class Load(Mapped[Packed, Change]):
         self.filled = filled
 
 
+OUTCOMES = ("not made", "applied", "conflict", "failed")
+"""What may become of a planned change, in words: it was not begun, or it had one of the fates."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """The ordered changes for one edge. Unlike a TableDiff, a Plan is ordered."""
@@ -219,6 +223,8 @@ class Plan:
     """What is known of the tables that are written, and of those that their references lead to."""
     desired_rows: Mapping[str, int] = field(default_factory=dict)
     """Rule -> how many rows the desired side had when it was compared; far fewer at the writing stop it."""
+    outcomes: bytes = b""
+    """After a run that wrote: for each change, in order, the place in OUTCOMES of what became of it."""
 
     @property
     def deeds(self) -> Counter[Deed]:

@@ -6,11 +6,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from functools import cached_property
 
 from cellsync.model.values import Value
 
-_MEMBERS = re.compile(r"'((?:[^']|'')*)'")
 _QUOTED = re.compile(r"`((?:[^`]|``)+)`")
 
 
@@ -46,13 +44,8 @@ class Column:
     """True where SELECT * does not have it."""
     stamped: bool = False
     """ON UPDATE CURRENT_TIMESTAMP: the server writes it whenever it writes the row."""
-
-    @cached_property
-    def members(self) -> frozenset[str] | None:
-        """The values of an ENUM, or the parts of a SET's, in lower case; None for any other type."""
-        if not self.type.startswith(("enum(", "set(")):
-            return None
-        return frozenset(member.replace("''", "'") for member in _MEMBERS.findall(self.type))
+    members: tuple[str, ...] = ()
+    """The values of an ENUM or a SET, as they are spelled."""
 
 
 @dataclass(frozen=True, kw_only=True)

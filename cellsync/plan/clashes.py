@@ -181,8 +181,8 @@ def find_members(written: Table, desired: Table) -> dict[str, frozenset[str]]:
     found = {}
     for column in written.columns:
         other = desired.column(column.name)
-        if column.members is not None and (other is None or other.type != column.type):
-            found[column.name] = column.members
+        if column.members and (other is None or other.type != column.type):
+            found[column.name] = frozenset(member.lower() for member in column.members)
     return found
 
 

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from cellsync import spool
 from cellsync.model import (
+    OUTCOMES,
     Action,
     CellFailure,
     CellResult,
@@ -21,6 +22,7 @@ from cellsync.model import (
     KeyPart,
     Kind,
     Load,
+    Plan,
     Refusal,
     Report,
     SchemaDifference,
@@ -323,3 +325,13 @@ def writable(report: Report) -> int:
 def unknown(cell: CellResult) -> int:
     """Count the rules of which some rows could not be judged."""
     return sum(bool(table.unknown) for table in compared(cell))
+
+
+def is_partly_made(plan: Plan) -> bool:
+    """Say whether a run wrote, and did not make each change of a plan."""
+    return any(OUTCOMES[each] != "applied" for each in {*plan.outcomes})
+
+
+def describe_outcome(plan: Plan, number: int) -> str:
+    """Return what became of the change of that number, the first being 1; "" before a run that writes."""
+    return OUTCOMES[plan.outcomes[number - 1]] if plan.outcomes else ""

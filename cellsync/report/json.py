@@ -474,8 +474,16 @@ def _plan(plan: Plan, cell: CellResult, secrets: Secrets) -> Object:
     return {
         "written": plan.written,
         "database": plan.database.schema,
-        "changes": Lines(_change(change, facts.deed(change, soft), secrets) for change in plan.changes),
+        "changes": Lines(
+            {**_change(change, facts.deed(change, soft), secrets), **_outcome(plan, number)}
+            for number, change in enumerate(plan.changes, 1)
+        ),
     }
+
+
+def _outcome(plan: Plan, number: int) -> Object:
+    """Return what became of a change, in a report of a run that wrote."""
+    return {"outcome": facts.describe_outcome(plan, number)} if plan.outcomes else {}
 
 
 def _change(change: Change, action: Action, secrets: Secrets) -> Object:

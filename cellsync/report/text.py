@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from cellsync.errors import ExitCode
 from cellsync.model import (
+    OUTCOMES,
     Action,
     CellFailure,
     CellResult,
@@ -153,7 +154,8 @@ def _cell(cell: CellResult | CellFailure, report: Report, style: Style) -> Itera
     yield Line(": ".join(title), tone=tone)
     yield from _tables(cell, report, style)
     yield from _in_step(cell, style)
-    if facts.stage(report) is Stage.PLANNED or not facts.compares(report):
+    partly = any(facts.is_partly_made(plan) for plan in cell.plans)
+    if facts.stage(report) is Stage.PLANNED or not facts.compares(report) or partly:
         yield from _plans(cell, report, style)
 
 
@@ -361,11 +363,18 @@ def _changes_title(plan: Plan, cell: CellResult, report: Report) -> str:
         return f"{number} to {plan.written}, in this order"
     if counts.applied == counts.planned:
         return f"{number} made to {plan.written}"
-    return f"{number} to {plan.written}, made but for those that conflicted or failed"
+    came = Counter(OUTCOMES[each] for each in plan.outcomes)
+    numbers = ", ".join(f"{came[each]} {each}" for each in OUTCOMES if came[each])
+    details = f" ({numbers})" if numbers else ""
+    return f"{number} to {plan.written}, made but for those that conflicted or failed{details}"
 
 
 def _changes(plan: Plan, soft: facts.Rows, style: Style) -> Iterator[Line]:
-    """Yield the changes in their order, numbered; of each sort only so many."""
+    """Yield the changes in their order, numbered; of each sort only so many.
+
+    Where not all of them were made, each has a word of what became of it.
+    """
+    partly = facts.is_partly_made(plan)
     seen: Counter[str] = Counter()
     begin = 1
     for part in parts(plan.changes):
@@ -375,7 +384,8 @@ def _changes(plan: Plan, soft: facts.Rows, style: Style) -> Iterator[Line]:
             sort = f"{words.ACTION[facts.deed(change, soft)]} {change.rule}"
             seen[sort] += 1
             if style.verbose or seen[sort] <= MOST:
-                yield from change_lines(f"{number} {sort}", change, style)
+                mark = f"{facts.describe_outcome(plan, number)}: " if partly else ""
+                yield from change_lines(f"{number} {mark}{sort}", change, style)
         if few:
             seen[sort] += max(0, len(part) - MOST)
         begin += len(part)

@@ -113,7 +113,7 @@ def _plan_cell(
         if compared:
             compared, decided = _previewed(state, child, compared, target, decided)
             decided = _coming(pairs, decided)
-            edges.append(_edge(state, child, direction, compared, target, decided))
+            edges.append(_edge(state, direction, compared, target, found=decided))
     # A diff writes nothing, so nothing is refused: it shows what a repair would refuse.
     writing = state.request.run.verb != "diff"
     refused = {refusal.rule for edge in edges for refusal in edge.plan.refusals if writing}
@@ -310,16 +310,16 @@ def _previewed(
 
 def _edge(
     state: State,
-    child: Cell,
     direction: Direction,
     compared: Sequence[plan.Compared],
     target: plan.Target,
+    *,
     found: Found,
 ) -> Edge:
     cells = {cell.name: cell for cell in (state.request.topology.parent, *state.request.children)}
     rules = state.request.ruleset.rules
     current = [replace(each, table=found[each.pairing.rule.id]) for each in compared]  # type: ignore[arg-type]
-    desired = _desired(state, child, direction, compared)
+    desired = _desired(state, cells[target.child], direction, compared)
     return Edge(
         cell=cells[target.written],
         child=target.child,

@@ -18,6 +18,7 @@ from cellsync import apply, db
 from cellsync.errors import JournalUnavailable, Locked, ReadFailed, TransactionLost, Unreachable, WriteFailed
 from cellsync.journal import Journal, prepare, runs
 from cellsync.model import (
+    OUTCOMES,
     Action,
     Cell,
     CellFailure,
@@ -28,6 +29,7 @@ from cellsync.model import (
     Fate,
     JournaledRun,
     Load,
+    Plan,
     Refusal,
     Report,
     Skipped,
@@ -58,6 +60,8 @@ class Written:
     locked: bool = False
     notes: tuple[str, ...] = ()
     """What people should know, though nothing is wrong."""
+    outcomes: bytes = b""
+    """As those of a plan; empty where nothing was tried."""
 
 
 def write(request: Request, prepared: Prepared) -> Report:
@@ -263,7 +267,7 @@ def _make_changes(
     rules = {change.rule for change in changes} if edge.undoes else set()
     sparing = {rule for rule in rules if not {"cascade", f"cascade:{rule}"} & set(request.waived)}
     fates: Counter[tuple[str, Fate]] = Counter()
-    applied = bytearray()
+    applied, outcomes = bytearray(), bytearray()
     problems: Collector[str] = Collector()
     unmade: Collector[Skipped] = Collector()
     late: dict[str, Refusal] = {}
@@ -286,13 +290,16 @@ def _make_changes(
                     {refusal.rule: refusal for refusal in outcome.refusals if refusal.rule not in late}
                 )
                 applied += bytes(outcome.rows)
+                outcomes += bytes(outcome.rows)
                 continue
             if isinstance(outcome, apply.Loaded):
                 fates[outcome.load.sample.rule, Fate.APPLIED] += outcome.rows
                 applied += bytes([True]) * outcome.rows
+                outcomes += bytes([_NUMBERS[Fate.APPLIED]]) * outcome.rows
                 continue
             fates[outcome.change.rule, outcome.fate] += 1
             applied.append(outcome.fate is Fate.APPLIED)
+            outcomes.append(_NUMBERS[outcome.fate])
             if outcome.fate is not Fate.APPLIED:
                 problems.append(f"{name_change(outcome.change)}: {outcome.fate.value}: {outcome.message}")
                 unmade.extend(_unmade([outcome.change], f"{outcome.fate.value}: {outcome.message}"))
@@ -302,7 +309,21 @@ def _make_changes(
     if any(applied):
         problems.extend(_unlike(edge, database, changes, applied))
     refusals = (*refusals, *(_with_number(refusal, fates) for refusal in late.values()))
-    return Written(edge=edge, fates=fates, problems=problems.kept(), unmade=unmade.kept(), refusals=refusals)
+    if stopped:
+        tried = iter(outcomes)
+        untried = (change.rule in stopped or change.together in torn for change in edge.plan.changes)
+        outcomes = bytearray(0 if each else next(tried, 0) for each in untried)
+    return Written(
+        edge=edge,
+        fates=fates,
+        problems=problems.kept(),
+        unmade=unmade.kept(),
+        refusals=refusals,
+        outcomes=bytes(outcomes),
+    )
+
+
+_NUMBERS = {fate: OUTCOMES.index(fate.value) for fate in Fate}
 
 
 def _with_number(refusal: Refusal, fates: Mapping[tuple[str, Fate], int]) -> Refusal:
@@ -434,9 +455,18 @@ def _cell(
         unmade=kept(chain(cell.unmade, *(each.unmade for each in written))),
         locked=any(each.locked for each in written),
         notices=(*(cell.notices if Fate.APPLIED in fates else ()), *notes),
+        plans=tuple(_with_outcomes(plan, written) for plan in cell.plans),
         tables=tuple(_table(table, written, refused) for table in cell.tables),
     )
     return replace(result, status=_status(result))
+
+
+def _with_outcomes(plan: Plan, written: Sequence[Written]) -> Plan:
+    """Return a plan with what became of each of its changes; those that were not begun were not made."""
+    if not plan.changes:
+        return plan
+    every = (each.outcomes for each in written if each.edge.cell.name == plan.written)
+    return replace(plan, outcomes=next(every, b"").ljust(len(plan.changes), b"\0"))
 
 
 def _written(edge: Edge, result: list[Written] | CellFailure) -> Written:

@@ -1,0 +1,226 @@
+"""Keys that the written column cannot hold: a row with one of them is not planned, but skipped.
+
+A server rounds, cuts or pads such a value, with a note at most, or refuses it. What it keeps is the key of
+another row: the rule would never be in step. Only key columns whose types differ between the two sides are
+looked at, or whose values a rule makes. Another column that does not fit fails its row when it is written.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from decimal import Context, Decimal
+
+from cellsync.model import (
+    Change,
+    Column,
+    Family,
+    Key,
+    Pairing,
+    Skipped,
+    Stored,
+    Table,
+    safe,
+    shown,
+)
+
+_SHOWN = 80
+"""Characters of a value in a reason."""
+
+_BITS = {"tinyint": 8, "bool": 8, "smallint": 16, "mediumint": 24, "int": 32, "integer": 32, "bigint": 64}
+_BYTES = {"tiny": 1 << 8, "": 1 << 16, "medium": 1 << 24, "long": 1 << 32}
+"""What a TEXT or BLOB has fewer bytes than, by how its name begins."""
+_LATIN1 = frozenset("\x81\x8d\x8f\x90\x9d")
+"""What MariaDB's latin1 has beside Windows' code page 1252."""
+_BASIC_PLANE = ("utf8", "utf8mb3", "ucs2")
+_EXACT = Context(prec=100)
+_CLOCK = re.compile(r"-?\d{2,3}:\d\d:\d\d(\.\d+)?")
+_FIRST_TIMESTAMP, _LAST_TIMESTAMP = "1970-01-01 00:00:01", "2106-02-07 06:28:15.999999"
+
+
+def set_unfit_aside(
+    steps: Iterable[Change | Skipped], pairing: Pairing, written: Table, aside: set[Key] | None = None
+) -> Iterator[Change | Skipped]:
+    """Yield the steps with those changes skipped whose keys the written table cannot keep as they are.
+
+    Adds the keys that no row gets because of that to ``aside``.
+    """
+    narrow = find_narrow_columns(pairing, written)
+    if not narrow:
+        yield from steps
+        return
+    for step in steps:
+        reason = describe_misfit(step, narrow, pairing) if isinstance(step, Change) else ""
+        if not reason:
+            yield step
+            continue
+        assert isinstance(step, Change)
+        if aside is not None:
+            aside.add(step.key)
+        yield Skipped(rule=step.rule, key=step.key, reason=reason)
+
+
+def find_narrow_columns(pairing: Pairing, written: Table) -> Mapping[str, Column]:
+    """Return the written key columns that may be unable to hold what the other side has, by name."""
+    if written.engine == "sqlite":
+        return {}  # it takes any value into any column
+    differing = {
+        each.path.removeprefix("column ").rpartition(": ")[0]
+        for each in pairing.schema
+        if each.path.startswith("column ") and each.path.endswith((": type", ": charset"))
+    }
+    made = {part.column.lower() for part in pairing.desired.key if part.transform is not None}
+    names = [part.column for part in pairing.existing.key if part.join is None]
+    found = {name: written.column(name) for name in names if name.lower() in differing | made}
+    return {name: column for name, column in found.items() if column is not None}
+
+
+def describe_misfit(change: Change, narrow: Mapping[str, Column], pairing: Pairing) -> str:
+    """Say which value of a change its column cannot hold; "" where all fit."""
+    for name, value in (change.after or {}).items():
+        column = narrow.get(name)
+        if column is not None and value is not None and not can_hold(column, value):
+            text = shown(safe(name, value)) if isinstance(value, (str, bytes)) else str(safe(name, value))
+            short = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+            charset = f" {column.charset}" if column.charset else ""
+            return (
+                f"{name} {short!r} does not fit into the column in {pairing.existing_cell}, which is "
+                f"{column.type}{charset}: the server would refuse it or keep another value; make the column "
+                f"like that of {pairing.desired_cell}"
+            )
+    return ""
+
+
+def can_hold(column: Column, value: Stored) -> bool:
+    """Say whether a column gives a value back as it was written.
+
+    True where only the server knows: of dates that no calendar has, of rare charsets and types.
+    """
+    check = _CHECKS.get(column.family)
+    return check is None or check(column, value)
+
+
+def _kind(column: Column) -> str:
+    return re.split(r"[ (]", column.type, maxsplit=1)[0]
+
+
+def _numbers(column: Column) -> tuple[int, ...]:
+    """Return the numbers in the parentheses of a type: those of decimal(20,4)."""
+    found = re.search(r"\(([\d,]+)\)", column.type)
+    return tuple(map(int, found.group(1).split(","))) if found else ()
+
+
+def _holds_integer(column: Column, value: Stored) -> bool:
+    kind = _kind(column)
+    if not isinstance(value, int):
+        return True
+    if kind == "year":
+        return value == 0 or 1901 <= value <= 2155
+    if kind == "bit":
+        return 0 <= value < 1 << (_numbers(column) or (1,))[0]
+    bits = _BITS.get(kind)
+    if bits is None:
+        return True
+    if "unsigned" in column.type:
+        return 0 <= value < 1 << bits
+    return -(1 << (bits - 1)) <= value < 1 << (bits - 1)
+
+
+def _holds_decimal(column: Column, value: Stored) -> bool:
+    digits, scale = (*_numbers(column), 0)[:2] if _numbers(column) else (10, 0)
+    if not isinstance(value, (Decimal, int)):
+        return True
+    number = Decimal(value)
+    if "unsigned" in column.type and number < 0:
+        return False
+    rounded = number.quantize(Decimal(1).scaleb(-scale), context=_EXACT)
+    return rounded == number and abs(number) < Decimal(10) ** (digits - scale)
+
+
+def _holds_float(column: Column, value: Stored) -> bool:
+    if not isinstance(value, (float, int)):
+        return True
+    number, numbers = float(value), _numbers(column)
+    if "unsigned" in column.type and number < 0:
+        return False
+    if len(numbers) == 2:
+        digits, scale = numbers
+        if abs(number) >= 10 ** (digits - scale):
+            return False
+        rounded = round(number, scale)
+    else:
+        rounded = number
+    if _kind(column) == "float":
+        try:
+            return bool(struct.unpack("f", struct.pack("f", rounded))[0] == number)
+        except OverflowError:
+            return False
+    return rounded == number
+
+
+def _holds_time(column: Column, value: Stored) -> bool:
+    if not isinstance(value, str):
+        return True
+    kind = _kind(column)
+    if kind == "time":
+        alike = _CLOCK.fullmatch(value) is not None
+    else:
+        alike = (len(value) == len("2024-01-01")) is (kind == "date") and "-" in value[1:]
+    fraction = value.partition(".")[2].rstrip("0")
+    if not alike or len(fraction) > (_numbers(column) or (0,))[0]:
+        return False
+    return kind != "timestamp" or value.startswith("0000") or _FIRST_TIMESTAMP <= value <= _LAST_TIMESTAMP
+
+
+def _holds_bytes(column: Column, value: Stored) -> bool:
+    if not isinstance(value, bytes):
+        return True
+    kind, numbers = _kind(column), _numbers(column)
+    if kind == "binary":
+        return len(value) == (numbers or (1,))[0]  # what is shorter is padded
+    if kind == "varbinary":
+        return not numbers or len(value) <= numbers[0]
+    return not kind.endswith("blob") or len(value) < _BYTES.get(kind.removesuffix("blob"), 1 << 32)
+
+
+def _holds_text(column: Column, value: Stored) -> bool:
+    if not isinstance(value, str):
+        return True
+    kind, numbers = _kind(column), _numbers(column)
+    if not _has_charset(column, value):
+        return False
+    if kind == "enum":
+        return value in column.members
+    if kind == "set":
+        chosen = value.split(",") if value else []
+        return chosen == [member for member in column.members if member in chosen]
+    if kind == "char" and value.endswith(" "):
+        return False  # a CHAR gives back no spaces at its end, whatever the collation
+    if kind in ("char", "varchar"):
+        return not numbers or len(value) <= numbers[0]
+    if kind.endswith("text"):
+        return len(value.encode()) < _BYTES.get(kind.removesuffix("text"), 1 << 32)
+    return True
+
+
+def _has_charset(column: Column, value: str) -> bool:
+    if value.isascii():
+        return True
+    if column.charset == "ascii":
+        return False
+    if column.charset in _BASIC_PLANE:
+        return max(map(ord, value)) < 1 << 16
+    if column.charset == "latin1":
+        return all(each in _LATIN1 or each.encode("cp1252", "ignore") for each in value)
+    return True
+
+
+_CHECKS: Mapping[Family, Callable[[Column, Stored], bool]] = {
+    Family.INTEGER: _holds_integer,
+    Family.DECIMAL: _holds_decimal,
+    Family.FLOAT: _holds_float,
+    Family.TEMPORAL: _holds_time,
+    Family.BINARY: _holds_bytes,
+    Family.TEXT: _holds_text,
+}
