@@ -544,7 +544,8 @@ class _Preview:
         return f"{self.target.written} lacks and this plan does not insert"
 
     def _row(self, table: Table, identity: Identity) -> str:
-        return f"{table.name} {self._values(table, table.identity, identity)}"
+        named = self._values(table, table.identity, identity) if table.identity else ""
+        return f"{table.name} {named}" if named else f"a row of {table.name}"
 
     def _values(self, table: Table, names: Sequence[str], values: Sequence[Value]) -> str:
         pairs = zip(names, values, strict=True)
