@@ -438,3 +438,14 @@ def test_a_load_into_an_empty_table(database: MakeDatabase, monkeypatch: pytest.
         ("foreign-key-clash", (20,)), ("unique-clash", (10,)), ("unique-clash", (8999,))]  # fmt: skip
     repaired(stand)
     assert rows(stand.urls["c1"], "SELECT COUNT(*) AS n FROM t") == [{"n": 8997}]
+
+
+def test_a_row_of_a_table_without_a_primary_key_refers(database: MakeDatabase) -> None:
+    """It cannot be named by one, and holds the row all the same."""
+    stand = stand_of(database, GONE, U_PLAIN, "CREATE TABLE t (k int PRIMARY KEY)")
+    for url in stand.urls.values():
+        execute(url, "CREATE TABLE bare (u int, CONSTRAINT bared FOREIGN KEY (u) REFERENCES u (k))")
+    _sides(stand, [(1, "a")], [(1, "a"), (2, "b")], "u")
+    execute(stand.urls["c1"], "INSERT INTO bare VALUES (2), (2), (1)")
+    assert codes(stand.diff(), "u") == [("still-referenced", (2,))]
+    assert "bared" in findings(stand.diff(), "u")[0].message

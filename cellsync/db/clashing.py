@@ -99,7 +99,7 @@ class Clashing(Session):
                 outputs = self._identity("c", other)
                 sql = f"SELECT d.{_NUMBER}, {outputs} {source} JOIN {those} ON {refers}"
             else:
-                order = ", ".join(f"c.{self._name(name)}" for name in other.identity)
+                order = ", ".join(f"c.{self._name(name)}" for name in other.identity or key.columns)
                 least = [
                     f"(SELECT {each} FROM {those} WHERE {refers} ORDER BY {order} LIMIT 1)"
                     for each in self._identities("c", other)
@@ -187,14 +187,15 @@ class Clashing(Session):
 
     def _identities(self, alias: str, table: Table) -> list[str]:
         columns = [table.column(name) for name in table.identity]
-        return [
+        made = [
             plain(self._dialect.canonical(f"{alias}.{self._dialect.quote(c.name)}", c.type, c.family))
             for c in columns
             if c is not None
         ]
+        return made or ["NULL"]
 
     def _identity(self, alias: str, table: Table) -> str:
-        return ", ".join(self._identities(alias, table)) or "NULL"
+        return ", ".join(self._identities(alias, table))
 
     def _name(self, name: str) -> str:
         return plain(self._dialect.quote(name))

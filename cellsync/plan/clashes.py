@@ -25,6 +25,7 @@ from cellsync.model import (
     ServerTime,
     Stored,
     Table,
+    TableDiff,
     Value,
     folded,
 )
@@ -228,20 +229,18 @@ def image_row(
 
     ``ids`` are those that references have in the written database, ``held`` what an updated row has now.
     """
-    after, before = (
-        {name.lower(): value for name, value in (row or {}).items()} for row in (change.after, change.before)
-    )
+    after, before = change.after or {}, change.before or {}
     image: list[Value] = []
     for name in columns:
         value: object
-        if name.lower() in after:
-            value = after[name.lower()]
+        if name in after:
+            value = after[name]
         elif change.action is Action.INSERT:
             value = find_default(table.column(name))
         elif held is not None and name in held:
             value = held[name]
         else:
-            value = before.get(name.lower(), UNKNOWN)
+            value = before.get(name, UNKNOWN)
         if isinstance(value, Reference):
             value = ids.get(value, UNKNOWN)
         if value is None or value is UNKNOWN or isinstance(value, ServerTime):
@@ -252,8 +251,19 @@ def image_row(
 
 def touches(change: Change, columns: Iterable[str]) -> bool:
     """Say whether a change writes one of the columns; a new row has them all."""
-    written = {name.lower() for name in change.after or {}}
-    return change.action is Action.INSERT or not written.isdisjoint(map(str.lower, columns))
+    return change.action is Action.INSERT or not (change.after or {}).keys().isdisjoint(columns)
+
+
+def has_touching(table: TableDiff, columns: Collection[str]) -> bool:
+    """Say whether an update of a table writes one of the columns: most write others alone."""
+    if not columns or not table.does(Action.UPDATE):
+        return False
+    wanted = frozenset(columns)
+    return any(
+        difference.action is Action.UPDATE
+        and not wanted.isdisjoint([each.column for each in difference.columns])
+        for difference in table.differences
+    )
 
 
 def bring(table: str, columns: Iterable[str], values: Iterable[Value]) -> Bringing:

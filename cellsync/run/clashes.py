@@ -64,6 +64,20 @@ class _Question:
             self.indexes or self.keys or self.lacking or self.doubles or self.members or self.referred
         )
 
+    @property
+    def decisive(self) -> set[str]:
+        """The columns that decide what a planned row claims."""
+        table, rule = self.each.written, self.each.pairing.rule
+        names = {name for index in self.indexes for name in table.base_columns(index)}
+        names.update(name for key in self.keys for name in key.columns)
+        names.update(name for name, other in rule.references.items() if other in self.lacking)
+        return names | {*self.members}
+
+    @property
+    def referenced(self) -> set[str]:
+        """The columns to which foreign keys refer."""
+        return {name for key in self.each.written.referrers for name in key.references}
+
 
 def find_clashes(
     databases: Mapping[str, db.Database],
@@ -97,13 +111,13 @@ def find_clashes(
 
 def _ask(each: Compared, compared: Sequence[Compared], desired: Mapping[str, Table]) -> _Question:
     pairing, table, written = each.pairing, each.table, each.written
-    writes = bool(table.does(Action.INSERT, Action.UPDATE))
+    writes = bool(written.identity and table.does(Action.INSERT, Action.UPDATE))
     empty = table.existing_rows == 0 and pairing.existing.where is None and not pairing.rule.soft_delete
     indexes = rules.find_checked_indexes(pairing, written) if writes and not empty else ()
     there = desired.get(pairing.desired.table)
     doubles = [
         (index, spec)
-        for index in (written.unique_indexes if writes and there else ())
+        for index in (written.unique_indexes if writes and there and there.identity else ())
         if there and (spec := rules.find_doubled_index(pairing, index, there, written)) is not None
     ]
     return _Question(
@@ -113,7 +127,7 @@ def _ask(each: Compared, compared: Sequence[Compared], desired: Mapping[str, Tab
         lacking=frozenset(_find_lacking(each, compared)) if writes else frozenset(),
         doubles=tuple(doubles),
         members=rules.find_members(written, there) if writes and there else {},
-        referred=bool(written.referrers and table.does(Action.DELETE, Action.UPDATE)),
+        referred=bool(written.referrers and written.identity and table.does(Action.DELETE, Action.UPDATE)),
     )
 
 
@@ -149,11 +163,13 @@ class _Preview:
         """Ask the server about all planned rows, some thousands at a time."""
         for question in self.questions:
             if question.indexes or question.keys or question.lacking or question.members:
-                for phase in (rules.INSERT, rules.UPDATE):
+                updates = rules.has_touching(question.each.table, question.decisive)
+                for phase in (rules.INSERT, rules.UPDATE) if updates else (rules.INSERT,):
                     for part in self._parts(question.each, phase):
                         self._claim_values(question, phase, part)
             if question.referred:
-                for phase in (rules.UPDATE, rules.REMOVE):
+                updates = rules.has_touching(question.each.table, question.referenced)
+                for phase in (rules.UPDATE, rules.REMOVE) if updates else (rules.REMOVE,):
                     for part in self._parts(question.each, phase):
                         self._claim_freedom(question, phase, part)
 
@@ -528,7 +544,8 @@ class _Preview:
         return f"{self.target.written} lacks and this plan does not insert"
 
     def _row(self, table: Table, identity: Identity) -> str:
-        return f"{table.name} {self._values(table, table.identity, identity)}"
+        named = self._values(table, table.identity, identity) if table.identity else ""
+        return f"{table.name} {named}" if named else f"a row of {table.name}"
 
     def _values(self, table: Table, names: Sequence[str], values: Sequence[Value]) -> str:
         pairs = zip(names, values, strict=True)
