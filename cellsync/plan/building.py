@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, filterfalse
 from typing import Union
@@ -29,6 +29,7 @@ from cellsync.plan.changing import load as load_of
 from cellsync.plan.guarding import refuse, refuse_all, with_dependents
 from cellsync.plan.inputs import Compared, Target, Words
 from cellsync.plan.joining import joined
+from cellsync.plan.linking import Linked, can_open
 from cellsync.plan.ordering import untangled
 from cellsync.plan.precedence import Early, chosen, find_early
 from cellsync.spool import Collector
@@ -66,6 +67,7 @@ def build(
     sooner = find_early(going, target, failed)
     early = {each.pairing.rule.id: _before_inserts(each, going, sooner) for each in going}
     removing = {Action.SOFT_DELETE, Action.DELETE}
+    linked = Linked(going, lambda each, actions: changes_of(each, actions, target, failed))
     leaving = [each for each in reversed(going) if sooner.get(each.pairing.rule.id, Early()).removals]
     for actions, sequence in (
         (removing, leaving),
@@ -73,12 +75,14 @@ def build(
         ({Action.UPDATE}, going),
         (removing, [*reversed(going)]),
     ):
+        emptied: list[tuple[Compared, Iterable[Step]]] = []
         for each in sequence:
             if each.pairing.rule.comes_with is not None:
                 continue  # they are made with the rows that they come with
             if (
                 actions == {Action.INSERT}
                 and (load := _load(each, ordered, target, coming or {})) is not None
+                and linked.takes_as_it_is(each, load)
             ):
                 changes.attach(load)
                 continue
@@ -97,11 +101,14 @@ def build(
             if actions == {Action.UPDATE}:
                 rest = filterfalse(first, steps) if first is not None else steps
                 steps = untangled(rest, each.written)
-            for step in _placed(steps, aside, each.pairing.existing.joins):
-                if isinstance(step, Change):
-                    changes.append(step)
-                else:
-                    skipped.append(step)
+            steps = _placed(steps, aside, each.pairing.existing.joins)
+            if actions == {Action.INSERT}:
+                steps = linked.insert(each, steps, aside)
+            if sequence is not going and linked.removals:
+                emptied.append((each, [*steps]))  # some of them are emptied before any is removed
+                continue
+            _sort_out(steps, changes, skipped)
+        _sort_out(linked.filled if actions == {Action.INSERT} else linked.remove(emptied), changes, skipped)
     plan = Plan(
         child=target.child,
         written=target.written,
@@ -112,6 +119,14 @@ def build(
     )
     writing = {deed.rule for deed in plan.deeds}
     return replace(plan, notices=tuple(_notices(going, writing, target)))
+
+
+def _sort_out(steps: Iterable[Step], changes: Collector[Change], skipped: Collector[Skipped]) -> None:
+    for step in steps:
+        if isinstance(step, Change):
+            changes.append(step)
+        else:
+            skipped.append(step)
 
 
 def _load(
@@ -304,10 +319,13 @@ def _ordered(compared: Sequence[Compared]) -> list[Compared]:
         rule: (set(each.pairing.rule.references.values()) | _led(each)) & set(by_rule) - {rule}
         for rule, each in by_rule.items()
     }
-    for rule, each in by_rule.items():
-        for other in (other for key in each.written.foreign_keys for other in by_table.get(key.table, ())):
-            if rule not in _reached(other, needed):
-                needed[rule].add(other)
+    # Those that can be NULL for a moment last: it is them that a circle is opened at (see ``linking``).
+    for can_be_empty in (False, True):
+        for rule, each in by_rule.items():
+            for key in each.written.foreign_keys:
+                for other in by_table.get(key.table, ()) if can_open(each, key) is can_be_empty else ():
+                    if rule not in _reached(other, needed):
+                        needed[rule].add(other)
     placed: dict[str, Compared] = {}
 
     def place(rule: str) -> None:

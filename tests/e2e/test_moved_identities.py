@@ -126,7 +126,7 @@ def test_an_id_that_counts_goes_on_counting_where_it_did(database: MakeDatabase)
 
 
 def test_a_pushed_row_is_known_by_the_id_that_it_has_now(database: MakeDatabase) -> None:
-    """Pushed, moved by a repair, taken back, moved again, then renamed in the parent: one row all the time."""
+    """Pushed, moved by a repair, taken back, moved again, renamed in the parent: one row all the time."""
     stand = stand_of(database, RULE.replace(", on_extra: delete", ""), PLAIN.format("UNIQUE"))
     made(stand, [(1, "a", 1), (2, "b", 2)], [])
     parent, child = stand.urls.values()
