@@ -97,6 +97,7 @@ class Batch:
             gone = f"there is no table {self._changes[0].table}"
             return [Outcome(change=c, fate=Fate.FAILED, message=gone) for c in self._changes]
         self._resolved = self._resolve()
+        self._changes = self._located()
         self._locked = dict(self._lock())
         self._returned = self._look_for_returned()
         # What each change found, and what it left: one row may be changed twice in a circle.
@@ -122,8 +123,19 @@ class Batch:
             for key, ids in self._writer.resolve(leading[rule], keys).items()
         }
 
+    def _located(self) -> Sequence[Change]:
+        """Return the changes with the primary keys of rows that got theirs since the plan was made."""
+        unknown = [c for c in self._changes if c.action is Action.UPDATE and not c.identity]
+        if not unknown or self._target is None:
+            return self._changes
+        rows = self._holders(self._target, list(dict.fromkeys(change.key for change in unknown)))
+        known = {row.key: row.identity for row in rows}
+        asked = {*map(id, unknown)}
+        return [c.but(identity=known.get(c.key, ())) if id(c) in asked else c for c in self._changes]
+
     def _lock(self) -> Mapping[Identity, RawRow]:
-        identities = [change.identity for change in self._changes if change.action is not Action.INSERT]
+        named = (change for change in self._changes if change.action is not Action.INSERT)
+        identities = [change.identity for change in named if change.identity]
         first = self._changes[0]
         return self._writer.lock(first.table, self._identity, identities) if identities else {}
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from cellsync import transforms
 from cellsync.diff.schemas import schema
 from cellsync.model import (
+    Action,
     Column,
     Direction,
     Join,
@@ -63,7 +64,13 @@ def pair(
                 for name in carried(rule, desired, existing)
             ),
         ),
-        existing=sides.projection(existing, names, parent_side=not down, transformed=False),
+        existing=replace(
+            sides.projection(existing, names, parent_side=not down, transformed=False),
+            carried=tuple(
+                Projected(column=name, family=_family(existing, name))
+                for name in _linking(rule, existing, names)
+            ),
+        ),
         desired_cell=parent if down else child,
         existing_cell=child if down else parent,
         schema=schema,
@@ -106,6 +113,15 @@ def carried(rule: Rule, desired: Table, existing: Table) -> tuple[str, ...]:
         and rule.surrogate.get(column.name) is not Surrogate.REMAP
         and existing.column(column.name) is not None
     )
+
+
+def _linking(rule: Rule, existing: Table, names: Collection[str]) -> list[str]:
+    """Return the columns by which rows to be removed refer to each other, and which nothing else reads."""
+    if rule.on_extra is not Action.DELETE:
+        return []
+    own = (key for key in existing.foreign_keys if key.table == existing.name)
+    columns = dict.fromkeys(name for key in own for name in (*key.columns, *key.references))
+    return [name for name in columns if name not in {*rule.key, *names, *existing.identity}]
 
 
 def _spelling(table: Table) -> Callable[[str], str]:

@@ -86,9 +86,11 @@ class _Side:
 def _index(pairing: Pairing, rows: Iterable[Row], cell: str, *, desired: bool) -> _Side:
     side = _Side({}, [], set(), 0)
     doubles: dict[Key, list[Row]] = {}
+    lost: set[Key] = set()
     for row in rows:
         if row.limbo:
             side.findings.append(_limbo(pairing, row, cell))
+            lost.add(row.key)
             continue
         side.count += 1
         if dangles(row.key) or (desired and dangles(row.values)):
@@ -96,6 +98,9 @@ def _index(pairing: Pairing, rows: Iterable[Row], cell: str, *, desired: bool) -
             side.aside.add(row.key)
         elif (first := side.rows.setdefault(row.key, row)) is not row and not _one_row(first, row):
             doubles.setdefault(row.key, [first]).append(row)
+    if desired:
+        # Whether the other side is to have a row whose only fellow is in limbo is open.
+        side.aside |= lost - side.rows.keys()
     for key, several in doubles.items():
         side.findings.append(_duplicate(pairing, several, cell))
         side.aside.add(key)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, filterfalse
 from typing import Union
@@ -30,6 +30,7 @@ from cellsync.plan.fitting import set_unfit_aside
 from cellsync.plan.guarding import refuse, refuse_all, with_dependents
 from cellsync.plan.inputs import Compared, Target, Words
 from cellsync.plan.joining import joined
+from cellsync.plan.linking import Linked, can_open
 from cellsync.plan.ordering import untangled
 from cellsync.plan.precedence import Early, chosen, find_early
 from cellsync.spool import Collector
@@ -65,6 +66,7 @@ def build(
     sooner = find_early(going, target, failed)
     early = {each.pairing.rule.id: _before_inserts(each, going, sooner) for each in going}
     removing = {Action.SOFT_DELETE, Action.DELETE}
+    linked = Linked(going, lambda each, actions: changes_of(each, actions, target, failed))
     leaving = [each for each in reversed(going) if sooner.get(each.pairing.rule.id, Early()).removals]
     joins = {each.pairing.rule.id: each.pairing.existing.joins for each in ordered}
     for actions, sequence in (
@@ -73,12 +75,14 @@ def build(
         ({Action.UPDATE}, going),
         (removing, [*reversed(going)]),
     ):
+        emptied: list[tuple[Compared, Iterable[Step]]] = []
         for each in sequence:
             if each.pairing.rule.comes_with is not None:
                 continue  # they are made with the rows that they come with
             if (
                 actions == {Action.INSERT}
                 and (load := _load(each, ordered, target, coming or {})) is not None
+                and linked.takes_as_it_is(each, load)
             ):
                 changes.attach(load)
                 continue
@@ -97,11 +101,14 @@ def build(
             if actions == {Action.UPDATE}:
                 rest = filterfalse(first, steps) if first is not None else steps
                 steps = untangled(rest, each.written, each.clashes.waits)
-            for step in _placed(steps, aside, joins):
-                if isinstance(step, Change):
-                    changes.append(step)
-                else:
-                    skipped.append(step)
+            steps = _placed(steps, aside, joins)
+            if actions == {Action.INSERT}:
+                steps = linked.insert(each, steps, aside)
+            if sequence is not going and linked.removals:
+                emptied.append((each, [*steps]))  # some of them are emptied before any is removed
+                continue
+            _sort_out(steps, changes, skipped)
+        _sort_out(linked.filled if actions == {Action.INSERT} else linked.remove(emptied), changes, skipped)
     plan = Plan(
         child=target.child,
         written=target.written,
@@ -132,6 +139,14 @@ def _fitting(
     """Yield the changes of a rule, but for keys that its table cannot hold; adds to ``aside``."""
     steps = changes_of(each, actions, target, failed)
     return set_unfit_aside(steps, each.pairing, each.written, aside[each.pairing.rule.id])
+
+
+def _sort_out(steps: Iterable[Step], changes: Collector[Change], skipped: Collector[Skipped]) -> None:
+    for step in steps:
+        if isinstance(step, Change):
+            changes.append(step)
+        else:
+            skipped.append(step)
 
 
 def _load(
@@ -327,10 +342,13 @@ def _ordered(compared: Sequence[Compared]) -> list[Compared]:
         rule: (set(each.pairing.rule.references.values()) | _led(each)) & set(by_rule) - {rule}
         for rule, each in by_rule.items()
     }
-    for rule, each in by_rule.items():
-        for other in (other for key in each.written.foreign_keys for other in by_table.get(key.table, ())):
-            if rule not in _reached(other, needed):
-                needed[rule].add(other)
+    # Those that can be NULL for a moment last: it is them that a circle is opened at (see ``linking``).
+    for can_be_empty in (False, True):
+        for rule, each in by_rule.items():
+            for key in each.written.foreign_keys:
+                for other in by_table.get(key.table, ()) if can_open(each, key) is can_be_empty else ():
+                    if rule not in _reached(other, needed):
+                        needed[rule].add(other)
     placed: dict[str, Compared] = {}
 
     def place(rule: str) -> None:

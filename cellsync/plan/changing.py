@@ -154,6 +154,9 @@ def _remove(pairing: Pairing, difference: Difference, target: Target) -> Change:
     rule, held = pairing.rule, difference.existing
     assert held is not None
     before = {**_stored(pairing, held), **_liveness(rule)}
+    if difference.action is Action.DELETE:  # the order of the removals goes by them
+        carried = zip(pairing.existing.carried, held.carried, strict=True)
+        before.update((part.column, _storable(value, None)) for part, value in carried)
     after: dict[str, Stored] | None = None
     if difference.action is Action.SOFT_DELETE:
         assert rule.soft_delete is not None

@@ -135,7 +135,7 @@ def _held_slots(row: Mapping[str, Stored], indexes: Iterable[Index]) -> Iterator
         if row.keys() >= {*index.columns}:
             values = tuple(row[name] for name in index.columns)
             if None not in values:  # NULL clashes with nothing
-                yield index.name, tuple(map(_comparable, values))
+                yield index.name, tuple(map(comparable, values))
 
 
 def given_up(change: Change, indexes: Sequence[Index]) -> set[Slot]:
@@ -159,7 +159,8 @@ def unique_indexes(table: Table) -> Iterator[Index]:
     yield from (index for index in table.indexes if index.unique)
 
 
-def _comparable(value: Stored) -> object:
+def comparable(value: Stored) -> object:
+    """Return a value such that what a collation takes for one is equal, roughly."""
     return folded((value,))[0] if isinstance(value, str) else value
 
 

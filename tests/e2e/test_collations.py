@@ -166,3 +166,17 @@ def test_what_refers_to_a_row_set_aside_is_left_alone(database: MakeDatabase, co
     left = {name: [row["id"] for row in rows(child, f"SELECT id FROM {name} ORDER BY id")] for name in "ptuw"}
     twins = {"collation-twin": [5], "duplicate-key": [5, 6, 8], "preserved-id": [5]}[code]
     assert left == {"p": [3], "t": twins, "u": [1], "w": [1]}
+
+
+@pytest.mark.usefixtures("compared_by")
+def test_a_row_whose_fellow_is_in_limbo_is_not_removed(database: MakeDatabase) -> None:
+    """The parent's row has `deleted` NULL, which is a finding: the child's is neither extra nor deleted."""
+    made = (
+        "CREATE TABLE t (id int PRIMARY KEY AUTO_INCREMENT, k varchar(9), deleted int, deleted_at datetime)"
+    )
+    stand = stand_of(database, SOFT.replace("on_extra: soft_delete", "on_extra: delete"), made)
+    add(stand.urls["api"], "t", {"k": "a"}, {"k": "b"}, {"k": "b", "deleted": 0})
+    add(stand.urls["c1"], "t", {"k": "a", "deleted": 0}, {"k": "gone", "deleted": 0})
+    done = stand.repair("r1")
+    assert result(done, "c1").problems == ()
+    assert [row["k"] for row in rows(stand.urls["c1"], "SELECT k FROM t ORDER BY k")] == ["a", "b"]
