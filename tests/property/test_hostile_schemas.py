@@ -24,7 +24,7 @@ WITHOUT = frozenset(filter(None, os.environ.get("CELLSYNC_HOSTILE_WITHOUT", "").
 SHOWN = int(os.environ.get("CELLSYNC_HOSTILE_SHOWN", "3"))
 """So many failing cases are made smaller and shown."""
 
-LEAST_CONVERGED = 0.5
+LEAST_CONVERGED = 0.3
 """Of all cases, with whatever was drawn for them."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300 + CASES * 2)]
