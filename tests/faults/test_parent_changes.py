@@ -216,7 +216,7 @@ def test_a_rule_stops_where_its_parent_collapses_in_mid_write(
         execute(stand.urls["api"], *MUTATIONS[mutation])
 
     report = repair_with(stand, mutate, stage)
-    check_promise(before, read_rows(stand, "c1"), [before["api"], read_rows(stand, "api")])
+    check_promise(before, read_rows(stand, "c1"), [before["api"], read_rows(stand, "api")], late=made)
     assert report.exit_code is ExitCode.REFUSED, list(result(report, "c1").problems)[:5]
     assert count_made(stand) == made
     # Rows of p are read with those that they refer to: where p stops first, t keeps what p may refer to.
