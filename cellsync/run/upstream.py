@@ -87,6 +87,8 @@ class DesiredSide:
             for rule in self._rules
             if rule in desired.projections
         }
+        self._begun: set[str] = set()
+        """The rules that have begun to delete: their desired side was counted right before."""
         self._changed: Mapping[str, str] = {}
         self._other = ""
         self._lost_at: float | None = None
@@ -117,9 +119,12 @@ class DesiredSide:
                 continue
             self._check_schema(rule)
             projection = self._desired.projections[rule]
-            counts = rule in self._deleting and self._counts_due[rule].is_now()
-            if counts and any(_removes(deed_of(change), projection) for change in changes):
+            waits = rule in self._deleting - self._begun
+            begins = waits and any(_removes(deed_of(change), projection) for change in changes)
+            if begins or (rule in self._deleting and self._counts_due[rule].is_now()):
                 self._check_count(rule)
+            if begins:
+                self._begun.add(rule)
             if self._samples_due[rule].is_now():
                 kept = [c for c in changes if c.rule == rule and not _removes(deed_of(c), projection)]
                 self._check_sample(rule, [change.origin for change in _spread(kept) if change.origin])
