@@ -80,7 +80,7 @@ def _decided(difference: Difference, told: _Telling) -> Difference:
     action, meaning = told.actions[difference.kind], _meaning(difference, told)
     if rule.comes_with is not None and difference.kind is not Kind.MISSING:
         action = Action.REPORT
-    if difference.aside and action is not Action.IGNORE:
+    if difference.aside and action not in (Action.REPORT, Action.IGNORE):
         return difference.decided(Action.REPORT, f"{meaning}; it is set aside: see the findings")
     if (
         difference.kind is Kind.MISSING
