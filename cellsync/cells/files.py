@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from cellsync.errors import UsageError
@@ -28,6 +29,15 @@ def contents(file: Path) -> str:
 
 
 def check_path(text: str) -> None:
-    """Raise UsageError for a URL in the place of a path, which it does not repeat: it may have a password."""
+    """Raise UsageError for a URL in the place of a path, and for what no file can be named.
+
+    The text is not repeated: it may have a password.
+    """
     if is_url(text):
         raise UsageError(_NO_PATH)
+    try:
+        unnamed = b"\0" in os.fsencode(text)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        unnamed = True
+    if unnamed:
+        raise UsageError("this is no path: it has a character that no file name has")

@@ -344,7 +344,8 @@ class _Reader:
         if any(is_url(entry) for entry in entries):
             self.reject(("rules",), "rules has a URL: name a pack, or a file of rules")
             return ()
-        return tuple(str(self.references.file(entry)) if entry in files else entry for entry in entries)
+        named = {entry: self.file(("rules",), entry) for entry in files}
+        return tuple(str(named[entry]) if entry in files else entry for entry in entries)
 
     def secrets(self, given: Any) -> Secrets:
         """Return the columns to be hidden and shown; a pattern that could match no column is reported."""
@@ -364,7 +365,8 @@ class _Reader:
         if isinstance(given, str) and is_url(given):
             self.reject(("drift_log",), "drift_log is a URL: name a file on this machine")
             return None
-        return str(self.references.file(given)) if isinstance(given, str) and given else None
+        file = self.file(("drift_log",), given) if given else None
+        return None if file is None else str(file)
 
     def budget(self, path: yamlfile.Path, given: Any, usual: Budget) -> Budget:
         """Return what a cell may cost; what is not given is as usual."""

@@ -239,6 +239,7 @@ def test_controls_do_not_reach_the_terminal(pair: Deployment) -> None:
         f'{text}"{evil}": 1\n',
         f'{text}settle: "{evil}"\n',
         f'{text}drift_log: "/nowhere/{evil}"\n',
+        f'{text}drift_log: "x\\0y"\n',
     ):
         assert changed != text
         pair.config.write_text(changed, encoding="utf-8")
