@@ -18,8 +18,8 @@ from cellsync.model import (
     Triage,
 )
 from cellsync.report import facts, words
+from cellsync.report.change_list import change_lines
 from cellsync.report.page import Block, Grid, Line, Style, Tone, compose
-from cellsync.report.text import change_lines
 from cellsync.report.verdict import drift
 from cellsync.report.words import counted
 

@@ -16,17 +16,14 @@ from typing import TypeVar
 
 from cellsync.errors import ExitCode
 from cellsync.model import (
-    OUTCOMES,
     Action,
     CellFailure,
     CellResult,
-    Change,
     ColumnDifference,
     Difference,
     Direction,
     Kind,
     Load,
-    Plan,
     Refusal,
     Report,
     SchemaDifference,
@@ -36,6 +33,7 @@ from cellsync.model import (
     TableFailure,
 )
 from cellsync.report import facts, words
+from cellsync.report.change_list import MOST, list_plans
 from cellsync.report.facts import Stage
 from cellsync.report.page import Block, Grid, Line, Style, Tone, compose
 from cellsync.report.verdict import drift, question, verdict
@@ -43,9 +41,6 @@ from cellsync.report.words import counted
 from cellsync.spool import kept, parts
 
 T = TypeVar("T")
-
-MOST = 20
-"""So many of one sort are shown unless more is asked for."""
 
 FEW_ALIKE = 3
 """So many failures with one cause, in a row, are shown each; of more the first, with a count."""
@@ -156,7 +151,7 @@ def _cell(cell: CellResult | CellFailure, report: Report, style: Style) -> Itera
     yield from _in_step(cell, style)
     partly = any(facts.is_partly_made(plan) for plan in cell.plans)
     if facts.stage(report) is Stage.PLANNED or not facts.compares(report) or partly:
-        yield from _plans(cell, report, style)
+        yield from list_plans(cell, report, style)
 
 
 def _isolated(cell: CellResult | CellFailure) -> str:
@@ -344,75 +339,6 @@ def _some(
         yield from lines(item)
     if count > most:
         yield Line(f"... and {count - most} more {sort} (-v shows all)", 2, Tone.QUIET)
-
-
-# -- Changes -------------------------------------------------------------------------------------
-
-
-def _plans(cell: CellResult, report: Report, style: Style) -> Iterator[Line]:
-    soft = facts.soft_deleted(cell)
-    for plan in cell.plans:
-        if plan.changes:
-            yield Line(f"{_changes_title(plan, cell, report)}:", 1, Tone.TITLE)
-            yield from _changes(plan, soft, style)
-
-
-def _changes_title(plan: Plan, cell: CellResult, report: Report) -> str:
-    counts, number = cell.counts, counted(len(plan.changes), "change")
-    if facts.stage(report) is Stage.PLANNED:
-        return f"{number} to {plan.written}, in this order"
-    if counts.applied == counts.planned:
-        return f"{number} made to {plan.written}"
-    came = Counter(OUTCOMES[each] for each in plan.outcomes)
-    numbers = ", ".join(f"{came[each]} {each}" for each in OUTCOMES if came[each])
-    details = f" ({numbers})" if numbers else ""
-    return f"{number} to {plan.written}, made but for those that conflicted or failed{details}"
-
-
-def _changes(plan: Plan, soft: facts.Rows, style: Style) -> Iterator[Line]:
-    """Yield the changes in their order, numbered; of each sort only so many.
-
-    Where not all of them were made, each has a word of what became of it.
-    """
-    partly = facts.is_partly_made(plan)
-    seen: Counter[str] = Counter()
-    begin = 1
-    for part in parts(plan.changes):
-        # Those that are of one sort need not be made, where they are not shown.
-        few = not style.verbose and isinstance(part, Load)
-        for number, change in enumerate(islice(part, MOST) if few else part, begin):
-            sort = f"{words.ACTION[facts.deed(change, soft)]} {change.rule}"
-            seen[sort] += 1
-            if style.verbose or seen[sort] <= MOST:
-                mark = f"{facts.describe_outcome(plan, number)}: " if partly else ""
-                yield from change_lines(f"{number} {mark}{sort}", change, style)
-        if few:
-            seen[sort] += max(0, len(part) - MOST)
-        begin += len(part)
-    for sort, count in seen.items():
-        if count > MOST and not style.verbose:
-            yield Line(f"... and {count - MOST} more {sort} (-v shows all)", 2, Tone.QUIET)
-
-
-def change_lines(title: str, change: Change, style: Style) -> Iterator[Line]:
-    """Yield one change, with its columns where more is asked for."""
-    reason = f": {words.shorten(change.reason, style.prose)}" if change.reason else ""
-    yield Line(f"{title} {words.key(facts.subject(change), style.short)}{reason}", 2)
-    if style.verbose:
-        yield from (Line(text, 3, Tone.QUIET) for text in _written(change, style))
-
-
-def _written(change: Change, style: Style) -> Iterator[str]:
-    safe = partial(style.secrets.safe, table=change.table)
-    before, after = change.before or {}, change.after or {}
-    if change.action is Action.UPDATE:
-        pairs = (
-            (column, safe(column, before.get(column)), safe(column, value)) for column, value in after.items()
-        )
-        yield ", ".join(f"{column}: {words.value(old)} -> {words.value(new)}" for column, old, new in pairs)
-    elif before or after:
-        row = (after or before).items()
-        yield ", ".join(f"{column}: {words.value(safe(column, value))}" for column, value in row)
 
 
 # -- The sections after the cells ----------------------------------------------------------------
