@@ -330,10 +330,12 @@ class _Maker:
             values = tuple(f"REPEAT('{letter}', {size})" for letter, size in zip("pqr", sizes, strict=True))
             return Column(name, ("longblob", "longblob"), values)
         kind = self.data_type()
-        if self.has("not-null-default", 0.2) and kind.name not in ("json", "text"):
-            return Column(name, self.kinds(kind), kind.values, f"DEFAULT {kind.values[0]}", False)
+        types = self.kinds(kind)
+        # A narrower type may not take the default.
+        if self.has("not-null-default", 0.2) and kind.name not in ("json", "text") and len({*types}) == 1:
+            return Column(name, types, kind.values, f"DEFAULT {kind.values[0]}", False)
         tail = "INVISIBLE" if self.has("invisible", 0.05) else ""
-        return Column(name, self.kinds(kind), kind.values, tail)
+        return Column(name, types, kind.values, tail)
 
     def more(self, columns: list[Column], keys: list[str], *, partitions: bool) -> list[str]:
         """Add generated, unique and excluded columns; return those that are excluded."""
