@@ -18,6 +18,8 @@ from hostile import FEATURES, PACKET, Case, make_case, shrink_case
 from hostile_runs import check_case, classify_case
 from servers import PrivateServer
 
+from cellsync.errors import ConfigurationError
+
 FIRST = int(os.environ.get("CELLSYNC_HOSTILE_SEED", "18"))
 CASES = int(os.environ.get("CELLSYNC_HOSTILE_CASES", "100"))
 WITHOUT = frozenset(filter(None, os.environ.get("CELLSYNC_HOSTILE_WITHOUT", "").split(",")))
@@ -77,8 +79,8 @@ def show_smaller(case: Case, line: str, urls: dict[str, str]) -> str:
     def fails(attempt: Case) -> bool:
         try:
             return line == classify_case(check_case(attempt, urls).lines)
-        except pymysql.err.Error:
-            return False  # what is left is no schema
+        except (pymysql.err.Error, ConfigurationError):
+            return False  # what is left is no schema, or no rules for it
 
     smallest = shrink_case(case, fails)
     return "\n".join(["", line, smallest.describe(), *check_case(smallest, urls).lines])
