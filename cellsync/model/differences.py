@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple, Union
 
 from cellsync.model.making import made
@@ -241,6 +241,14 @@ class TableDiff:
     def does(self, *actions: Action) -> int:
         """Return about how many differences a repair does one of ``actions``."""
         return sum(number for sort, number in self.tally.items() if sort.action in actions)
+
+    @cached_property
+    def updated_columns(self) -> frozenset[str]:
+        """The columns that a repair updates in any row; goes through the differences once."""
+        if not self.does(Action.UPDATE):
+            return frozenset()
+        updates = (each for each in self.differences if each.action is Action.UPDATE)
+        return frozenset(column.column for update in updates for column in update.columns)
 
     def columns_of(self, difference: Difference) -> tuple[ColumnDifference, ...]:
         """Return what changed; of a missing row all desired, of an extra one all existing values."""

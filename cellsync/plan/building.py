@@ -181,8 +181,7 @@ def _renames(each: Compared, going: Sequence[Compared]) -> Callable[[Step], bool
     referring = [other.pairing.rule for other in going if rule.id in other.pairing.rule.references.values()]
     if not referring or not table.does(Action.UPDATE):
         return None
-    updates = (difference for difference in table.differences if difference.action is Action.UPDATE)
-    if not any(column.column in rule.key for update in updates for column in update.columns):
+    if table.updated_columns.isdisjoint(rule.key):
         return None
     if rule not in referring:
         return lambda step: isinstance(step, Change)

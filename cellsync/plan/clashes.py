@@ -256,14 +256,7 @@ def touches(change: Change, columns: Iterable[str]) -> bool:
 
 def has_touching(table: TableDiff, columns: Collection[str]) -> bool:
     """Say whether an update of a table writes one of the columns: most write others alone."""
-    if not columns or not table.does(Action.UPDATE):
-        return False
-    wanted = frozenset(columns)
-    return any(
-        difference.action is Action.UPDATE
-        and not wanted.isdisjoint([each.column for each in difference.columns])
-        for difference in table.differences
-    )
+    return bool(columns) and not table.updated_columns.isdisjoint(columns)
 
 
 def bring(table: str, columns: Iterable[str], values: Iterable[Value]) -> Bringing:

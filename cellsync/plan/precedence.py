@@ -63,6 +63,9 @@ def _find_own(each: Compared, target: Target, failed: Collection[str]) -> Early:
     taking, leaving = does(Action.INSERT, Action.UPDATE), does(Action.UPDATE, *_REMOVING)
     if not indexes or not taking or not leaving:
         return Early()
+    shared = {name for index in indexes for name in index.columns}
+    if not does(*_REMOVING) and shared.isdisjoint(each.table.updated_columns):
+        return Early()  # no row gives anything up
     moved = {
         slot: step.key
         for step in _changes(each, {Action.UPDATE}, target, failed)
