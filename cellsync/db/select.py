@@ -509,8 +509,7 @@ class Select:
             return f":{name}"
 
         def comparand(expression: str, value: Value) -> str:
-            column = self._limited.get(expression)
-            mark = parameter(value)
+            column, mark = self._limited.get(expression), parameter(value)
             return mark if column is None else charsets.limit_to_charset(mark, value, column)
 
         alternatives = []
@@ -518,7 +517,8 @@ class Select:
             plain = [part for (part,) in keys if part is not None and not isinstance(part, (tuple, Dangling))]
             if plain:
                 (expression,) = self._comparable[0]
-                listed = [comparand(expression, part) for part in plain]
+                limited = expression in self._limited
+                listed = [comparand(expression, part) if limited else parameter(part) for part in plain]
                 alternatives.append(f"{expression} IN ({', '.join(listed)})")
             keys = [key for key in keys if key[0] is None]
         for key in keys:

@@ -76,6 +76,9 @@ def _describe_double(pairing: Pairing, key: Key, first: Key) -> Finding:
 
 def set_aside(differences: Iterable[Difference], keys: Collection[Key]) -> Iterator[Difference]:
     """Yield the differences without the missing rows of some keys, and with their extra rows set aside."""
+    if not keys:
+        yield from differences
+        return
     for difference in differences:
         if difference.key not in keys or difference.kind is Kind.CHANGED:
             yield difference  # a changed row is on both sides: it is clear which one it is
