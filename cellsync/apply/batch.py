@@ -20,6 +20,7 @@ from cellsync.model import (
     Projection,
     Reference,
     Row,
+    Rule,
     ServerTime,
     Stored,
     Table,
@@ -68,6 +69,7 @@ class Batch:
         sparing: Collection[str],
         *,
         desired: Desired | None = None,
+        rules: Mapping[str, Rule] | None = None,
         alone: bool = False,
     ) -> None:
         """With ``alone``, each row is written by itself and read back at once: slow, and exact."""
@@ -78,6 +80,7 @@ class Batch:
         first = changes[0]
         self._table = writer.tables([first.table]).get(first.table)
         self._target = targets.get(first.rule)
+        self._rule = (rules or {}).get(first.rule)
         self._spares = first.rule in sparing
         parts = (*self._target.key, *self._target.columns) if self._target else None
         self._strict = None if parts is None else {part.column for part in parts}
@@ -152,7 +155,7 @@ class Batch:
         taking = [change for change in self._changes if _takes_a_key(change)]
         if not taking:
             return {}
-        target = self._target or _raw_target(self._table, taking[0])
+        target = self._target or _raw_target(self._table, taking[0], self._rule)
         if not target.key:
             return {}  # the server computes the key, and has the last word
         keys = {change.key if self._target else _raw_key(change, target): change.key for change in taking}
@@ -358,8 +361,11 @@ class Batch:
         made = [outcome.change for outcome in outcomes if outcome.fate is Fate.APPLIED]
         known = {self._of(row): row for row in self._inserted.values()}
         places = {id(change): self._identity_after(change) for change in made}
-        # Of a row that is changed twice only the last state can be read.
-        last = {place: number for number, place in places.items()}
+        # Of a row that is changed twice only the last state can be read, and that at its last primary key.
+        last: dict[Identity, int] = {}
+        for change in made:
+            last.pop(change.identity, None)
+            last[places[id(change)]] = id(change)
         identities = [place for place in last if place not in known]
         read = (
             self._writer.read_back(self._changes[0].table, self._identity, identities) if identities else {}
@@ -372,7 +378,7 @@ class Batch:
                 result.append(outcome)
                 continue
             place = places[id(outcome.change)]
-            seen = last[place] == id(outcome.change)
+            seen = last.get(place) == id(outcome.change)
             now = after.get(place) if seen else None
             wrong = self._describe_alteration(outcome.change, now) if seen else ""
             if wrong:
@@ -382,7 +388,8 @@ class Batch:
             result.append(altered[-1] if wrong else self._as_read(outcome.change, now))
         if altered and self._rolls_back():
             # Another row may have failed because of one that is now taken back: 1062.
-            doubtful = None in map(after.get, (places[id(c)] for c in made if c.action is not Action.DELETE))
+            written = (c for c in made if c.action is not Action.DELETE)
+            doubtful = any(after.get(at := places[id(c)]) is None for c in written if last.get(at) == id(c))
             doubtful = doubtful or any(outcome.fate is Fate.FAILED for outcome in outcomes)
             raise Torn((), alone=True) if doubtful and not self._alone else Torn(altered)
         return result
@@ -491,9 +498,15 @@ def _takes_a_key(change: Change) -> bool:
     return any(name in after and after[name] != before.get(name) for name in change.key_columns)
 
 
-def _raw_target(table: Table | None, change: Change) -> Projection:
-    """Return a projection onto the raw key columns, for changes that no rule describes any more."""
+def _raw_target(table: Table | None, change: Change, rule: Rule | None) -> Projection:
+    """Return a projection onto the raw key columns, for changes that are taken back.
+
+    ``rule`` says, where there still is one with this key, which rows of the table hold a key: those that it
+    does not see, and those that are soft-deleted, may have had the same one all the time.
+    """
     assert table is not None
+    seen = rule if rule is not None and rule.key == change.key_columns else None
+    soft_delete = seen.soft_delete if seen is not None else None
     columns = [c for name in change.key_columns if (c := table.column(name)) and not c.generated]
     identity = [column for name in table.identity if (column := table.column(name))]
     return Projection(
@@ -503,6 +516,8 @@ def _raw_target(table: Table | None, change: Change) -> Projection:
         columns=(),
         identity=tuple(column.name for column in identity),
         identity_families=tuple(column.family for column in identity),
+        where=seen.where_existing if seen is not None else None,
+        soft_delete=soft_delete if soft_delete and table.column(soft_delete.column) else None,
         parent="",
         child="",
     )
