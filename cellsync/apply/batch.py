@@ -11,6 +11,7 @@ from cellsync.errors import Rejected, WriteFailed
 from cellsync.model import (
     Action,
     Change,
+    Dangling,
     Fate,
     Identity,
     Join,
@@ -388,8 +389,8 @@ class Batch:
             result.append(altered[-1] if wrong else self._as_read(outcome.change, now))
         if altered and self._rolls_back():
             # Another row may have failed because of one that is now taken back: 1062.
-            written = (c for c in made if c.action is not Action.DELETE)
-            doubtful = any(after.get(at := places[id(c)]) is None for c in written if last.get(at) == id(c))
+            kept = {id(change) for change in made if change.action is not Action.DELETE}
+            doubtful = any(after.get(place) is None for place, number in last.items() if number in kept)
             doubtful = doubtful or any(outcome.fate is Fate.FAILED for outcome in outcomes)
             raise Torn((), alone=True) if doubtful and not self._alone else Torn(altered)
         return result
@@ -507,7 +508,9 @@ def _raw_target(table: Table | None, change: Change, rule: Rule | None) -> Proje
     assert table is not None
     seen = rule if rule is not None and rule.key == change.key_columns else None
     soft_delete = seen.soft_delete if seen is not None else None
-    columns = [c for name in change.key_columns if (c := table.column(name)) and not c.generated]
+    columns = [c for name in change.key_columns if (c := table.column(name))]
+    if any(column.generated for column in columns) and change.action is not Action.INSERT:
+        columns = []  # what it will be only the server knows
     identity = [column for name in table.identity if (column := table.column(name))]
     return Projection(
         rule=change.rule,
@@ -524,7 +527,11 @@ def _raw_target(table: Table | None, change: Change, rule: Rule | None) -> Proje
 
 
 def _raw_key(change: Change, target: Projection) -> Key:
-    return tuple(_value((change.after or {}).get(part.column)) for part in target.key)
+    after = change.after or {}
+    # What the server computes is in no row that is written; the key tells it.
+    computed = dict(zip(change.key_columns, change.key, strict=False))
+    parts = [after.get(part.column, computed.get(part.column)) for part in target.key]
+    return tuple(None if isinstance(part, (tuple, Dangling)) else _value(part) for part in parts)
 
 
 def _value(stored: Stored) -> Value:

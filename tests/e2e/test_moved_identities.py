@@ -146,7 +146,10 @@ def test_a_pushed_row_is_known_by_the_id_that_it_has_now(database: MakeDatabase)
 @pytest.mark.parametrize(
     ("table", "more"),
     [
-        ("k varchar(9), v int, deleted int", "on_insert: {}, soft_delete: {column: deleted, live: 0, tombstone: id}"),
+        (
+            "k varchar(9), v int, deleted int",
+            "on_insert: {}, soft_delete: {column: deleted, live: 0, tombstone: id}",
+        ),
         (
             "k varchar(9), v int, deleted int, UNIQUE (k, deleted)",
             "on_insert: {}, soft_delete: {column: deleted, live: 0, tombstone: id}",
@@ -193,3 +196,27 @@ def test_a_key_that_another_row_has_by_now_is_not_given_back(database: MakeDatab
     add(stand.urls["c1"], "t", {"id": 3, "k": "old", "deleted": 0})
     undone = result(stand.undo("r1", "u1"), "c1")
     assert undone.problems == ("insert t k=old: conflict: the key is taken by id 3",)
+
+
+@pytest.mark.parametrize("more", ["", ", UNIQUE (gk, k2)"])
+def test_a_key_that_the_server_computes_is_given_back(more: str, database: MakeDatabase) -> None:
+    """Another row with the same rest of the key does not hold it; a row that has all of it does."""
+    rules = """
+    defaults: {limits: {updates: unlimited, deletes: unlimited}}
+    rules:
+      - {id: t, table: t, key: [gk, k2], on_extra: delete}
+    """
+    columns = "k int, k2 int, gk varchar(9) AS (CONCAT('g', k)) STORED, PRIMARY KEY (k, k2)"
+    stand = stand_of(database, rules, f"CREATE TABLE t ({columns}{more})")
+    made(stand, [(1, 1)], [(3, 1), (4, 1)], "k, k2")
+    child = stand.urls["c1"]
+    before = checksums(child)["t"]
+    assert result(stand.repair("r1"), "c1").counts.applied == 3
+    request = stand.request("undo", "s1")
+    text = "".join(sql.render(telling.with_whole_rows(request, run.prepare_undo(request, "r1"))))
+    assert replay(child, text) == Replayed(code=0, planned=3, made=3)
+    assert checksums(child)["t"] == before
+    assert replay(child, way_back(text)) == Replayed(code=0, planned=3, made=3)
+    execute(child, "INSERT INTO t (k, k2) VALUES (4, 1)")
+    (problem,) = result(stand.undo("r1", "u1"), "c1").problems
+    assert problem.startswith("insert t gk=g4 k2=1: failed: ") and "Duplicate entry" in problem

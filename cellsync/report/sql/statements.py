@@ -225,7 +225,7 @@ class Statements:
             joins, more = self._walked("t", target.table, zip(target.key, change.key, strict=True))
             terms += more
         else:
-            row = _merged(change)
+            row = {**_computed(change), **_merged(change)}
             terms.append(self._held(change, ((column, row.get(column)) for column in change.key_columns)))
         return f"{source} AS t{joins} WHERE {' AND '.join(terms)}"
 
@@ -341,6 +341,12 @@ def _takes_a_key(change: Change) -> bool:
 def _merged(change: Change) -> Mapping[str, Stored]:
     """Return what is known of a row once the change is made."""
     return {**(change.before or {}), **(change.after or {})}
+
+
+def _computed(change: Change) -> Mapping[str, Stored]:
+    """Return what is known of key columns that the server computes, which no change writes."""
+    pairs = zip(change.key_columns, change.key, strict=False)
+    return {column: part for column, part in pairs if not isinstance(part, (tuple, Dangling))}
 
 
 def _taken(change: Change) -> tuple[object, ...]:
