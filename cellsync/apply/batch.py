@@ -244,7 +244,7 @@ class Batch:
     def _problem(self, change: Change) -> str | None:
         for reference in references((change,)) if self._references else ():
             ids = self._resolved.get(reference, ())
-            if len(ids) != 1:
+            if len(ids) != 1 and not (ids and self._only_guards(change, reference)):
                 name = "/".join(shown(part) for part in reference.key)
                 how = "is not there" if not ids else f"is there {len(ids)} times"
                 return f"the {reference.rule} row {name} that it refers to {how}"
@@ -277,8 +277,12 @@ class Batch:
             f"(--waive cascade:{change.rule})"
         )
 
+    def _only_guards(self, change: Change, reference: Reference) -> bool:
+        """Say whether a change only looks at what a row refers to: it may be any of the rows of that key."""
+        return reference not in (change.after or {}).values()
+
     def _moved(self, change: Change, held: RawRow) -> str | None:
-        before = self._values(change.before)
+        before = self._values(change.before, held)
         if before.items() <= held.items() and ServerTime not in {*map(type, before.values())}:
             return None
         moved = [
@@ -343,14 +347,23 @@ class Batch:
         self._found[id(change)] = held
         self._locked[self._identity_after(change)] = self._left[id(change)] = {**held, **plain}
 
-    def _values(self, row: Mapping[str, Stored] | None) -> Mapping[str, Value | ServerTime]:
-        """Return a row with its references replaced by the ids that they have here."""
+    def _values(
+        self, row: Mapping[str, Stored] | None, held: RawRow | None = None
+    ) -> Mapping[str, Value | ServerTime]:
+        """Return a row with its references replaced by the ids that they have here.
+
+        Where there are several, by the one that the row ``held`` has.
+        """
         if row is None or not self._references:
             return cast("Mapping[str, Value | ServerTime]", row or {})
         return {
-            name: self._resolved[value][0] if isinstance(value, Reference) else value
+            name: self._find_id(value, (held or {}).get(name)) if isinstance(value, Reference) else value
             for name, value in row.items()
         }
+
+    def _find_id(self, reference: Reference, held: Value) -> Value:
+        ids = self._resolved[reference]
+        return held if held in ids else ids[0]
 
     def _read_back(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
         """Put into each change the rows as the server had and has them.
