@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from deployment import Deployment
-from edges import Stand, add, as_if_large, converged, execute, result, rows, stand_of, table
+from edges import Stand, add, as_if_large, converged, execute, result, rows, ruleset, stand_of, table
 
 from cellsync import spool
 from cellsync.errors import ExitCode
@@ -449,3 +449,67 @@ def test_a_row_of_a_table_without_a_primary_key_refers(database: MakeDatabase) -
     execute(stand.urls["c1"], "INSERT INTO bare VALUES (2), (2), (1)")
     assert codes(stand.diff(), "u") == [("still-referenced", (2,))]
     assert "bared" in findings(stand.diff(), "u")[0].message
+
+
+def test_a_row_that_refers_to_itself_gets_no_other_key(database: MakeDatabase) -> None:
+    """The server lets it go, but not move; said before anything is tried."""
+    table_ = (
+        "CREATE TABLE t (id int PRIMARY KEY, k int, up int, "
+        "CONSTRAINT of_t FOREIGN KEY (up) REFERENCES t (id))"
+    )
+    stand = stand_of(database, "rules: [{table: t, key: [k]}]", table_)
+    _sides(stand, [(1, 10, None), (2, 20, 2)], [(3, 10, 3), (2, 20, None)])
+    seen = stand.diff()
+    assert codes(seen) == [("still-referenced", (10,))]
+    assert "t id 3 still refers to it (foreign key of_t)" in findings(seen)[0].message
+    repaired(stand)
+    query = "SELECT * FROM t ORDER BY k"
+    assert rows(stand.urls["c1"], query) == [{"id": 3, "k": 10, "up": 3}, {"id": 2, "k": 20, "up": 2}]
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_what_refers_to_a_row_that_does_not_fit_is_said_before(
+    declared: bool, database: MakeDatabase
+) -> None:
+    """Also through a chain: the row in between refers to the one whose key the column cannot hold."""
+    stand = stand_of(database, "rules: [{table: t, key: [k]}]")
+    for url, kind in zip(stand.urls.values(), ("varchar(9)", "varchar(3)"), strict=True):
+        execute(
+            url,
+            f"CREATE TABLE t (id int PRIMARY KEY, k {kind}, up int, "
+            "CONSTRAINT of_t FOREIGN KEY (up) REFERENCES t (id))",
+        )
+    if declared:
+        stand = Stand(stand.urls, ruleset("rules: [{table: t, key: [k], references: {up: t}}]"))
+    _sides(stand, [(3, "too long", None), (2, "mid", 3), (1, "end", 2), (4, "ok", None)], [])
+    seen = stand.diff()
+    if not declared:
+        assert codes(seen) == [("foreign-key-clash", ("end",)), ("foreign-key-clash", ("mid",))]
+    left = {str(skipped.key[0]) for skipped in result(seen, "c1").skipped}
+    assert left >= ({"too long", "mid"} if declared else {"too long"})
+    repaired(stand)
+    assert rows(stand.urls["c1"], "SELECT k FROM t") == [{"k": "ok"}]
+
+
+def test_a_key_that_a_row_outside_the_rule_has_as_well(database: MakeDatabase) -> None:
+    """A row that refers to one of the two can go; what would refer to either cannot be written."""
+    rules = """
+    rules:
+      - {table: u, key: [k], where: seen = 1, on_insert: {seen: 1}, columns: {include: [k]}}
+      - {table: t, key: [k], references: {r: u}, on_extra: delete, limits: {deletes: unlimited}}
+    """
+    stand = stand_of(
+        database,
+        rules,
+        "CREATE TABLE u (id int PRIMARY KEY AUTO_INCREMENT, k int, seen int)",
+        "CREATE TABLE t (id int PRIMARY KEY AUTO_INCREMENT, k int, r int)",
+    )
+    _sides(stand, [(1, 10, 1), (2, 20, 1)], [(4, 10, 1), (5, 10, 2), (6, 20, 1)], "u")
+    _sides(stand, [(1, 1, 1), (2, 2, 2)], [(8, 3, 5), (9, 4, 4)])
+    seen = stand.diff()
+    assert codes(seen) == [("foreign-key-clash", (1,))]
+    assert "several times" in findings(seen)[0].message
+    repaired(stand)
+    assert rows(stand.urls["c1"], "SELECT k, r FROM t") == [{"k": 2, "r": 6}]
+    assert result(stand.undo("r1", "u1"), "c1").problems == ()
+    assert rows(stand.urls["c1"], "SELECT k, r FROM t ORDER BY k") == [{"k": 3, "r": 5}, {"k": 4, "r": 4}]

@@ -11,6 +11,7 @@ from cellsync.errors import Rejected, WriteFailed
 from cellsync.model import (
     Action,
     Change,
+    Dangling,
     Fate,
     Identity,
     Join,
@@ -20,6 +21,7 @@ from cellsync.model import (
     Projection,
     Reference,
     Row,
+    Rule,
     ServerTime,
     Stored,
     Table,
@@ -68,6 +70,7 @@ class Batch:
         sparing: Collection[str],
         *,
         desired: Desired | None = None,
+        rules: Mapping[str, Rule] | None = None,
         alone: bool = False,
     ) -> None:
         """With ``alone``, each row is written by itself and read back at once: slow, and exact."""
@@ -78,6 +81,7 @@ class Batch:
         first = changes[0]
         self._table = writer.tables([first.table]).get(first.table)
         self._target = targets.get(first.rule)
+        self._rule = (rules or {}).get(first.rule)
         self._spares = first.rule in sparing
         parts = (*self._target.key, *self._target.columns) if self._target else None
         self._strict = None if parts is None else {part.column for part in parts}
@@ -152,7 +156,7 @@ class Batch:
         taking = [change for change in self._changes if _takes_a_key(change)]
         if not taking:
             return {}
-        target = self._target or _raw_target(self._table, taking[0])
+        target = self._target or _raw_target(self._table, taking[0], self._rule)
         if not target.key:
             return {}  # the server computes the key, and has the last word
         keys = {change.key if self._target else _raw_key(change, target): change.key for change in taking}
@@ -240,7 +244,7 @@ class Batch:
     def _problem(self, change: Change) -> str | None:
         for reference in references((change,)) if self._references else ():
             ids = self._resolved.get(reference, ())
-            if len(ids) != 1:
+            if len(ids) != 1 and not (ids and self._only_guards(change, reference)):
                 name = "/".join(shown(part) for part in reference.key)
                 how = "is not there" if not ids else f"is there {len(ids)} times"
                 return f"the {reference.rule} row {name} that it refers to {how}"
@@ -273,8 +277,12 @@ class Batch:
             f"(--waive cascade:{change.rule})"
         )
 
+    def _only_guards(self, change: Change, reference: Reference) -> bool:
+        """Say whether a change only looks at what a row refers to: it may be any of the rows of that key."""
+        return reference not in (change.after or {}).values()
+
     def _moved(self, change: Change, held: RawRow) -> str | None:
-        before = self._values(change.before)
+        before = self._values(change.before, held)
         if before.items() <= held.items() and ServerTime not in {*map(type, before.values())}:
             return None
         moved = [
@@ -339,14 +347,23 @@ class Batch:
         self._found[id(change)] = held
         self._locked[self._identity_after(change)] = self._left[id(change)] = {**held, **plain}
 
-    def _values(self, row: Mapping[str, Stored] | None) -> Mapping[str, Value | ServerTime]:
-        """Return a row with its references replaced by the ids that they have here."""
+    def _values(
+        self, row: Mapping[str, Stored] | None, held: RawRow | None = None
+    ) -> Mapping[str, Value | ServerTime]:
+        """Return a row with its references replaced by the ids that they have here.
+
+        Where there are several, by the one that the row ``held`` has.
+        """
         if row is None or not self._references:
             return cast("Mapping[str, Value | ServerTime]", row or {})
         return {
-            name: self._resolved[value][0] if isinstance(value, Reference) else value
+            name: self._find_id(value, (held or {}).get(name)) if isinstance(value, Reference) else value
             for name, value in row.items()
         }
+
+    def _find_id(self, reference: Reference, held: Value) -> Value:
+        ids = self._resolved[reference]
+        return held if held in ids else ids[0]
 
     def _read_back(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
         """Put into each change the rows as the server had and has them.
@@ -358,8 +375,11 @@ class Batch:
         made = [outcome.change for outcome in outcomes if outcome.fate is Fate.APPLIED]
         known = {self._of(row): row for row in self._inserted.values()}
         places = {id(change): self._identity_after(change) for change in made}
-        # Of a row that is changed twice only the last state can be read.
-        last = {place: number for number, place in places.items()}
+        # Of a row that is changed twice only the last state can be read, and that at its last primary key.
+        last: dict[Identity, int] = {}
+        for change in made:
+            last.pop(change.identity, None)
+            last[places[id(change)]] = id(change)
         identities = [place for place in last if place not in known]
         read = (
             self._writer.read_back(self._changes[0].table, self._identity, identities) if identities else {}
@@ -372,7 +392,7 @@ class Batch:
                 result.append(outcome)
                 continue
             place = places[id(outcome.change)]
-            seen = last[place] == id(outcome.change)
+            seen = last.get(place) == id(outcome.change)
             now = after.get(place) if seen else None
             wrong = self._describe_alteration(outcome.change, now) if seen else ""
             if wrong:
@@ -382,7 +402,8 @@ class Batch:
             result.append(altered[-1] if wrong else self._as_read(outcome.change, now))
         if altered and self._rolls_back():
             # Another row may have failed because of one that is now taken back: 1062.
-            doubtful = None in map(after.get, (places[id(c)] for c in made if c.action is not Action.DELETE))
+            kept = {id(change) for change in made if change.action is not Action.DELETE}
+            doubtful = any(after.get(place) is None for place, number in last.items() if number in kept)
             doubtful = doubtful or any(outcome.fate is Fate.FAILED for outcome in outcomes)
             raise Torn((), alone=True) if doubtful and not self._alone else Torn(altered)
         return result
@@ -491,10 +512,18 @@ def _takes_a_key(change: Change) -> bool:
     return any(name in after and after[name] != before.get(name) for name in change.key_columns)
 
 
-def _raw_target(table: Table | None, change: Change) -> Projection:
-    """Return a projection onto the raw key columns, for changes that no rule describes any more."""
+def _raw_target(table: Table | None, change: Change, rule: Rule | None) -> Projection:
+    """Return a projection onto the raw key columns, for changes that are taken back.
+
+    ``rule`` says, where there still is one with this key, which rows of the table hold a key: those that it
+    does not see, and those that are soft-deleted, may have had the same one all the time.
+    """
     assert table is not None
-    columns = [c for name in change.key_columns if (c := table.column(name)) and not c.generated]
+    seen = rule if rule is not None and rule.key == change.key_columns else None
+    soft_delete = seen.soft_delete if seen is not None else None
+    columns = [c for name in change.key_columns if (c := table.column(name))]
+    if any(column.generated for column in columns) and change.action is not Action.INSERT:
+        columns = []  # what it will be only the server knows
     identity = [column for name in table.identity if (column := table.column(name))]
     return Projection(
         rule=change.rule,
@@ -503,13 +532,19 @@ def _raw_target(table: Table | None, change: Change) -> Projection:
         columns=(),
         identity=tuple(column.name for column in identity),
         identity_families=tuple(column.family for column in identity),
+        where=seen.where_existing if seen is not None else None,
+        soft_delete=soft_delete if soft_delete and table.column(soft_delete.column) else None,
         parent="",
         child="",
     )
 
 
 def _raw_key(change: Change, target: Projection) -> Key:
-    return tuple(_value((change.after or {}).get(part.column)) for part in target.key)
+    after = change.after or {}
+    # What the server computes is in no row that is written; the key tells it.
+    computed = dict(zip(change.key_columns, change.key, strict=False))
+    parts = [after.get(part.column, computed.get(part.column)) for part in target.key]
+    return tuple(None if isinstance(part, (tuple, Dangling)) else _value(part) for part in parts)
 
 
 def _value(stored: Stored) -> Value:

@@ -36,6 +36,7 @@ from cellsync.model import (
     Outcome,
     Projection,
     Refusal,
+    Rule,
     folded,
 )
 from cellsync.spool import parts
@@ -124,12 +125,14 @@ def execute(
     stopping: Callable[[], bool] = lambda: False,
     second: Lane | None = None,
     desired: Desired | None = None,
+    rules: Mapping[str, Rule] | None = None,
 ) -> Iterator[Outcome | Loaded | Withheld]:
     """Make the changes in their order and yield what became of each, in the same order.
 
     Nothing is made until it is asked for, but for some batches of a Load. ``targets`` holds, by rule, the
     projection through which the written side is read: it says what a key is there and where references
-    lead. A rule without one (in an undo) is guarded by the raw values of its key columns. Rules in
+    lead. A rule without one (in an undo) is guarded by the raw values of its key columns; ``rules`` says, by
+    id, which rows it sees now. Rules in
     ``sparing`` leave a row alone to which others refer through a foreign key that would delete or change
     them. Rows of a Load are yielded together where all of a batch were inserted. A failure that is not one
     row's own stops its rule and those that refer to it, and everything where the server is gone: they come
@@ -140,7 +143,7 @@ def execute(
     must not write any more, what is left of the rule, and of those that refer to it, is withheld.
     """
     lanes = [Lane(writer, recorder), *([second] if second else [])]
-    made = _Making(lanes, targets, sparing, failures, stopping, desired=desired)
+    made = _Making(lanes, targets, sparing, failures, stopping, desired=desired, rules=rules)
     for part in parts(changes):
         yield from made.loads(part) if isinstance(part, Load) else made.changes(part)
         if made.over:
@@ -166,6 +169,7 @@ class _Making:
         stopping: Callable[[], bool],
         *,
         desired: Desired | None,
+        rules: Mapping[str, Rule] | None,
     ) -> None:
         self.over = False
         """True when it was stopped: no more was made."""
@@ -176,6 +180,7 @@ class _Making:
         self._failures = failures
         self._stopping = stopping
         self._desired = desired
+        self._rules = rules
         self._refused: dict[str, Refusal] = {}
         self._stopped: dict[str, str] = {}
         self._gone = ""
@@ -337,7 +342,15 @@ class _Making:
                 try:
                     parts = [list(part) for _, part in groupby(todo, key=_sort)]
                     works = [
-                        Batch(part, writer, self._targets, self._sparing, desired=desired, alone=alone)
+                        Batch(
+                            part,
+                            writer,
+                            self._targets,
+                            self._sparing,
+                            desired=desired,
+                            rules=self._rules,
+                            alone=alone,
+                        )
                         for part in parts
                     ]
                     made_now = _transaction(todo, writer, recorder, works)

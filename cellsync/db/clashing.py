@@ -77,11 +77,12 @@ class Clashing(Session):
             yield from self._met(sql, known, first)
 
     def find_referrers(
-        self, table: str, key: Cascade, identities: Sequence[Identity], *, every: bool
+        self, table: str, key: Cascade, identities: Sequence[Identity], *, every: bool, itself: bool
     ) -> Iterator[Met]:
         """Yield the rows that refer through a foreign key to rows of a table with these primary keys.
 
-        All of them with ``every``, else the first one of each. A row that refers to itself is none.
+        All of them with ``every``, else the first one of each. A row that refers to itself is one only with
+        ``itself``.
         """
         known = self.tables([table])[table]
         other = self.tables([key.table])[key.table]
@@ -89,9 +90,9 @@ class Clashing(Session):
         found = " AND ".join(f"t.{self._name(name)} = d.{self._name(name)}" for name in names)
         pairs = zip(key.columns, key.references, strict=True)
         refers = " AND ".join(f"c.{self._name(column)} = t.{self._name(name)}" for column, name in pairs)
-        if key.table == table:
-            itself = " AND ".join(f"c.{self._name(name)} = t.{self._name(name)}" for name in names)
-            refers += f" AND NOT ({itself})"
+        if key.table == table and not itself:
+            same = " AND ".join(f"c.{self._name(name)} = t.{self._name(name)}" for name in names)
+            refers += f" AND NOT ({same})"
         for first, rows in self._parts(known, names, identities):
             source = f"FROM ({rows}) AS d JOIN {self._name(table)} AS t ON {found}"
             those = f"{self._name(key.table)} AS c"

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Union
 
 from cellsync.model.making import made
 from cellsync.model.reading import Fold, Packed, Projection
-from cellsync.model.rules import Action, ServerTime
+from cellsync.model.rules import Action, Rule, ServerTime
 from cellsync.model.schemas import DatabaseIdentity, Table
 from cellsync.model.values import Identity, Key, KeyPart, Value, shown
 from cellsync.spool import Mapped, tallied
@@ -219,6 +219,8 @@ class Plan:
     notices: tuple[str, ...] = ()
     targets: Mapping[str, Projection] = field(default_factory=dict)
     """Rule -> the projection through which the written side is read; of an undo there is none."""
+    rules: Mapping[str, Rule] = field(default_factory=dict)
+    """Of an undo: the rules as they are now, by id. They say which rows of a table hold a key."""
     tables: Mapping[str, Table] = field(default_factory=dict)
     """What is known of the tables that are written, and of those that their references lead to."""
     desired_rows: Mapping[str, int] = field(default_factory=dict)

@@ -11,10 +11,11 @@ building    the plan of one edge
 registering what to write into Nova's register of cells
 """
 
-from cellsync.plan.building import build, find_refusals
+from cellsync.plan.building import build, find_aside, find_refusals
 from cellsync.plan.changing import changes
 from cellsync.plan.clashes import Claim, Move, Place, Planned
 from cellsync.plan.deciding import decide
+from cellsync.plan.fitting import set_unfit_aside
 from cellsync.plan.guarding import FREE_TO_GO, describe_fall, has_fallen, refuse, unwritable
 from cellsync.plan.inputs import WRITING, Clashes, Compared, Target
 
@@ -32,8 +33,10 @@ __all__ = [
     "changes",
     "decide",
     "describe_fall",
+    "find_aside",
     "find_refusals",
     "has_fallen",
     "refuse",
+    "set_unfit_aside",
     "unwritable",
 ]

@@ -26,7 +26,7 @@ from cellsync.model import (
 )
 from cellsync.plan.changing import changes as changes_of
 from cellsync.plan.changing import load as load_of
-from cellsync.plan.fitting import set_unfit_aside
+from cellsync.plan.fitting import find_narrow_columns, set_unfit_aside
 from cellsync.plan.guarding import refuse, refuse_all, with_dependents
 from cellsync.plan.inputs import Compared, Target, Words
 from cellsync.plan.joining import joined
@@ -269,6 +269,17 @@ def _kept(
         held.update({v: rule for v in (step.before or {}).values() if isinstance(v, Reference)})
         reason = refused if staying else f"rows of {by} that stay refer to it"
         yield Skipped(rule=rule, key=step.key, reason=reason)
+
+
+def find_aside(each: Compared, target: Target, failed: Collection[str]) -> set[Key]:
+    """Return the keys of a rule's rows to which nothing may refer, those that do not fit among them."""
+    aside = {*_set_aside(each)}
+    if find_narrow_columns(each.pairing, each.written):
+        for _ in _fitting(
+            each, {Action.INSERT, Action.UPDATE}, target, failed, {each.pairing.rule.id: aside}
+        ):
+            pass
+    return aside
 
 
 def _set_aside(each: Compared) -> Iterator[Key]:

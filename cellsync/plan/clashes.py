@@ -350,9 +350,13 @@ def settle(
     movers: Mapping[Place, Collection[Move]],
     bringers: Mapping[Bringing | Planned, Collection[Move]],
     refused: Collection[str] = (),
+    void: Collection[Planned] = (),
 ) -> Settled:
-    """Say which changes must not be made, which must be made early, and which wait for which."""
-    every = _Claims(claims, movers, bringers, refused)
+    """Say which changes must not be made, which must be made early, and which wait for which.
+
+    ``void`` are changes that are not made anyway.
+    """
+    every = _Claims(claims, movers, bringers, refused, void={*void})
     every.settle()
     early = every.order()
     waits: dict[Planned, dict[str, Planned]] = {}

@@ -8,7 +8,7 @@ would clash is a finding and is set aside; what the plan itself frees is made fi
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 
 from cellsync import db, plan
@@ -16,7 +16,6 @@ from cellsync.model import (
     Action,
     Change,
     Column,
-    Difference,
     Family,
     Finding,
     ForeignKey,
@@ -32,11 +31,10 @@ from cellsync.model import (
     Table,
     Value,
     shown,
-    sort_of,
 )
-from cellsync.plan import Claim, Clashes, Compared, Move, Place, Planned
+from cellsync.plan import Claim, Compared, Move, Place, Planned
 from cellsync.plan import clashes as rules
-from cellsync.spool import kept
+from cellsync.run.clearing import remove_clashes
 
 CHANGES_AT_ONCE = 4_000
 """So many planned rows are in memory, and in a query, at once."""
@@ -106,7 +104,7 @@ def find_clashes(
             preview.read_doubles(question, databases)
         refused = {refusal.rule for refusal in plan.find_refusals(compared, target, waived)}
         settled = preview.settle(refused)
-    return [_without_clashes(each, settled, target) for each in compared]
+    return [remove_clashes(each, settled) for each in compared]
 
 
 def _ask(each: Compared, compared: Sequence[Compared], desired: Mapping[str, Table]) -> _Question:
@@ -159,6 +157,9 @@ class _Preview:
     targets: dict[Place, str] = field(default_factory=dict)
     """Rows to which planned ones refer, where some of their table are to be deleted, and by which."""
 
+    ambiguous: set[Reference] = field(default_factory=set)
+    """Of rows of which there are several, some of them none that the rule sees."""
+
     def read_claims(self) -> None:
         """Ask the server about all planned rows, some thousands at a time."""
         for question in self.questions:
@@ -180,7 +181,8 @@ class _Preview:
 
     def _changes(self, each: Compared, phase: int) -> Iterator[Change]:
         steps = plan.changes(each, rules.PHASES[phase], self.target, self.failed)
-        return (step for step in steps if isinstance(step, Change))
+        fitting = plan.set_unfit_aside(steps, each.pairing, each.written)
+        return (step for step in fitting if isinstance(step, Change))
 
     # -- Claims ----------------------------------------------------------------------------
 
@@ -219,7 +221,15 @@ class _Preview:
                 self._add(question.each, change, phase, finding)
         for change in part if question.lacking else ():
             for reference in dict.fromkeys(rules.find_references((change.after or {}).values())):
-                if reference.rule in question.lacking and reference not in ids:
+                if reference in self.ambiguous:
+                    finding = self._find_foreign(
+                        question.each,
+                        change.key,
+                        f"it refers to {shown(reference.key)} of {reference.rule}, which is several times in "
+                        f"{self.target.written}, with rows that the rule leaves out: rename or remove those",
+                    )
+                    self._add(question.each, change, phase, finding)
+                elif reference.rule in question.lacking and reference not in ids:
                     finding = self._find_foreign(
                         question.each,
                         change.key,
@@ -298,7 +308,9 @@ class _Preview:
                 for other in self.questions
             )
             identities = [change.identity for change in going]
-            for met in self.database.find_referrers(table.name, key, identities, every=moving):
+            # A row can be deleted that refers to itself, but gets no other key meanwhile.
+            itself = phase == rules.UPDATE
+            for met in self.database.find_referrers(table.name, key, identities, every=moving, itself=itself):
                 change = going[met.place]
                 self.referred.add(Planned(change.rule, change.key))
                 finding = self._find_referenced(
@@ -397,7 +409,12 @@ class _Preview:
                         for what, move in self._brings(each, phase, part, own, brought):
                             if what in coming:
                                 bringers.setdefault(what, []).append(move)
-        return rules.settle(self.claims, movers, bringers, refused)
+        void = {
+            Planned(question.each.pairing.rule.id, key)
+            for question in self.questions
+            for key in plan.find_aside(question.each, self.target, self.failed)
+        }
+        return rules.settle(self.claims, movers, bringers, refused, void)
 
     def _moves(
         self, each: Compared, phase: int, part: Sequence[Change], places: set[Place], lacking: set[Planned]
@@ -474,7 +491,9 @@ class _Preview:
         for rule, keys in wanted.items():
             for row in self.database.rows(self._referenced(joins[rule]), keys=list(keys)):
                 if not row.limbo and row.key in keys:
-                    ids[Reference(rule=rule, key=row.key)] = row.identity[0]
+                    reference = Reference(rule=rule, key=row.key)
+                    if ids.setdefault(reference, row.identity[0]) != row.identity[0]:
+                        self.ambiguous.add(reference)
         return ids
 
     def _referenced(self, join: Join) -> Projection:
@@ -555,45 +574,3 @@ class _Preview:
 def _project(column: Column | None) -> Projected:
     assert column is not None
     return Projected(column=column.name, family=column.family)
-
-
-# -- What is left ---------------------------------------------------------------------------------
-
-
-def _without_clashes(each: Compared, settled: rules.Settled, target: plan.Target) -> Compared:
-    """Return a compared rule without the rows that must not be written, and with findings about them."""
-    rule = each.pairing.rule
-    failed = {planned.key: claim for planned, claim in settled.failed.items() if planned.rule == rule.id}
-    clashes = Clashes(
-        first=frozenset(planned.key for planned in settled.early if planned.rule == rule.id),
-        waits={
-            planned.key: {index: other.key for index, other in needs.items()}
-            for planned, needs in settled.waits.items()
-            if planned.rule == rule.id
-        },
-        lost=frozenset(_find_lost(each, failed)) if failed else frozenset(),
-    )
-    if not failed:
-        return replace(each, clashes=clashes)
-    left = (difference for difference in each.table.differences if not _is_failed(difference, failed))
-    findings = tuple(claim.finding for claim in failed.values())
-    table = replace(
-        each.table,
-        differences=kept(left, tally=sort_of),
-        findings=(*each.table.findings, *findings),
-    )
-    return replace(each, table=table, clashes=clashes)
-
-
-def _is_failed(difference: Difference, failed: Mapping[Key, Claim]) -> bool:
-    return difference.key in failed
-
-
-def _find_lost(each: Compared, failed: Mapping[Key, Claim]) -> Iterator[Key]:
-    """Yield the keys that no row will have: of rows that are not inserted, or do not get them."""
-    for difference in each.table.differences:
-        if difference.key in failed and (
-            difference.kind is Kind.MISSING
-            or any(column.column in each.pairing.rule.key for column in difference.columns)
-        ):
-            yield difference.key

@@ -25,6 +25,7 @@ from cellsync.model import (
     Repeated,
     Report,
     Role,
+    Rule,
     Sighting,
     Status,
     Table,
@@ -161,6 +162,7 @@ def made_by(
             database=each.identity,
             changes=tuple(made.change for made in each.changes),
             tables=each.tables,
+            rules=_rules(request),
         )
         for name, each in past.items()
         if each.changes
@@ -332,9 +334,14 @@ def _edge(request: Request, name: str, past: _Past, run_id: str) -> Edge:
             changes=() if refusals else changes,
             refusals=refusals,
             tables=past.tables,
+            rules=_rules(request),
         ),
         undoes=run_id,
     )
+
+
+def _rules(request: Request) -> dict[str, Rule]:
+    return {rule.id: rule for rule in request.ruleset.rules}
 
 
 def _planned(edge: Edge) -> CellResult:

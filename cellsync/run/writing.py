@@ -284,6 +284,7 @@ def _make_changes(
             stopping=until,
             second=second,
             desired=desired,
+            rules=edge.plan.rules,
         ):
             if isinstance(outcome, apply.Withheld):
                 late.update(

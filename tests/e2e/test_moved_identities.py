@@ -9,6 +9,7 @@ from edges import MakeDatabase, Stand, add, execute, result, rows, stand_of
 from replaying import Replayed, replay, way_back
 from servers import checksums
 
+from cellsync import run
 from cellsync.report import sql
 from cellsync.run import telling
 
@@ -139,3 +140,83 @@ def test_a_pushed_row_is_known_by_the_id_that_it_has_now(database: MakeDatabase)
     execute(parent, "UPDATE t SET k = 'c' WHERE id = 1")
     assert result(stand.repair("r4"), "c1").problems == ()
     assert rows(child, "SELECT id, k FROM t ORDER BY id") == [{"id": 1, "k": "c"}, {"id": 9, "k": "a"}]
+
+
+@pytest.mark.usefixtures("compared_by")
+@pytest.mark.parametrize(
+    ("table", "more"),
+    [
+        (
+            "k varchar(9), v int, deleted int",
+            "on_insert: {}, soft_delete: {column: deleted, live: 0, tombstone: id}",
+        ),
+        (
+            "k varchar(9), v int, deleted int, UNIQUE (k, deleted)",
+            "on_insert: {}, soft_delete: {column: deleted, live: 0, tombstone: id}",
+        ),
+        ("k varchar(9), v int, deleted int", "where: deleted = 0, on_insert: {deleted: 0}"),
+    ],
+)
+def test_a_row_that_does_not_hold_its_key_is_no_reason_to_leave_an_undo(
+    table: str, more: str, database: MakeDatabase
+) -> None:
+    """A soft-deleted row of the same key, or one that the rule does not see, was there all the time."""
+    rules = f"""
+    defaults: {{limits: {{updates: unlimited, deletes: unlimited}}}}
+    rules:
+      - {{id: t, table: t, key: [k], on_extra: delete, columns: {{exclude: [deleted]}}, {more}}}
+    """
+    stand = stand_of(database, rules, f"CREATE TABLE t (id int PRIMARY KEY AUTO_INCREMENT, {table})")
+    columns = "id, k, v, deleted"
+    made(stand, [(7, "new", 1, 0)], [(1, "old", 1, 1), (2, "old", 1, 0), (7, "new", 3, 7)], columns)
+    child = stand.urls["c1"]
+    before = checksums(child)["t"]
+    done = result(stand.repair("r1"), "c1")
+    assert (done.problems, done.counts.applied) == ((), 2)
+    request = stand.request("undo", "s1")
+    text = "".join(sql.render(telling.with_whole_rows(request, run.prepare_undo(request, "r1"))))
+    assert replay(child, text) == Replayed(code=0, planned=2, made=2)
+    assert checksums(child)["t"] == before
+    assert replay(child, way_back(text)) == Replayed(code=0, planned=2, made=2)
+    assert result(stand.undo("r1", "u1"), "c1").problems == ()
+    assert checksums(child)["t"] == before
+
+
+def test_a_key_that_another_row_has_by_now_is_not_given_back(database: MakeDatabase) -> None:
+    """The row that somebody made after the repair stays, and the deleted one does not come back."""
+    rules = """
+    rules:
+      - {id: t, table: t, key: [k], on_extra: delete, soft_delete: {column: deleted, live: 0, tombstone: id},
+         limits: {deletes: unlimited}}
+    """
+    table = "CREATE TABLE t (id int PRIMARY KEY AUTO_INCREMENT, k varchar(9), deleted int)"
+    stand = stand_of(database, rules, table)
+    made(stand, [(1, "a", 0)], [(1, "a", 0), (2, "old", 0)], "id, k, deleted")
+    assert result(stand.repair("r1"), "c1").counts.applied == 1
+    add(stand.urls["c1"], "t", {"id": 3, "k": "old", "deleted": 0})
+    undone = result(stand.undo("r1", "u1"), "c1")
+    assert undone.problems == ("insert t k=old: conflict: the key is taken by id 3",)
+
+
+@pytest.mark.parametrize("more", ["", ", UNIQUE (gk, k2)"])
+def test_a_key_that_the_server_computes_is_given_back(more: str, database: MakeDatabase) -> None:
+    """Another row with the same rest of the key does not hold it; a row that has all of it does."""
+    rules = """
+    defaults: {limits: {updates: unlimited, deletes: unlimited}}
+    rules:
+      - {id: t, table: t, key: [gk, k2], on_extra: delete}
+    """
+    columns = "k int, k2 int, gk varchar(9) AS (CONCAT('g', k)) STORED, PRIMARY KEY (k, k2)"
+    stand = stand_of(database, rules, f"CREATE TABLE t ({columns}{more})")
+    made(stand, [(1, 1)], [(3, 1), (4, 1)], "k, k2")
+    child = stand.urls["c1"]
+    before = checksums(child)["t"]
+    assert result(stand.repair("r1"), "c1").counts.applied == 3
+    request = stand.request("undo", "s1")
+    text = "".join(sql.render(telling.with_whole_rows(request, run.prepare_undo(request, "r1"))))
+    assert replay(child, text) == Replayed(code=0, planned=3, made=3)
+    assert checksums(child)["t"] == before
+    assert replay(child, way_back(text)) == Replayed(code=0, planned=3, made=3)
+    execute(child, "INSERT INTO t (k, k2) VALUES (4, 1)")
+    (problem,) = result(stand.undo("r1", "u1"), "c1").problems
+    assert problem.startswith("insert t gk=g4 k2=1: failed: ") and "Duplicate entry" in problem

@@ -208,19 +208,24 @@ class Statements:
     def _holders(self, change: Change) -> str:
         """Return the source of the rows that hold the key which a change takes, and what holds for them.
 
-        Without a target any row does: no rule says any more which of them count. Without a key it is told
-        by what its columns store.
+        Without a target it is told by what its columns store; where there is no rule with such a key any
+        more, any row counts.
         """
-        target = self._plan.targets.get(change.rule)
+        target, rule = self._plan.targets.get(change.rule), self._plan.rules.get(change.rule)
         source, joins = name(change.table), ""
-        if target is not None and target.where is not None:
-            source = f"(SELECT * FROM {source} WHERE ({target.where}))"
-        terms = [_alive("t", target.soft_delete)] if target is not None and target.soft_delete else []
+        where, soft_delete = None, None
+        if target is not None:
+            where, soft_delete = target.where, target.soft_delete
+        elif rule is not None and rule.key == change.key_columns:
+            where, soft_delete = rule.where_existing, rule.soft_delete
+        if where is not None:
+            source = f"(SELECT * FROM {source} WHERE ({where}))"
+        terms = [_alive("t", soft_delete)] if soft_delete is not None else []
         if target is not None and change.key:
             joins, more = self._walked("t", target.table, zip(target.key, change.key, strict=True))
             terms += more
         else:
-            row = _merged(change)
+            row = {**_computed(change), **_merged(change)}
             terms.append(self._held(change, ((column, row.get(column)) for column in change.key_columns)))
         return f"{source} AS t{joins} WHERE {' AND '.join(terms)}"
 
@@ -336,6 +341,12 @@ def _takes_a_key(change: Change) -> bool:
 def _merged(change: Change) -> Mapping[str, Stored]:
     """Return what is known of a row once the change is made."""
     return {**(change.before or {}), **(change.after or {})}
+
+
+def _computed(change: Change) -> Mapping[str, Stored]:
+    """Return what is known of key columns that the server computes, which no change writes."""
+    pairs = zip(change.key_columns, change.key, strict=False)
+    return {column: part for column, part in pairs if not isinstance(part, (tuple, Dangling))}
 
 
 def _taken(change: Change) -> tuple[object, ...]:
