@@ -16,7 +16,7 @@ from oracle_writes import explain_writes
 from replaying import Replayed, replay, way_back
 
 from cellsync import run
-from cellsync.model import CellFailure, CellResult, Report
+from cellsync.model import CellFailure, CellResult, Report, TableDiff
 from cellsync.report import sql
 from cellsync.run import telling
 
@@ -107,19 +107,27 @@ class _Trial:
         yield from (f"repair {line}" for line in repaired)
         if changed := compare_snapshots(before.parent, after.parent):
             yield f"repair parent-written: {changed}"
-        yield from self.check_again(after, judged_after)
+        yield from self.check_again(announced, after, judged_after)
         if isinstance(cell, CellResult) and cell.counts.applied:
             yield from self.check_undo(before)
             if self.case.by_client:
                 yield from self.check_client(before)
 
-    def check_again(self, after: oracle.Edge, judged: Mapping[str, oracle.Judged]) -> Iterator[str]:
+    def check_again(
+        self,
+        announced: CellResult | CellFailure,
+        after: oracle.Edge,
+        judged: Mapping[str, oracle.Judged],
+    ) -> Iterator[str]:
         """Yield what another comparison and another repair say or write."""
         found = _only_cell(self.stand.diff())
         yield from (f"diff-after {line}" for line in check_compared(found, judged))
         again = _only_cell(self.stand.repair(f"{self.run_id}-again", self.case.waived))
         if isinstance(again, CellResult) and again.counts.planned:
-            yield f"second-repair: {again.counts}"
+            if _says_once_more(announced):
+                self.stand.undo(f"{self.run_id}-again", f"{self.run_id}-again-undo")
+            else:
+                yield f"second-repair: {again.counts}"
         if changed := compare_snapshots(after.child, self.take_edge().child, but=self.besides):
             yield f"second-repair wrote: {changed}"
 
@@ -157,6 +165,13 @@ class _Trial:
             yield f"client-undo: {undone} {undone.said[:300]}"
         if changed := compare_snapshots(before.child, self.take_edge().child, but=self.besides):
             yield f"client-undo differs: {changed}"
+
+
+def _says_once_more(cell: CellResult | CellFailure) -> bool:
+    """Say whether a finding says that the next repair writes again."""
+    tables = cell.tables if isinstance(cell, CellResult) else ()
+    findings = [each for table in tables if isinstance(table, TableDiff) for each in table.findings]
+    return any("repair once more" in each.message for each in findings)
 
 
 def _list_open(judged: oracle.Judged) -> list[str]:

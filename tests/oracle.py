@@ -236,6 +236,8 @@ def _read_all(connection: Any, rules: Sequence[Rule], of_parent: bool) -> Snapsh
     foreign: dict[str, list[tuple[str, str, str, str]]] = {}
     for table, constraint, name, target, there in ask(_KEYS):
         if constraint == "PRIMARY":
+            if name not in columns[table]:
+                continue  # the end of a version, which is part of the key and shown nowhere else
             primary[table] = (*primary.get(table, ()), name)
         elif target is not None:
             foreign.setdefault(table, []).append((constraint, name, target, there))

@@ -391,6 +391,51 @@ def test_a_row_that_comes_to_refer_elsewhere_does_not_hold_it(database: MakeData
     assert converged(stand)
 
 
+NUMBERED = (
+    "CREATE TABLE u (k varchar(9) PRIMARY KEY, n int NOT NULL, UNIQUE KEY un (n))",
+    "CREATE TABLE t (k int PRIMARY KEY, u int, CONSTRAINT of_u FOREIGN KEY (u) REFERENCES u (n))",
+)
+
+
+def _fill_numbered(stand: Stand, u: tuple[Any, Any], t: tuple[Any, Any]) -> None:
+    for url, of_u, of_t in zip(stand.urls.values(), u, t, strict=True):
+        add(url, "u", *(dict(zip("kn", row, strict=True)) for row in of_u))
+        add(url, "t", *(dict(zip("ku", row, strict=True)) for row in of_t))
+
+
+@pytest.mark.parametrize("kept", [(), (("keep", 9),)])
+def test_what_refers_to_a_row_that_must_go_first_goes_before_it(
+    kept: tuple[Any, ...], database: MakeDatabase
+) -> None:
+    """A new row takes the number of one that goes, and a row that goes as well refers to that."""
+    stand = stand_of(database, GONE, *NUMBERED)
+    _fill_numbered(stand, ([("new", 1), *kept], [("old", 1), *kept]), ([(2, None)], [(1, 1), (2, None)]))
+    assert repaired(stand).exit_code is ExitCode.IN_STEP
+    assert converged(stand)
+
+
+def test_a_number_changes_once_nothing_refers_to_it(database: MakeDatabase) -> None:
+    """The row that refers to it goes in the same plan, and before it for that."""
+    stand = stand_of(database, GONE, *NUMBERED)
+    _fill_numbered(stand, ([("a", 2)], [("a", 1)]), ([(2, None)], [(1, 1), (2, None)]))
+    assert repaired(stand).exit_code is ExitCode.IN_STEP
+    assert converged(stand)
+
+
+@pytest.mark.parametrize("after", [None, 5])
+def test_what_ends_too_late_is_said_to_end(after: int | None, database: MakeDatabase) -> None:
+    """What refers to the row that is in the way is updated, and updates come after the inserts."""
+    stand = stand_of(database, GONE, *NUMBERED)
+    _fill_numbered(stand, ([("new", 1), ("x", 5)], [("old", 1), ("x", 5)]), ([(1, after)], [(1, 1)]))
+    assert [f.message for f in findings(stand.diff(), "u")] == [
+        "u k=new is not written to c1: u k old has n 1 already (unique key un): what this plan writes ends "
+        "that, but only afterwards; repair once more"
+    ]
+    assert repaired(stand).exit_code is ExitCode.DIFFERENCES
+    assert repaired(stand, "r2").exit_code is ExitCode.IN_STEP
+    assert converged(stand)
+
+
 # -- Large, and what it costs ----------------------------------------------------------------------
 
 

@@ -87,6 +87,15 @@ def test_it_sees_what_is_missing_changed_and_extra(stand: Stand) -> None:
     assert things.aside == {(oracle.Dangling(9), "lost"): "it refers to a row that is not there"}
 
 
+def test_a_versioned_table_is_known_by_its_primary_key(database: DatabaseFactory) -> None:
+    """The server counts the end of a version in, which is in no list of columns."""
+    url = database()
+    execute(url, "CREATE TABLE owners (name varchar(9) PRIMARY KEY) WITH SYSTEM VERSIONING")
+    execute(url, "INSERT INTO owners VALUES ('a')")
+    table = oracle.take_snapshot(url, [], of_parent=False).tables["owners"]
+    assert [table.identify(row) for row in table.rows] == [("a",)]
+
+
 def test_it_agrees_with_a_repair(stand: Stand) -> None:
     """``Stand.repair`` asks it; here its numbers are looked at."""
     before = take_edge(stand)

@@ -379,8 +379,7 @@ class Writing(Session):
         columns = self._error_columns.get(table)
         if columns is None:
             known = self.tables([table]).get(table)
-            enums = [c for c in (known.columns if known else ()) if c.type.startswith("enum(")]
-            columns = [c.name for c in enums if c.members and "" not in c.members]
+            columns = [c.name for c in (known.columns if known else ()) if c.takes_error]
             self._error_columns[table] = columns
         return bool(columns) and any(row.get(name) == "" for row in rows for name in columns)
 

@@ -47,6 +47,11 @@ class Column:
     members: tuple[str, ...] = ()
     """The values of an ENUM or a SET, as they are spelled."""
 
+    @property
+    def takes_error(self) -> bool:
+        """True for an ENUM whose empty text is the error value, the number 0, and none of its members."""
+        return bool(self.members) and self.type.startswith("enum(") and "" not in self.members
+
 
 @dataclass(frozen=True, kw_only=True)
 class Index:

@@ -7,8 +7,9 @@ moves what refers. A row whose claim does not hold is set aside, and then what w
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import NamedTuple
 
 from cellsync.model import (
@@ -99,6 +100,9 @@ class Settled:
     waits: Mapping[Planned, Mapping[str, Planned]]
     """Change -> unique index -> the change that frees its value there."""
 
+
+LATER = "what this plan writes ends that, but only afterwards; repair once more"
+"""What to do about a change that would have to be made in the middle of others."""
 
 INSERT, UPDATE, REMOVE = range(3)
 PHASES = {
@@ -317,7 +321,7 @@ class _Claims:
     def order(self) -> set[Planned]:
         """Return what must be made before all inserts; fail what waits for a change that cannot be."""
         early: set[Planned] = set()
-        waiting = [claim for claim in self.claims if claim.leaving is not None and claim.index]
+        waiting = [claim for claim in self.claims if claim.leaving is not None]
         again = True
         while again:
             again = False
@@ -326,12 +330,41 @@ class _Claims:
                 if move is None or move.by in early or not _is_too_late(move, claim, early):
                     continue
                 again = True
-                if move.early:
-                    early.add(move.by)
+                # What refers to a row goes first of all, or it would have to be written twice.
+                fits = move.phase == REMOVE or claim.index
+                needed = self.find_needed(move, {claim.by}) if fits else None
+                if needed is not None:
+                    early |= needed
                 else:
-                    self.fail(claim)
+                    self.fail(_say_later(claim))
                     self.settle()
         return early
+
+    def find_needed(self, move: Move, waiting: Collection[Planned]) -> set[Planned] | None:
+        """Return what must come early so that a change can: it, and what refers to its row.
+
+        None where it cannot; ``waiting`` is what waits for it.
+        """
+        if not move.early or move.by in waiting:
+            return None
+        needed = {move.by}
+        for claim in self.by_change.get(move.by, ()) if move.phase == REMOVE else ():
+            other = self.answer(claim)
+            if other is None or other.phase != REMOVE:
+                return None
+            before = self.find_needed(other, {*waiting, move.by})
+            if before is None:
+                return None
+            needed |= before
+        return needed
+
+    @cached_property
+    def by_change(self) -> Mapping[Planned, Sequence[Claim]]:
+        """Change -> its claims."""
+        found: dict[Planned, list[Claim]] = {}
+        for claim in self.claims:
+            found.setdefault(claim.by, []).append(claim)
+        return found
 
 
 def _frees(move: Move, claim: Claim) -> bool:
@@ -342,7 +375,16 @@ def _is_too_late(move: Move, claim: Claim, early: Collection[Planned]) -> bool:
     """Say whether a change would be made after the one that needs what it frees."""
     if claim.by in early:
         return True
+    if not claim.index and claim.phase == REMOVE:
+        return False  # what refers to a row is written, or removed, before it
     return move.phase > claim.phase or move.by.rule != claim.by.rule
+
+
+def _say_later(claim: Claim) -> Claim:
+    """Return a claim that says of what is in the way that the plan ends it, but not in time."""
+    # What to do stands behind the last colon.
+    fact, _, _ = claim.finding.message.rpartition(": ")
+    return replace(claim, finding=replace(claim.finding, message=f"{fact}: {LATER}"))
 
 
 def settle(

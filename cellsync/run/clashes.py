@@ -319,7 +319,7 @@ class _Preview:
                     f"{self._row(known[key.table], met.identity)} still refers to it (foreign key "
                     f"{key.name}): remove that row, or let it refer to another one",
                 )
-                place = Place(key.table, met.identity) if phase == rules.REMOVE else None
+                place = Place(key.table, met.identity)
                 columns = frozenset(map(str.lower, key.columns))
                 self._add(each, change, phase, finding, leaving=place, columns=columns)
 
@@ -441,7 +441,8 @@ class _Preview:
         by = Planned(each.pairing.rule.id, change.key)
         after = tuple(rules.find_references((change.after or {}).values()))
         writes = None if change.after is None else frozenset(map(str.lower, change.after))
-        early = by not in self.referred and by not in lacking and all(each in ids for each in after)
+        held = phase == rules.UPDATE and by in self.referred
+        early = not held and by not in lacking and all(each in ids for each in after)
         return Move(by=by, phase=phase, writes=writes, references=after, early=early)
 
     def _brings(

@@ -30,15 +30,14 @@ from cellsync.model import (
 from cellsync.report import facts, words
 from cellsync.report.page import Style
 from cellsync.report.sql.spelling import Untold, literal
-from cellsync.report.sql.statements import Statements
+from cellsync.report.sql.statements import SQL_MODE, Statements
 
 __all__ = ["Statements", "Untold", "by_database", "render"]
 
 SESSION = (
     "SET NAMES utf8mb4",
     "SET SESSION time_zone = '+00:00', SESSION foreign_key_checks = 1, SESSION unique_checks = 1,\n"
-    "    SESSION sql_mode = '"
-    "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES'",
+    f"    SESSION sql_mode = '{SQL_MODE}'",
     "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ",
 )
 """The session in which cellsync itself writes."""

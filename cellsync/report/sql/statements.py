@@ -75,7 +75,8 @@ class Statements:
     def _inverse(self, change: Change) -> Change | None:
         before, after = change.before or {}, change.after or {}
         if change.action is Action.INSERT:
-            return replace(change.inverse(), before=self._certain(change), identity=self._numbered(change))
+            known = {**self._computed_key(change), **self._certain(change)}
+            return replace(change.inverse(), before=known, identity=self._numbered(change))
         table = self._plan.tables.get(change.table)
         if change.action is Action.DELETE:
             whole = table is not None and all(c.generated or c.name in before for c in table.columns)
@@ -103,6 +104,15 @@ class Statements:
         soft_delete = target.soft_delete
         known = {part.column for part in (*target.key, *target.columns)}
         return {n: v for n, v in after.items() if n in known or (soft_delete and n == soft_delete.column)}
+
+    def _computed_key(self, change: Change) -> Mapping[str, Stored]:
+        """Return what a new row has in the computed columns of its key, which nothing writes."""
+        columns = [self._column(change.table, each) for each in change.key_columns]
+        return {
+            column.name: part
+            for column, part in zip(columns, change.key, strict=False)
+            if column is not None and column.generated and not isinstance(part, (tuple, Dangling))
+        }
 
     def _numbered(self, change: Change) -> Identity:
         """Return the primary key of a new row, () where the server numbers it."""
@@ -136,7 +146,7 @@ class Statements:
                 values.append(self._literal(change.table, column, stored))
         names = ", ".join(map(name, after))
         return (
-            f"INSERT INTO {name(change.table)} ({names})\n"
+            f"{self._mode(change)}INSERT INTO {name(change.table)} ({names})\n"
             f"SELECT {', '.join(values)}\n"
             f"FROM {f',{NEXT}'.join(sources) or 'DUAL'}{_where(terms)}"
         )
@@ -152,10 +162,16 @@ class Statements:
                 assigned.append(f"{name(column)} = {self._literal(change.table, column, stored)}")
         assigned += self._keep_stamped(change)
         where = _where([*terms, *referring])
-        return f"UPDATE {name(change.table)}\nSET {', '.join(assigned)}{where}\nLIMIT 1"
+        head = f"{self._mode(change)}UPDATE {name(change.table)}"
+        return f"{head}\nSET {', '.join(assigned)}{where}\nLIMIT 1"
 
     def _delete(self, change: Change, terms: Sequence[str]) -> str:
         return f"DELETE FROM {name(change.table)}{_where(terms)}\nLIMIT 1"
+
+    def _mode(self, change: Change) -> str:
+        """Return what a statement begins with where an ENUM gets its error value."""
+        columns = (self._column(change.table, n) for n, value in (change.after or {}).items() if value == "")
+        return NOT_STRICT if any(c and c.takes_error for c in columns) else ""
 
     # -- Guards ------------------------------------------------------------------------------
 
@@ -219,7 +235,7 @@ class Statements:
         elif rule is not None and rule.key == change.key_columns:
             where, soft_delete = rule.where_existing, rule.soft_delete
         if where is not None:
-            source = f"(SELECT * FROM {source} WHERE ({where}))"
+            source = f"(SELECT {self._every(change.table)} FROM {source} WHERE ({where}))"
         terms = [_alive("t", soft_delete)] if soft_delete is not None else []
         if target is not None and change.key:
             joins, more = self._walked("t", target.table, zip(target.key, change.key, strict=True))
@@ -228,6 +244,12 @@ class Statements:
             row = {**_computed(change), **_merged(change)}
             terms.append(self._held(change, ((column, row.get(column)) for column in change.key_columns)))
         return f"{source} AS t{joins} WHERE {' AND '.join(terms)}"
+
+    def _every(self, table: str) -> str:
+        """Return what selects all columns of a table; * leaves the invisible ones out."""
+        known = self._plan.tables.get(table)
+        columns = known.columns if known else ()
+        return ", ".join(name(c.name) for c in columns) if any(c.invisible for c in columns) else "*"
 
     def _held(self, change: Change, values: Iterable[tuple[str, Stored]]) -> str:
         """Return the condition that a row ``t`` of the table stores some values, under their collation."""
@@ -309,6 +331,11 @@ class Statements:
         known = self._plan.tables.get(table)
         return known.column(column) if known else None
 
+
+SQL_MODE = "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES"
+"""In which cellsync itself writes."""
+
+NOT_STRICT = f"SET STATEMENT sql_mode = '{SQL_MODE.replace('STRICT_ALL_TABLES,', '')}' FOR\n"
 
 NEXT = "\n    "
 """A line of its own, within a statement."""
