@@ -16,7 +16,6 @@ from cellsync.model import (
     Action,
     Change,
     Column,
-    Difference,
     Family,
     Finding,
     ForeignKey,
@@ -32,11 +31,10 @@ from cellsync.model import (
     Table,
     Value,
     shown,
-    sort_of,
 )
-from cellsync.plan import Claim, Clashes, Compared, Move, Place, Planned
+from cellsync.plan import Claim, Compared, Move, Place, Planned
 from cellsync.plan import clashes as rules
-from cellsync.spool import kept
+from cellsync.run.fitting import leave_out
 
 CHANGES_AT_ONCE = 4_000
 """So many planned rows are in memory, and in a query, at once."""
@@ -52,17 +50,13 @@ class _Question:
     lacking: frozenset[str]
     """The referenced rules of which the written side may lack rows that are not planned."""
     doubles: tuple[tuple[Index, list[tuple[str, str | None, int | None]]], ...]
-    members: Mapping[str, frozenset[str]]
-    """The columns that take certain values alone, ENUM and SET, where the desired side may have others."""
     referred: bool
     """Whether rows are planned to go to which others may refer."""
 
     @property
     def needed(self) -> bool:
         """Say whether there is anything to ask."""
-        return bool(
-            self.indexes or self.keys or self.lacking or self.doubles or self.members or self.referred
-        )
+        return bool(self.indexes or self.keys or self.lacking or self.doubles or self.referred)
 
     @property
     def decisive(self) -> set[str]:
@@ -71,7 +65,7 @@ class _Question:
         names = {name for index in self.indexes for name in table.base_columns(index)}
         names.update(name for key in self.keys for name in key.columns)
         names.update(name for name, other in rule.references.items() if other in self.lacking)
-        return names | {*self.members}
+        return names
 
     @property
     def referenced(self) -> set[str]:
@@ -106,7 +100,7 @@ def find_clashes(
             preview.read_doubles(question, databases)
         refused = {refusal.rule for refusal in plan.find_refusals(compared, target, waived)}
         settled = preview.settle(refused)
-    return [_without_clashes(each, settled, target) for each in compared]
+    return [_without_clashes(each, settled) for each in compared]
 
 
 def _ask(each: Compared, compared: Sequence[Compared], desired: Mapping[str, Table]) -> _Question:
@@ -126,7 +120,6 @@ def _ask(each: Compared, compared: Sequence[Compared], desired: Mapping[str, Tab
         keys=tuple(rules.find_checked_keys(pairing, written)) if writes else (),
         lacking=frozenset(_find_lacking(each, compared)) if writes else frozenset(),
         doubles=tuple(doubles),
-        members=rules.find_members(written, there) if writes and there else {},
         referred=bool(written.referrers and written.identity and table.does(Action.DELETE, Action.UPDATE)),
     )
 
@@ -162,7 +155,7 @@ class _Preview:
     def read_claims(self) -> None:
         """Ask the server about all planned rows, some thousands at a time."""
         for question in self.questions:
-            if question.indexes or question.keys or question.lacking or question.members:
+            if question.indexes or question.keys or question.lacking:
                 updates = rules.has_touching(question.each.table, question.decisive)
                 for phase in (rules.INSERT, rules.UPDATE) if updates else (rules.INSERT,):
                     for part in self._parts(question.each, phase):
@@ -207,16 +200,6 @@ class _Preview:
                 (change, values) for change in part if (values := image(change, key.columns)) is not None
             ]
             self._claim_key(question.each, phase, key, found)
-        for change in part if question.members else ():
-            for name, value in rules.find_strangers(change, question.members):
-                kind = column.type if (column := table.column(name)) else ""
-                finding = self._find_unwritable(
-                    question.each,
-                    change.key,
-                    f"{name} would be {shown(self.secrets.safe(name, value, table=table.name))}, which "
-                    f"{kind} does not have: add it to the column there, or change the row",
-                )
-                self._add(question.each, change, phase, finding)
         for change in part if question.lacking else ():
             for reference in dict.fromkeys(rules.find_references((change.after or {}).values())):
                 if reference.rule in question.lacking and reference not in ids:
@@ -531,10 +514,6 @@ class _Preview:
         message = self._say(each, key, why)
         return Finding(code="still-referenced", cell=self.target.written, message=message, key=key)
 
-    def _find_unwritable(self, each: Compared, key: Key, why: str) -> Finding:
-        message = self._say(each, key, why)
-        return Finding(code="unwritable-value", cell=self.target.written, message=message, key=key)
-
     def _say(self, each: Compared, key: Key, why: str) -> str:
         rule = each.pairing.rule
         return f"{rule.table} {rule.named(key)} is not written to {self.target.written}: {why}"
@@ -560,40 +539,14 @@ def _project(column: Column | None) -> Projected:
 # -- What is left ---------------------------------------------------------------------------------
 
 
-def _without_clashes(each: Compared, settled: rules.Settled, target: plan.Target) -> Compared:
+def _without_clashes(each: Compared, settled: rules.Settled) -> Compared:
     """Return a compared rule without the rows that must not be written, and with findings about them."""
     rule = each.pairing.rule
-    failed = {planned.key: claim for planned, claim in settled.failed.items() if planned.rule == rule.id}
-    clashes = Clashes(
-        first=frozenset(planned.key for planned in settled.early if planned.rule == rule.id),
-        waits={
-            planned.key: {index: other.key for index, other in needs.items()}
-            for planned, needs in settled.waits.items()
-            if planned.rule == rule.id
-        },
-        lost=frozenset(_find_lost(each, failed)) if failed else frozenset(),
-    )
-    if not failed:
-        return replace(each, clashes=clashes)
-    left = (difference for difference in each.table.differences if not _is_failed(difference, failed))
-    findings = tuple(claim.finding for claim in failed.values())
-    table = replace(
-        each.table,
-        differences=kept(left, tally=sort_of),
-        findings=(*each.table.findings, *findings),
-    )
-    return replace(each, table=table, clashes=clashes)
-
-
-def _is_failed(difference: Difference, failed: Mapping[Key, Claim]) -> bool:
-    return difference.key in failed
-
-
-def _find_lost(each: Compared, failed: Mapping[Key, Claim]) -> Iterator[Key]:
-    """Yield the keys that no row will have: of rows that are not inserted, or do not get them."""
-    for difference in each.table.differences:
-        if difference.key in failed and (
-            difference.kind is Kind.MISSING
-            or any(column.column in each.pairing.rule.key for column in difference.columns)
-        ):
-            yield difference.key
+    failed = {key: claim.finding for (name, key), claim in settled.failed.items() if name == rule.id}
+    first = frozenset(planned.key for planned in settled.early if planned.rule == rule.id)
+    waits = {
+        planned.key: {index: other.key for index, other in needs.items()}
+        for planned, needs in settled.waits.items()
+        if planned.rule == rule.id
+    }
+    return leave_out(replace(each, clashes=replace(each.clashes, first=first, waits=waits)), failed)
