@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import pytest
-from edges import Stand, add, execute, result, rows, ruleset
+from edges import Stand, add, execute, result, rows, ruleset, stand_of, table
 from servers import DatabaseFactory, checksums
 
 from cellsync import run
@@ -67,27 +67,70 @@ def narrowed(database: DatabaseFactory, kind: Kind, *, as_key: bool, rule: str =
     return Stand(urls, ruleset(f"rules: [{{table: t, key: [{key}], limits: {{updates: 100%}}{rule}}}]"))
 
 
+@pytest.mark.parametrize("as_key", [True, False], ids=["key", "data"])
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
-def test_a_key_that_cannot_be_kept_is_found_before_writing(database: DatabaseFactory, kind: Kind) -> None:
-    """The rows that fit are repaired; those that do not are skipped with a reason, in diff and plan too."""
-    stand = narrowed(database, kind, as_key=True)
+def test_a_value_that_cannot_be_kept_is_found_before_writing(
+    database: DatabaseFactory, kind: Kind, as_key: bool
+) -> None:
+    """The rows that fit are repaired; those that do not are findings, in a diff too."""
+    stand = narrowed(database, kind, as_key=as_key)
     add(stand.urls["api"], "t", {"k": 1, "v": kind.misfits})
     fitting = int(kind.fits is not None)
     if fitting:
         add(stand.urls["api"], "t", {"k": 2, "v": kind.fits})
-    found = stand.diff()
-    assert found.exit_code is ExitCode.DIFFERENCES
-    assert len(result(found, "c1").skipped) == 1, result(found, "c1")
-    assert "in c1" in result(found, "c1").skipped[0].reason
+    report = stand.diff()
+    assert report.exit_code is ExitCode.DIFFERENCES
+    (finding,) = table(report, "c1", "t").findings
+    assert finding.code == "unwritable-value"
+    assert "does not fit into the column in c1, which is" in finding.message
     done = stand.repair("r1")
     assert done.exit_code is ExitCode.DIFFERENCES
     cell = result(done, "c1")
     assert (cell.counts.applied, cell.counts.failed, cell.problems) == (fitting, 0, ())
     assert [row["k"] for row in rows(stand.urls["c1"], "SELECT k FROM t")] == [2] * fitting
-    again = result(stand.repair("r2"), "c1")
-    assert (again.counts.planned, len(again.skipped)) == (0, 1)
+    again = stand.repair("r2")
+    assert (result(again, "c1").counts.planned, len(table(again, "c1", "t").findings)) == (0, 1)
     if fitting:
         assert stand.undo("r1", "u1").exit_code is ExitCode.IN_STEP
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["insert", "update"])
+def test_null_for_a_column_that_takes_none_is_found_before_writing(
+    database: DatabaseFactory, held: bool
+) -> None:
+    """The whole row is set aside, with the columns that would fit."""
+    stand = stand_of(database, "rules: [{table: t, key: [k], limits: {updates: 100%}}]")
+    execute(stand.urls["api"], "CREATE TABLE t (k int PRIMARY KEY, v int, w int)")
+    execute(stand.urls["c1"], "CREATE TABLE t (k int PRIMARY KEY, v int NOT NULL, w int)")
+    add(stand.urls["api"], "t", {"k": 1, "v": None, "w": 2}, {"k": 2, "v": 3, "w": 2})
+    if held:
+        add(stand.urls["c1"], "t", {"k": 1, "v": 1, "w": 1}, {"k": 2, "v": 1, "w": 1})
+    (finding,) = table(stand.diff(), "c1", "t").findings
+    assert (finding.code, finding.key) == ("unwritable-value", (1,))
+    assert "v NULL does not fit into the column in c1, which is int(11) NOT NULL" in finding.message
+    cell = result(stand.repair("r1"), "c1")
+    assert (cell.counts.applied, cell.counts.failed, cell.problems) == (1, 0, ())
+    assert [row["k"] for row in rows(stand.urls["c1"], "SELECT k FROM t WHERE w = 2")] == [2]
+
+
+def test_a_constant_of_a_rule_that_does_not_fit_is_found_before_writing(database: DatabaseFactory) -> None:
+    """No new row can have it."""
+    text = "rules: [{table: t, key: [k], columns: {exclude: [v]}, on_insert: {v: '{child} of {parent}'}}]"
+    stand = stand_of(database, text, "CREATE TABLE t (k int PRIMARY KEY, v varchar(4))")
+    add(stand.urls["api"], "t", {"k": 1, "v": "x"})
+    (finding,) = table(stand.diff(), "c1", "t").findings
+    assert (finding.code, finding.key) == ("unwritable-value", (1,))
+    assert "v 'c1 of api' does not fit" in finding.message
+    assert result(stand.repair("r1"), "c1").counts.planned == 0
+
+
+def test_a_long_value_of_a_narrow_charset_fits(database: DatabaseFactory) -> None:
+    """It takes one byte a character there, and two here."""
+    stand = stand_of(database, "rules: [{table: t, key: [k]}]")
+    execute(stand.urls["api"], "CREATE TABLE t (k int PRIMARY KEY, v text)")
+    execute(stand.urls["c1"], "CREATE TABLE t (k int PRIMARY KEY, v tinytext CHARACTER SET latin1)")
+    add(stand.urls["api"], "t", {"k": 1, "v": "é" * 255})
+    assert stand.repair("r1").exit_code is ExitCode.IN_STEP
 
 
 @pytest.mark.parametrize("charset", ["latin1", "ascii", "utf8mb3"])
@@ -102,8 +145,8 @@ def test_a_key_of_two_columns_may_have_text_that_the_charset_lacks(
     add(urls["api"], "t", {"id": 3, "a": 1, "b": "😀", "w": 1}, {"id": 4, "a": 1, "b": "new", "w": 1})
     stand = Stand(urls, ruleset("rules: [{table: t, key: [a, b]}]"))
     cell = result(stand.repair("r1"), "c1")
-    assert (cell.counts.applied, cell.problems, len(cell.skipped)) == (1, (), 1)
-    assert not cell.tables[0].findings  # type: ignore[union-attr]
+    assert (cell.counts.applied, cell.problems, len(cell.skipped)) == (1, (), 0)
+    assert [each.key for each in cell.tables[0].findings] == [(1, "😀")]  # type: ignore[union-attr]
     assert [row["b"] for row in rows(urls["c1"], "SELECT b FROM t ORDER BY id")] == [None, "?", "new"]
 
 
@@ -190,7 +233,7 @@ def test_an_altered_column_of_an_update_leaves_the_row_as_it_was(
 
 
 def test_a_row_that_does_not_fit_takes_those_that_refer_to_it_along(database: DatabaseFactory) -> None:
-    """They are skipped in the plan, too, and the others are written."""
+    """It is a finding, they are skipped, and the others are written."""
     urls = {"api": database(), "c1": database()}
     for url, length in zip(urls.values(), (20, 3), strict=True):
         execute(
@@ -203,6 +246,8 @@ def test_a_row_that_does_not_fit_takes_those_that_refer_to_it_along(database: Da
     add(urls["api"], "b", {"a_id": 1, "n": 1}, {"a_id": 2, "n": 1})
     text = "rules: [{table: a, key: [name]}, {table: b, key: [a_id, n], references: {a_id: a}}]"
     stand = Stand(urls, ruleset(text))
-    cell = result(stand.repair("r1"), "c1")
+    report = stand.repair("r1")
+    cell = result(report, "c1")
     assert (cell.counts.applied, cell.problems) == (2, ())
-    assert [(each.rule, each.key) for each in cell.skipped] == [("a", ("long",)), ("b", (("long",), 1))]
+    assert [each.key for each in table(report, "c1", "a").findings] == [("long",)]
+    assert [(each.rule, each.key) for each in cell.skipped] == [("b", (("long",), 1))]

@@ -15,7 +15,6 @@ from cellsync.plan.building import build, find_aside, find_refusals
 from cellsync.plan.changing import changes
 from cellsync.plan.clashes import Claim, Move, Place, Planned
 from cellsync.plan.deciding import decide
-from cellsync.plan.fitting import set_unfit_aside
 from cellsync.plan.guarding import FREE_TO_GO, describe_fall, has_fallen, refuse, unwritable
 from cellsync.plan.inputs import WRITING, Clashes, Compared, Target
 
@@ -37,6 +36,5 @@ __all__ = [
     "find_refusals",
     "has_fallen",
     "refuse",
-    "set_unfit_aside",
     "unwritable",
 ]

@@ -26,7 +26,6 @@ from cellsync.model import (
 )
 from cellsync.plan.changing import changes as changes_of
 from cellsync.plan.changing import load as load_of
-from cellsync.plan.fitting import find_narrow_columns, set_unfit_aside
 from cellsync.plan.guarding import refuse, refuse_all, with_dependents
 from cellsync.plan.inputs import Compared, Target, Words
 from cellsync.plan.joining import joined
@@ -61,7 +60,7 @@ def build(
     going = [each for each in ordered if each.pairing.rule.id not in stopped]
     changes: Collector[Change] = Collector(tally=deed_of)
     skipped: Collector[Skipped] = Collector()
-    aside = {each.pairing.rule.id: set(_set_aside(each)) for each in ordered}
+    aside = {each.pairing.rule.id: set(find_aside(each)) for each in ordered}
     held = _held(ordered)
     sooner = find_early(going, target, failed)
     early = {each.pairing.rule.id: _before_inserts(each, going, sooner) for each in going}
@@ -86,13 +85,13 @@ def build(
             ):
                 changes.attach(load)
                 continue
-            steps = _fitting(each, actions, target, failed, aside)
+            steps = changes_of(each, actions, target, failed)
             first = early[each.pairing.rule.id]
             if actions == {Action.INSERT}:
                 lacking = _lacking(each, stopped, failed, coming or {})
                 steps = _whole(steps, each, ordered, target, lacking=lacking)
                 if first is not None:
-                    updates = filter(first, _fitting(each, {Action.UPDATE}, target, failed, aside))
+                    updates = filter(first, changes_of(each, {Action.UPDATE}, target, failed))
                     steps = chain(untangled(updates, each.written, each.clashes.waits), steps)
             if sequence is not going:
                 keys = chosen(sooner.get(each.pairing.rule.id, Early()).removals)
@@ -127,18 +126,6 @@ def find_refusals(compared: Sequence[Compared], target: Target, waived: Collecti
     refusals = [*refuse_all(ordered, target, waived)]
     refusals += [refusal for each in ordered for refusal in refuse(each, waived)]
     return with_dependents(refusals, ordered)
-
-
-def _fitting(
-    each: Compared,
-    actions: Collection[Action],
-    target: Target,
-    failed: Collection[str],
-    aside: Mapping[str, set[Key]],
-) -> Iterator[Step]:
-    """Yield the changes of a rule, but for keys that its table cannot hold; adds to ``aside``."""
-    steps = changes_of(each, actions, target, failed)
-    return set_unfit_aside(steps, each.pairing, each.written, aside[each.pairing.rule.id])
 
 
 def _sort_out(steps: Iterable[Step], changes: Collector[Change], skipped: Collector[Skipped]) -> None:
@@ -271,18 +258,7 @@ def _kept(
         yield Skipped(rule=rule, key=step.key, reason=reason)
 
 
-def find_aside(each: Compared, target: Target, failed: Collection[str]) -> set[Key]:
-    """Return the keys of a rule's rows to which nothing may refer, those that do not fit among them."""
-    aside = {*_set_aside(each)}
-    if find_narrow_columns(each.pairing, each.written):
-        for _ in _fitting(
-            each, {Action.INSERT, Action.UPDATE}, target, failed, {each.pairing.rule.id: aside}
-        ):
-            pass
-    return aside
-
-
-def _set_aside(each: Compared) -> Iterator[Key]:
+def find_aside(each: Compared) -> Iterator[Key]:
     """Yield the keys that nothing may refer to: which row they mean, or whether it comes, is open."""
     yield from each.clashes.lost
     for finding in each.table.findings:

@@ -59,7 +59,7 @@ def load(each: Compared, target: Target) -> Load | None:
         lambda packed: _insert(pairing, make(packed), target),
         fold=rows.fold,
         columns=columns,
-        filled={name: value for name, value in _besides(pairing.rule, target) if name not in columns},
+        filled={name: value for name, value in find_constants(pairing.rule, target) if name not in columns},
         alike=all(saying.missing is None for saying in pairing.rule.says),
         linked=any(key.table == each.written.name for key in each.written.foreign_keys),
     )
@@ -98,7 +98,7 @@ def _columns(pairing: Pairing) -> tuple[str, ...]:
 def _insert(pairing: Pairing, difference: Difference, target: Target) -> Change:
     rule, row = pairing.rule, difference.desired
     assert row is not None
-    after: dict[str, Stored] = dict(_besides(rule, target))
+    after: dict[str, Stored] = dict(find_constants(rule, target))
     # Spelled as the written table does: a server does not mind, a journal that is compared does.
     for projected, part in zip(pairing.desired.carried, row.carried, strict=True):
         after[projected.column] = _storable(part, None)
@@ -106,7 +106,7 @@ def _insert(pairing: Pairing, difference: Difference, target: Target) -> Change:
     return _change(pairing, difference, Action.INSERT, before=None, after=after, identity=())
 
 
-def _besides(rule: Rule, target: Target) -> Iterator[tuple[str, Stored]]:
+def find_constants(rule: Rule, target: Target) -> Iterator[tuple[str, Stored]]:
     """Yield what is written with a new row, besides what is read of it."""
     yield from ((name, _filled(value, target)) for name, value in rule.on_insert.items())
     if rule.soft_delete is not None:

@@ -181,29 +181,6 @@ def find_doubled_index(
     return found
 
 
-def find_members(written: Table, desired: Table) -> dict[str, frozenset[str]]:
-    """Return the values of ENUM and SET columns of which the desired side may have more, by column."""
-    found = {}
-    for column in written.columns:
-        other = desired.column(column.name)
-        if column.members and (other is None or other.type != column.type):
-            found[column.name] = frozenset(member.lower() for member in column.members)
-    return found
-
-
-def find_strangers(change: Change, members: Mapping[str, frozenset[str]]) -> Iterator[tuple[str, Value]]:
-    """Yield the columns whose planned value is none of those that they take.
-
-    The empty text is one of any: no part of a SET, and the error value of an ENUM.
-    """
-    for name, known in members.items():
-        value = (change.after or {}).get(name)
-        if not isinstance(value, str) or not value or value.lower().rstrip(" ") in known:
-            continue
-        if not all(part in known for part in value.lower().split(",")):
-            yield name, value
-
-
 def find_default(column: Column | None) -> object:
     """Return what a new row has in a column that is not written; UNKNOWN where only the server can say."""
     if column is None or column.auto_increment or column.generated:

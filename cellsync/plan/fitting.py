@@ -1,29 +1,31 @@
-"""Keys that the written column cannot hold: a row with one of them is not planned, but skipped.
+"""Values that the written column cannot hold: a row with one of them is a finding, and is not planned.
 
-A server rounds, cuts or pads such a value, with a note at most, or refuses it. What it keeps is the key of
-another row: the rule would never be in step. Only key columns whose types differ between the two sides are
-looked at, or whose values a rule makes. Another column that does not fit fails its row when it is written.
+A server rounds, cuts or pads such a value, with a note at most, or refuses it. Only columns that differ
+between the two sides are looked at, and those whose values a rule makes.
 """
 
 from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from decimal import Context, Decimal
 
 from cellsync.model import (
     Change,
     Column,
     Family,
-    Key,
+    KeyPart,
     Pairing,
-    Skipped,
+    Reference,
+    Secrets,
+    ServerTime,
     Stored,
     Table,
-    safe,
     shown,
 )
+from cellsync.plan.changing import find_constants
+from cellsync.plan.inputs import Target
 
 _SHOWN = 80
 """Characters of a value in a reason."""
@@ -34,62 +36,76 @@ _BYTES = {"tiny": 1 << 8, "": 1 << 16, "medium": 1 << 24, "long": 1 << 32}
 _LATIN1 = frozenset("\x81\x8d\x8f\x90\x9d")
 """What MariaDB's latin1 has beside Windows' code page 1252."""
 _BASIC_PLANE = ("utf8", "utf8mb3", "ucs2")
+_CODECS = {"utf8": "utf-8", "utf8mb3": "utf-8", "utf8mb4": "utf-8", "ucs2": "utf-16-be", "utf16": "utf-16-be"}
+"""Charsets of several bytes by the codec that says how many; of others a character takes one at least."""
 _EXACT = Context(prec=100)
 _CLOCK = re.compile(r"-?\d{2,3}:\d\d:\d\d(\.\d+)?")
 _FIRST_TIMESTAMP, _LAST_TIMESTAMP = "1970-01-01 00:00:01", "2106-02-07 06:28:15.999999"
 
 
-def set_unfit_aside(
-    steps: Iterable[Change | Skipped], pairing: Pairing, written: Table, aside: set[Key] | None = None
-) -> Iterator[Change | Skipped]:
-    """Yield the steps with those changes skipped whose keys the written table cannot keep as they are.
-
-    Adds the keys that no row gets because of that to ``aside``.
-    """
-    narrow = find_narrow_columns(pairing, written)
-    if not narrow:
-        yield from steps
-        return
-    for step in steps:
-        reason = describe_misfit(step, narrow, pairing) if isinstance(step, Change) else ""
-        if not reason:
-            yield step
-            continue
-        assert isinstance(step, Change)
-        if aside is not None:
-            aside.add(step.key)
-        yield Skipped(rule=step.rule, key=step.key, reason=reason)
-
-
-def find_narrow_columns(pairing: Pairing, written: Table) -> Mapping[str, Column]:
-    """Return the written key columns that may be unable to hold what the other side has, by name."""
+def find_narrow_columns(
+    pairing: Pairing, written: Table, desired: Table | None, target: Target
+) -> Mapping[str, Column]:
+    """Return the written columns that may be unable to hold what is planned for them, by name."""
     if written.engine == "sqlite":
         return {}  # it takes any value into any column
-    differing = {
-        each.path.removeprefix("column ").rpartition(": ")[0]
-        for each in pairing.schema
-        if each.path.startswith("column ") and each.path.endswith((": type", ": charset"))
-    }
-    made = {part.column.lower() for part in pairing.desired.key if part.transform is not None}
-    names = [part.column for part in pairing.existing.key if part.join is None]
-    found = {name: written.column(name) for name in names if name.lower() in differing | made}
-    return {name: column for name, column in found.items() if column is not None}
+    rule = pairing.rule
+    made = {*rule.transforms, *(name for columns in rule.overrides.values() for name in columns)}
+    made |= {part.column for part in (*pairing.desired.key, *pairing.desired.columns) if part.transform}
+    lower = {name.lower() for name in made}
+    found = {}
+    for column in written.columns:
+        other = desired.column(column.name) if desired else None
+        differs = other is not None and not _is_wider(column, other)
+        if not column.generated and (differs or column.name.lower() in lower):
+            found[column.name] = column
+    for name, value in find_constants(rule, target):
+        constant = written.column(name)
+        if constant is not None and not is_held(constant, value):
+            found[name] = constant
+    return found
 
 
-def describe_misfit(change: Change, narrow: Mapping[str, Column], pairing: Pairing) -> str:
+def _is_wider(column: Column, other: Column) -> bool:
+    """Say whether a column takes whatever another one has: most differing ones are just longer."""
+    if not column.nullable and other.nullable:
+        return False
+    if column.charset != other.charset or column.members != other.members:
+        return False
+    if column.type == other.type:
+        return True
+    kinds = {_kind(column), _kind(other)}
+    one, two = _numbers(column), _numbers(other)
+    if kinds in ({"varchar"}, {"varbinary"}):
+        return bool(one and two) and one >= two
+    bits, others = _BITS.get(_kind(column), 0), _BITS.get(_kind(other), 0)
+    return bool(others) and bits >= others and ("unsigned" in column.type) == ("unsigned" in other.type)
+
+
+def describe_misfit(change: Change, narrow: Mapping[str, Column], pairing: Pairing, secrets: Secrets) -> str:
     """Say which value of a change its column cannot hold; "" where all fit."""
     for name, value in (change.after or {}).items():
         column = narrow.get(name)
-        if column is not None and value is not None and not can_hold(column, value):
-            text = shown(safe(name, value)) if isinstance(value, (str, bytes)) else str(safe(name, value))
-            short = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
-            charset = f" {column.charset}" if column.charset else ""
-            return (
-                f"{name} {short!r} does not fit into the column in {pairing.existing_cell}, which is "
-                f"{column.type}{charset}: the server would refuse it or keep another value; make the column "
-                f"like that of {pairing.desired_cell}"
-            )
+        if column is None or is_held(column, value):
+            continue
+        safe: KeyPart = secrets.safe(name, value, table=change.table)  # type: ignore[arg-type]
+        text = shown(safe)
+        short = repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...") if value is not None else text
+        charset = f" {column.charset}" if column.charset else ""
+        nulls = " NOT NULL" if value is None else ""
+        return (
+            f"{name} {short} does not fit into the column in {pairing.existing_cell}, which is "
+            f"{column.type}{charset}{nulls}: the server would refuse it or keep another value; make the "
+            f"column like that of {pairing.desired_cell}, or change the row"
+        )
     return ""
+
+
+def is_held(column: Column, value: Stored | None) -> bool:
+    """Say whether a column gives a planned value back as it was written."""
+    if value is None:
+        return column.nullable or column.auto_increment
+    return isinstance(value, (Reference, ServerTime)) or can_hold(column, value)
 
 
 def can_hold(column: Column, value: Stored) -> bool:
@@ -191,7 +207,7 @@ def _holds_text(column: Column, value: Stored) -> bool:
     if not _has_charset(column, value):
         return False
     if kind == "enum":
-        return value in column.members
+        return not value or value in column.members  # the empty text is the error value of any
     if kind == "set":
         chosen = value.split(",") if value else []
         return chosen == [member for member in column.members if member in chosen]
@@ -200,7 +216,9 @@ def _holds_text(column: Column, value: Stored) -> bool:
     if kind in ("char", "varchar"):
         return not numbers or len(value) <= numbers[0]
     if kind.endswith("text"):
-        return len(value.encode()) < _BYTES.get(kind.removesuffix("text"), 1 << 32)
+        codec = _CODECS.get(column.charset or "")
+        size = len(value.encode(codec, "surrogatepass")) if codec else len(value)
+        return size < _BYTES.get(kind.removesuffix("text"), 1 << 32)
     return True
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 
 from cellsync.model import Action, Change, Key, Kind, Pairing, Skipped, shown
 from cellsync.plan.changing import changes as changes_of
-from cellsync.plan.fitting import set_unfit_aside
 from cellsync.plan.inputs import Compared, Target
 
 
@@ -67,7 +66,7 @@ def _coming(each: Compared, target: Target) -> _Coming:
         elif difference.action is not Action.INSERT:
             kept_out = f"{_named(pairing, difference.key)} is not to be inserted"
             coming.obstacles[pairing.rule.leading(difference.key)] = kept_out
-    for step in set_unfit_aside(changes_of(each, {Action.INSERT}, target, ()), pairing, each.written):
+    for step in changes_of(each, {Action.INSERT}, target, ()):
         if isinstance(step, Change):
             coming.changes.setdefault(pairing.rule.leading(step.key), []).append(step)
         else:

@@ -50,17 +50,13 @@ class _Question:
     lacking: frozenset[str]
     """The referenced rules of which the written side may lack rows that are not planned."""
     doubles: tuple[tuple[Index, list[tuple[str, str | None, int | None]]], ...]
-    members: Mapping[str, frozenset[str]]
-    """The columns that take certain values alone, ENUM and SET, where the desired side may have others."""
     referred: bool
     """Whether rows are planned to go to which others may refer."""
 
     @property
     def needed(self) -> bool:
         """Say whether there is anything to ask."""
-        return bool(
-            self.indexes or self.keys or self.lacking or self.doubles or self.members or self.referred
-        )
+        return bool(self.indexes or self.keys or self.lacking or self.doubles or self.referred)
 
     @property
     def decisive(self) -> set[str]:
@@ -69,7 +65,7 @@ class _Question:
         names = {name for index in self.indexes for name in table.base_columns(index)}
         names.update(name for key in self.keys for name in key.columns)
         names.update(name for name, other in rule.references.items() if other in self.lacking)
-        return names | {*self.members}
+        return names
 
     @property
     def referenced(self) -> set[str]:
@@ -124,7 +120,6 @@ def _ask(each: Compared, compared: Sequence[Compared], desired: Mapping[str, Tab
         keys=tuple(rules.find_checked_keys(pairing, written)) if writes else (),
         lacking=frozenset(_find_lacking(each, compared)) if writes else frozenset(),
         doubles=tuple(doubles),
-        members=rules.find_members(written, there) if writes and there else {},
         referred=bool(written.referrers and written.identity and table.does(Action.DELETE, Action.UPDATE)),
     )
 
@@ -163,7 +158,7 @@ class _Preview:
     def read_claims(self) -> None:
         """Ask the server about all planned rows, some thousands at a time."""
         for question in self.questions:
-            if question.indexes or question.keys or question.lacking or question.members:
+            if question.indexes or question.keys or question.lacking:
                 updates = rules.has_touching(question.each.table, question.decisive)
                 for phase in (rules.INSERT, rules.UPDATE) if updates else (rules.INSERT,):
                     for part in self._parts(question.each, phase):
@@ -181,8 +176,7 @@ class _Preview:
 
     def _changes(self, each: Compared, phase: int) -> Iterator[Change]:
         steps = plan.changes(each, rules.PHASES[phase], self.target, self.failed)
-        fitting = plan.set_unfit_aside(steps, each.pairing, each.written)
-        return (step for step in fitting if isinstance(step, Change))
+        return (step for step in steps if isinstance(step, Change))
 
     # -- Claims ----------------------------------------------------------------------------
 
@@ -209,16 +203,6 @@ class _Preview:
                 (change, values) for change in part if (values := image(change, key.columns)) is not None
             ]
             self._claim_key(question.each, phase, key, found)
-        for change in part if question.members else ():
-            for name, value in rules.find_strangers(change, question.members):
-                kind = column.type if (column := table.column(name)) else ""
-                finding = self._find_unwritable(
-                    question.each,
-                    change.key,
-                    f"{name} would be {shown(self.secrets.safe(name, value, table=table.name))}, which "
-                    f"{kind} does not have: add it to the column there, or change the row",
-                )
-                self._add(question.each, change, phase, finding)
         for change in part if question.lacking else ():
             for reference in dict.fromkeys(rules.find_references((change.after or {}).values())):
                 if reference in self.ambiguous:
@@ -412,7 +396,7 @@ class _Preview:
         void = {
             Planned(question.each.pairing.rule.id, key)
             for question in self.questions
-            for key in plan.find_aside(question.each, self.target, self.failed)
+            for key in plan.find_aside(question.each)
         }
         return rules.settle(self.claims, movers, bringers, refused, void)
 
@@ -550,10 +534,6 @@ class _Preview:
     def _find_referenced(self, each: Compared, key: Key, why: str) -> Finding:
         message = self._say(each, key, why)
         return Finding(code="still-referenced", cell=self.target.written, message=message, key=key)
-
-    def _find_unwritable(self, each: Compared, key: Key, why: str) -> Finding:
-        message = self._say(each, key, why)
-        return Finding(code="unwritable-value", cell=self.target.written, message=message, key=key)
 
     def _say(self, each: Compared, key: Key, why: str) -> str:
         rule = each.pairing.rule

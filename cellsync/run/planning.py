@@ -26,6 +26,7 @@ from cellsync.model import (
     sort_of,
 )
 from cellsync.run import accepting, clashes, detecting
+from cellsync.run.fitting import Fitting
 from cellsync.run.look import State
 from cellsync.run.reading import Router, failed
 from cellsync.run.request import Desired, Edge, Prepared, Request, exit_code, with_plans
@@ -276,17 +277,23 @@ def _target(state: State, child: Cell, direction: Direction) -> plan.Target:
 def _previewed(
     state: State, child: Cell, compared: Sequence[plan.Compared], target: plan.Target, decided: Found
 ) -> tuple[list[plan.Compared], dict[str, TableResult]]:
-    """Set the rows aside that the keys of the written tables would not take, as findings."""
+    """Set the rows aside that the written tables would not take, as findings."""
     origin = state.parent if target.written == child.name else child.name
+    about = Fitting(
+        target=target,
+        desired=state.looks[origin].tables,
+        failed=[rule for rule, table in decided.items() if isinstance(table, TableFailure)],
+        secrets=state.request.topology.secrets,
+    )
     try:
         found = clashes.find_clashes(
             state.databases,
-            compared,
+            about.set_unfit_aside(compared),
             target,
-            desired=state.looks[origin].tables,
-            failed=[rule for rule, table in decided.items() if isinstance(table, TableFailure)],
+            desired=about.desired,
+            failed=about.failed,
             waived=state.request.waived,
-            secrets=state.request.topology.secrets,
+            secrets=about.secrets,
         )
     except ReadFailed as error:
         why = f"what its rows would clash with could not be read: {error}"
