@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from cellsync.errors import UsageError
-from cellsync.model import is_url
+from cellsync.masking import is_url
 
 _NO_PATH = "this is a URL, and a file is wanted: write a path"
 

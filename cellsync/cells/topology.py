@@ -19,6 +19,7 @@ from cellsync.cells.optionfiles import client_options, nova_cells, nova_conf
 from cellsync.cells.references import References
 from cellsync.cells.shape import misshapen
 from cellsync.errors import ConfigurationError, Problem, UsageError
+from cellsync.masking import is_url
 from cellsync.model import (
     Budget,
     Cell,
@@ -29,7 +30,6 @@ from cellsync.model import (
     Secret,
     Secrets,
     Topology,
-    is_url,
 )
 
 T = TypeVar("T")

@@ -28,7 +28,7 @@ import click
 from cellsync.cli import cells, logs, looking, rules, showing, streams, watching, writing  # noqa: F401  (they register their commands)
 from cellsync.cli.options import Common, cellsync
 from cellsync.errors import CellsyncError, ConfigurationError, ExitCode
-from cellsync.model import mask_urls
+from cellsync.masking import mask_urls
 
 COLLECT_AT = 100_000
 """New objects after which Python looks for circles among them. What is found and planned are plain values

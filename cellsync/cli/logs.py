@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cellsync.model import escape_controls, mask_urls
+from cellsync.masking import escape_controls, mask_urls
 
 if TYPE_CHECKING:
     from cellsync.cli.options import Common

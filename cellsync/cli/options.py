@@ -10,7 +10,7 @@ import click
 
 from cellsync import __version__
 from cellsync.cli import completing, logs
-from cellsync.model import is_url, mask_urls
+from cellsync.masking import is_url, mask_urls
 
 if TYPE_CHECKING:
     from cellsync.model import Endpoint

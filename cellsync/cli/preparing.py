@@ -23,7 +23,7 @@ import click
 from cellsync.cli import logs, streams
 from cellsync.cli.options import Common
 from cellsync.errors import CellsyncError, ConfigurationError, ExitCode, OutputFailed, Problem, UsageError
-from cellsync.model import mask_urls
+from cellsync.masking import mask_urls
 from cellsync.symlinks import open_trusted
 
 if TYPE_CHECKING:

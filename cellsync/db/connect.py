@@ -35,7 +35,12 @@ from cellsync.errors import (
     Unreachable,
     WriteFailed,
 )
-from cellsync.model import Cell, Tls, Value, mask_urls
+from cellsync.masking import mask_urls
+from cellsync.model import (
+    Cell,
+    Tls,
+    Value,
+)
 from cellsync.model import tls as tls_of
 
 if TYPE_CHECKING:

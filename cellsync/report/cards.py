@@ -11,6 +11,7 @@ from html import escape as html_escape
 from itertools import islice
 from typing import NamedTuple
 
+from cellsync.masking import escape_controls
 from cellsync.model import (
     Action,
     CellResult,
@@ -21,7 +22,6 @@ from cellsync.model import (
     Secrets,
     Status,
     TableDiff,
-    escape_controls,
 )
 from cellsync.report import facts, words
 from cellsync.report.page import PROSE

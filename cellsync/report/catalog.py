@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from cellsync.model import Detector, Pack, Rule, SoftDelete, disarm
+from cellsync.masking import disarm
+from cellsync.model import (
+    Detector,
+    Pack,
+    Rule,
+    SoftDelete,
+)
 from cellsync.report import words
 
 

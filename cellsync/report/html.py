@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cellsync.masking import escape_controls
 from cellsync.model import (
     Accepted,
     CellFailure,
@@ -30,7 +31,6 @@ from cellsync.model import (
     TableFailure,
     TableResult,
     Vitals,
-    escape_controls,
 )
 from cellsync.report import course, facts, standing, words
 from cellsync.report.cards import LONG, Card, Names, Room, cards, shares

@@ -12,7 +12,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from cellsync.model import Secrets, disarm
+from cellsync.masking import disarm
+from cellsync.model import (
+    Secrets,
+)
 
 if TYPE_CHECKING:
     from rich.console import JustifyMethod, RenderableType

@@ -18,6 +18,7 @@ from typing import Any
 
 from cellsync import codec
 from cellsync.errors import ConfigurationError, ExitCode, PlanRefused, Problem
+from cellsync.masking import mask_urls
 from cellsync.model import (
     CellFailure,
     CellResult,
@@ -30,7 +31,6 @@ from cellsync.model import (
     Skipped,
     Status,
     TableDiff,
-    mask_urls,
     name_change,
     safe,
     shown,

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby
 
+from cellsync.masking import escape_controls
 from cellsync.model import (
     CellFailure,
     CellResult,
@@ -24,7 +25,6 @@ from cellsync.model import (
     Plan,
     Report,
     TableFailure,
-    escape_controls,
     safe,
 )
 from cellsync.report import facts, words
