@@ -6,20 +6,24 @@ A line begins with a stable word for its class, so that failures of many cases c
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import oracle
 from oracle_writes import Written
 
 from cellsync.model import (
+    OUTCOMES,
     Action,
     CellFailure,
     CellResult,
+    Change,
     Dangling,
     Difference,
     Kind,
+    Reference,
     TableDiff,
     TableResult,
 )
@@ -170,13 +174,49 @@ def check_repaired(
             yield f"problem: {problem}"
     if written is not None:
         yield from (f"wrong-write {each}" for each in written.wrong)
-        if quiet and cell.counts.applied != written.total:
-            yield f"wrong-count: {cell.counts.applied} applied, {written.total} rows are other ones"
+        made = list(_list_applied(cell))
+        if quiet and (cell.counts.applied, count_rows(made)) != (len(made), written.total):
+            yield (
+                f"wrong-count: {cell.counts.applied} applied, {len(made)} changes made of {count_rows(made)} "
+                f"rows, {written.total} rows are other ones"
+            )
     nothing = not [each for each in remaining if each[2] != "ignored"]
     open_keys = any(each.aside or each.limbo or each.broken for each in after.values())
     named = any(said.findings or said.failed or said.refused or said.left for said in before.values())
     if quiet and exit_code and nothing and not (open_keys or named or cell.problems):
         yield f"needless-word: exit {exit_code}, and nothing remains"
+
+
+def _list_applied(cell: CellResult) -> Iterator[Change]:
+    """Yield the changes of a cell's plans that were made."""
+    for plan in cell.plans:
+        for change, outcome in zip(plan.changes, plan.outcomes, strict=False):
+            if OUTCOMES[outcome] == "applied":
+                yield change
+
+
+def count_rows(changes: Iterable[Change]) -> int:
+    """Return how many rows some changes are about, in order.
+
+    One is changed more than once where it is parked, or written without what is not there yet. A new row
+    that takes the primary key of a removed one is the same row with other values, to who sees the rows alone.
+    """
+    rows: dict[tuple[str, tuple[Any, ...]], int] = {}
+    numbers = count()
+    seen = set()
+    for change in changes:
+        after = change.after or {}
+        own: tuple[Any, ...] = change.identity
+        if change.action is Action.INSERT:
+            own = tuple(after.get(name) for name in change.identity_columns)
+        if not own or any(part is None or isinstance(part, Reference) for part in own):
+            own = ("key", change.key)
+        number = rows.pop((change.table, own), None)
+        number = next(numbers) if number is None else number
+        seen.add(number)
+        moved = change.action is Action.UPDATE and change.identity and change.identity_after
+        rows[change.table, moved or own] = number
+    return len(seen)
 
 
 def _list_remaining(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from oracle import Edge, Judged, Key, Row, Rule, Table, read_part
@@ -117,8 +117,16 @@ class _Explanation:
             wrong.append(
                 f"{old.name} {show_row(was)} changed ({show_changes(was, row)}): only to be reported"
             )
-        elif left := changed - names - _list_computed(old):
+        elif (left := changed - names - _list_computed(old)) and not self._may_replace(rule, key, was, names):
             wrong.append(f"{old.name} {show_row(was)}: {sorted(left)} changed, which the rule leaves out")
+
+    def _may_replace(self, rule: Rule, key: Key, was: Row, names: Collection[str]) -> bool:
+        """Say whether a row may be a new one, with the primary key of one that was removed.
+
+        What the rule leaves out is then what the server fills in.
+        """
+        removes = rule.action("extra") == "delete" and rule.action("missing") == "insert"
+        return removes and _find_key(self.before, rule, self.old, was) != key and names >= {*self.old.primary}
 
     def _explain_removal(self, judged: Judged, key: Key, row: Row) -> None:
         rule, old = judged.rule, self.old

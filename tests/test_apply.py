@@ -13,7 +13,7 @@ from edges import Stand, add, execute, opened, result, rows, ruleset
 from servers import DatabaseFactory, checksums
 
 from cellsync import apply, db, run
-from cellsync.apply import executing
+from cellsync.apply import executing, verifying
 from cellsync.errors import TransactionLost, WriteFailed
 from cellsync.journal import Journal, prepare
 from cellsync.model import Action, Change, Family, Fate, Outcome, Projected, Projection, Row
@@ -652,3 +652,32 @@ def test_verifying_names_what_is_not_as_planned(action: Action, found: Any, expe
     )  # fmt: skip
     reader = Found(*(Row(key=key, values=row, identity=("a",)) for key, row in found))
     assert tuple(apply.verify([change], reader=reader, targets={"t": target})) == expected
+
+
+@pytest.mark.parametrize(
+    ("filled", "row", "expected"),
+    [
+        (1, (1, 5), ()),
+        (None, (1, 5), ("t a was written, but v is 1 instead of NULL",)),
+        (1, (2, 5), ("t a was written, but v is 2 instead of 1",)),
+        (1, (1, 6), ("t a was written, but v is 1 instead of NULL, w is 6 instead of 5",)),
+    ],
+)
+def test_verifying_a_row_that_was_filled_later(
+    filled: int | None, row: Any, expected: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The change that fills it may be far behind; what that does not write must be as it was inserted."""
+    monkeypatch.setattr(verifying, "KEYS_AT_ONCE", 1)
+    columns = tuple(Projected(column=name, family=Family.INTEGER) for name in ("k", "v", "w"))
+    target = Projection(
+        rule="t", table="t", key=columns[:1], columns=columns[1:], identity=("k",),
+        identity_families=(Family.TEXT,), parent="api", child="c1",
+    )  # fmt: skip
+    made_ = Change(
+        rule="t", table="t", action=Action.INSERT, key=("a",), key_columns=("k",), identity_columns=("k",),
+        identity=("a",), before=None, after={"k": "a", "v": None, "w": 5},
+    )  # fmt: skip
+    later = made_.but(action=Action.UPDATE, before={"v": None}, after={"v": filled})
+    reader = Found(Row(key=("a",), values=row, identity=("a",)))
+    changes = [made_, later] if filled else [made_]
+    assert tuple(apply.verify(changes, reader=reader, targets={"t": target})) == expected

@@ -168,7 +168,7 @@ class Batch:
                 continue
             if row.key in keys:
                 found[keys[row.key]] = row
-            else:
+            elif self._target:  # in an undo both may have been there, where no unique index keeps them apart
                 found.update(self._spelled_otherwise(target, keys))
         return found
 

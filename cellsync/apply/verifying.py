@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import compress, islice
+from typing import NamedTuple
 
 from cellsync.apply.doors import Reader
 from cellsync.apply.loading import checksum
 from cellsync.model import (
     Action,
     Change,
+    Key,
     KeyPart,
     Load,
     Projection,
@@ -26,6 +28,23 @@ KEYS_AT_ONCE = 5_000
 """Written rows that are read again together."""
 
 
+class _Unlike(NamedTuple):
+    """A change that was made, and does not read as planned."""
+
+    place: tuple[str, Key]
+    """Its rule and key."""
+    line: str
+    columns: frozenset[str]
+    """The columns that are wrong; none where it is the whole row."""
+    is_open: bool
+    """Whether it wrote a NULL: it may be there for a moment."""
+
+    def is_settled_by(self, later: Change) -> bool:
+        """Say whether a later change of the same row is the one to be held against it."""
+        after = later.after or {}
+        return later.action is Action.DELETE or (bool(self.columns) and after.keys() >= self.columns)
+
+
 def verify(applied: Iterable[Change], *, reader: Reader, targets: Mapping[str, Projection]) -> Iterator[str]:
     """Read the written keys again and yield a line for each that is not as planned.
 
@@ -33,12 +52,7 @@ def verify(applied: Iterable[Change], *, reader: Reader, targets: Mapping[str, P
     the projection, as the plan wanted them, in all compared columns. What somebody else changed in the
     meantime shows too.
     """
-    together: list[Change] = []
-    waiting = (change for change in applied if change.rule in targets)
-    while part := list(islice(waiting, KEYS_AT_ONCE)):
-        together += [change for change in part if change.together]
-        yield from _verified([change for change in part if not change.together], reader, targets)
-    yield from _verified(together, reader, targets)
+    yield from _Verifying(reader, targets).finish(applied)
 
 
 def verify_all(
@@ -49,12 +63,49 @@ def verify_all(
     Rows that were loaded into an empty table are told by its checksum; where it is another one now, each
     of them is read again.
     """
+    verifying = _Verifying(reader, targets)
     begin = 0
     for part in parts(changes):
         made = applied[begin : begin + len(part)]
         begin += len(part)
         if not isinstance(part, Load) or not _holds(part, made, reader, targets):
-            yield from verify(compress(part, made), reader=reader, targets=targets)
+            yield from verifying.verify(compress(part, made))
+    yield from verifying.finish(())
+
+
+class _Verifying:
+    """Reads keys again, some thousands at a time."""
+
+    def __init__(self, reader: Reader, targets: Mapping[str, Projection]) -> None:
+        self._reader = reader
+        self._targets = targets
+        self._open: dict[tuple[str, Key], _Unlike] = {}
+        """Of rows that lack something for a moment: a change far behind may fill it, or remove the row."""
+
+    def verify(self, applied: Iterable[Change]) -> Iterator[str]:
+        """Yield a line for each change that is not as planned, but for those that are not settled yet."""
+        together: list[Change] = []
+        waiting = (change for change in applied if change.rule in self._targets)
+        while part := list(islice(waiting, KEYS_AT_ONCE)):
+            together += [change for change in part if change.together]
+            yield from self._verify_part([change for change in part if not change.together])
+        yield from self._verify_part(together)
+
+    def finish(self, applied: Iterable[Change]) -> Iterator[str]:
+        """Yield a line for each that is left, too."""
+        yield from self.verify(applied)
+        yield from (each.line for each in self._open.values())
+
+    def _verify_part(self, applied: Sequence[Change]) -> Iterator[str]:
+        for change in applied if self._open else ():
+            unlike = self._open.get((change.rule, change.key))
+            if unlike is not None and unlike.is_settled_by(change):
+                del self._open[change.rule, change.key]
+        for unlike in _find_unlike(applied, self._reader, self._targets):
+            if unlike.is_open:
+                self._open[unlike.place] = unlike
+            else:
+                yield unlike.line
 
 
 def _holds(load: Load, made: Sequence[int], reader: Reader, targets: Mapping[str, Projection]) -> bool:
@@ -63,36 +114,49 @@ def _holds(load: Load, made: Sequence[int], reader: Reader, targets: Mapping[str
     return reader.total(targets[load.sample.rule], load.fold) == expected
 
 
-def _verified(applied: Sequence[Change], reader: Reader, targets: Mapping[str, Projection]) -> Iterator[str]:
+def _find_unlike(
+    applied: Sequence[Change], reader: Reader, targets: Mapping[str, Projection]
+) -> Iterator[_Unlike]:
     for rule in dict.fromkeys(change.rule for change in applied):
         # The last one of each key: a row that was parked has moved on.
         changes = {change.key: change for change in applied if change.rule == rule}
         found = {row.key: row for row in reader.rows(targets[rule], keys=list(changes)) if not row.limbo}
         at = {part.column: number for number, part in enumerate(targets[rule].columns)}
         for change in changes.values():
-            if line := _unlike(change, found.get(change.key), targets[rule], at):
-                yield line
+            if unlike := _compare_row(change, found.get(change.key), targets[rule], at):
+                yield unlike
 
 
-def _unlike(change: Change, row: Row | None, target: Projection, at: Mapping[str, int]) -> str | None:
+def _compare_row(
+    change: Change, row: Row | None, target: Projection, at: Mapping[str, int]
+) -> _Unlike | None:
     """Return what a row is otherwise than planned; ``at`` says where each column stands in it."""
+
+    def describe(line: str, columns: Iterable[str] = ()) -> _Unlike:
+        opened = change.after is not None and None in change.after.values()
+        return _Unlike((change.rule, change.key), f"{_named(change)} {line}", frozenset(columns), opened)
+
     if change.action is Action.DELETE or (change.after is not None and deletes(change, target)):
-        return None if row is None else f"{_named(change)} was deleted, and is there again"
+        return None if row is None else describe("was deleted, and is there again")
     if row is None:
-        return f"{_named(change)} was written, and is not there"
+        return describe("was written, and is not there")
     held, after = row.values, change.after or {}
-    wrong = [
-        f"{column} is {shown(safe(column, held[at[column]]))} instead of {shown(safe(column, _plain(value)))}"
+    wrong = {
+        column: f"{shown(safe(column, _plain(value)))}"
         for column, value in after.items()
         if column in at and held[at[column]] != value and held[at[column]] != _plain(value)
-    ]
-    wrong += [
-        f"{column} is {shown(safe(column, held[at[column]]))} instead of {shown(safe(column, part))}, which "
-        f"was not written"
+    }
+    wrong.update(
+        (column, f"{shown(safe(column, part))}, which was not written")
         for column, part in change.unwritten.items()
         if column in at and held[at[column]] != part
+    )
+    if not wrong:
+        return None
+    told = [
+        f"{name} is {shown(safe(name, held[at[name]]))} instead of {text}" for name, text in wrong.items()
     ]
-    return f"{_named(change)} was written, but {', '.join(wrong)}" if wrong else None
+    return describe(f"was written, but {', '.join(told)}", wrong)
 
 
 def _named(change: Change) -> str:

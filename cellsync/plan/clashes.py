@@ -290,7 +290,9 @@ class _Claims:
 
     def _is_made(self, move: Move, claim: Claim) -> bool:
         refused = move.by.rule in self.refused and move.by.rule != claim.by.rule
-        return move.by != claim.by and move.by not in self.void and not refused
+        # A new row may refer to itself; what it takes from another it cannot free itself.
+        apart = claim.coming is not None or move.by != claim.by
+        return apart and move.by not in self.void and not refused
 
     def _refers_to_void(self, move: Move) -> bool:
         return any(Planned(each.rule, each.key) in self.void for each in move.references)

@@ -9,6 +9,7 @@ from edges import MakeDatabase, Stand, add, execute, result, rows, stand_of
 from replaying import Replayed, replay, way_back
 from servers import checksums
 
+from cellsync.apply import verifying
 from cellsync.report import sql
 from cellsync.run import telling
 
@@ -161,4 +162,20 @@ def test_a_new_row_and_an_update_that_refers_to_it(database: MakeDatabase) -> No
     parent, child = stand.urls.values()
     add(parent, "t", {"id": 9, "v": 1}, {"id": 1, "v": 1, "up": 9})
     add(child, "t", {"id": 8, "v": 1}, {"id": 1, "v": 1, "up": 8})
+    check_there_and_back(stand)
+
+
+@pytest.mark.parametrize("direction", ["insert", "delete"])
+def test_a_circle_of_rows_is_verified_as_it_is_in_the_end(
+    direction: str, database: MakeDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What fills a row, or removes it, may be far behind what it is written without; others come between."""
+    monkeypatch.setattr(verifying, "KEYS_AT_ONCE", 2)
+    stand = stand_of(
+        database, HEAD + T + U, SELF.format("NULL"), "CREATE TABLE u (id int PRIMARY KEY, v int)"
+    )
+    parent, child = stand.urls.values()
+    some: Rows = [(1, None, 2), (2, 1, 3), (3, 1, 1), (4, 1, 4), (5, None, 4)]
+    refill(parent if direction == "insert" else child, {"t": ("id, v, up", some)})
+    refill(parent if direction == "insert" else child, {"u": ("id, v", [(n, n) for n in range(5)])})
     check_there_and_back(stand)

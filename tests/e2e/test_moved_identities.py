@@ -220,3 +220,15 @@ def test_a_key_that_the_server_computes_is_given_back(more: str, database: MakeD
     execute(child, "INSERT INTO t (k, k2) VALUES (4, 1)")
     (problem,) = result(stand.undo("r1", "u1"), "c1").problems
     assert problem.startswith("insert t gk=g4 k2=1: failed: ") and "Duplicate entry" in problem
+
+
+def test_a_key_that_another_row_has_in_another_spelling_is_given_back(database: MakeDatabase) -> None:
+    """Nothing but the collation takes the two for one, and both were there before the repair."""
+    table = "CREATE TABLE t (id int PRIMARY KEY, k varchar(9) COLLATE utf8mb4_unicode_ci)"
+    rules = "rules: [{id: t, table: t, key: [k], on_extra: delete, limits: {deletes: unlimited}}]"
+    stand = stand_of(database, rules, table)
+    made(stand, [(4, "e")], [(4, "é"), (5, "e")], "id, k")
+    before = checksums(stand.urls["c1"])["t"]
+    assert result(stand.repair("r1"), "c1").problems == ()
+    assert result(stand.undo("r1", "u1"), "c1").problems == ()
+    assert checksums(stand.urls["c1"])["t"] == before
