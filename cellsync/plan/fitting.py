@@ -90,7 +90,7 @@ def describe_misfit(change: Change, narrow: Mapping[str, Column], pairing: Pairi
             continue
         safe: KeyPart = secrets.safe(name, value, table=change.table)  # type: ignore[arg-type]
         text = shown(safe)
-        short = repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...") if value is not None else text
+        short = repr(shorten(text)) if value is not None else text
         charset = f" {column.charset}" if column.charset else ""
         nulls = " NOT NULL" if value is None else ""
         return (
@@ -99,6 +99,11 @@ def describe_misfit(change: Change, narrow: Mapping[str, Column], pairing: Pairi
             f"column like that of {pairing.desired_cell}, or change the row"
         )
     return ""
+
+
+def shorten(text: str) -> str:
+    """Return a value as a reason has room for it."""
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def is_held(column: Column, value: Stored | None) -> bool:
