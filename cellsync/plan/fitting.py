@@ -82,6 +82,19 @@ def _is_wider(column: Column, other: Column) -> bool:
     return bool(others) and bits >= others and ("unsigned" in column.type) == ("unsigned" in other.type)
 
 
+def measure_longest(table: Table) -> int:
+    """Return how many characters and bytes a row of a table may have in text and binary columns."""
+    return sum(map(_measure_column, table.columns))
+
+
+def _measure_column(column: Column) -> int:
+    kind, numbers = _kind(column), _numbers(column)
+    for end in ("text", "blob"):
+        if kind.endswith(end):
+            return _BYTES.get(kind.removesuffix(end), 0)
+    return numbers[0] if numbers and column.family in (Family.TEXT, Family.BINARY) else 0
+
+
 def describe_misfit(change: Change, narrow: Mapping[str, Column], pairing: Pairing, secrets: Secrets) -> str:
     """Say which value of a change its column cannot hold; "" where all fit."""
     for name, value in (change.after or {}).items():

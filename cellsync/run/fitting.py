@@ -11,19 +11,22 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import NamedTuple
 
-from cellsync import db, plan
+from cellsync import db, journal, plan
 from cellsync.db import clashing
 from cellsync.model import (
     Action,
     Change,
     Column,
+    Difference,
     Finding,
     Identity,
     Index,
     Key,
     Kind,
+    Missing,
     Projected,
     Projection,
+    Run,
     Secrets,
     Table,
     Value,
@@ -33,6 +36,9 @@ from cellsync.model import (
 from cellsync.plan import Compared, clashes
 from cellsync.plan import fitting as rules
 from cellsync.spool import kept
+
+_ESCAPED = 16
+"""No more bytes than a character takes in a statement, in a journal's record of it: \\\\u001a."""
 
 CHANGES_AT_ONCE = 4_000
 """So many planned rows are in memory, and in a query, at once."""
@@ -55,18 +61,21 @@ class Fitting:
     """The tables of the desired side, by name."""
     failed: Sequence[str]
     secrets: Secrets
+    run: Run
 
     def set_unfit_aside(self, compared: Sequence[Compared]) -> list[Compared]:
         """Return the compared rules without the rows that do not fit, which are findings then."""
         return [leave_out(each, self._find_misfits(each)) for each in compared]
 
     def _find_misfits(self, each: Compared) -> dict[Key, Finding]:
-        if not each.written.identity or not each.table.does(Action.INSERT, Action.UPDATE):
+        if not each.written.identity or not each.table.does(*plan.WRITING):
             return {}
+        found = self._find_too_long(each)
+        if not each.table.does(Action.INSERT, Action.UPDATE):
+            return found
         pairing = each.pairing
         there = self.desired.get(pairing.desired.table)
         narrow = rules.find_narrow_columns(pairing, each.written, there, self.target)
-        found: dict[Key, Finding] = {}
         for change in self._changes(each) if narrow else ():
             if why := rules.describe_misfit(change, narrow, pairing, self.secrets):
                 found[change.key] = self._find_unwritable(each, change.key, why)
@@ -77,6 +86,30 @@ class Fitting:
                 while part := list(islice(changes, CHANGES_AT_ONCE)):
                     for change, why in self._find_broken(database, each, checks, part):
                         found.setdefault(change.key, self._find_unwritable(each, change.key, why))
+        return found
+
+    def _find_too_long(self, each: Compared) -> dict[Key, Finding]:
+        """Find the changes that take more than a statement, or whose records in the journal do."""
+        database = self.databases[self.target.written]
+        short = database.packet() // _ESCAPED
+        if rules.measure_longest(each.written) <= short:
+            return {}
+        packed = each.table.differences.packed if isinstance(each.table.differences, Missing) else None
+        if packed is not None and all(len(row.text) <= short for row in packed):
+            return {}
+        long = [one for one in each.table.differences if one.action in plan.WRITING and _has_long(one, short)]
+        if not long:
+            return {}
+        few = replace(each, table=replace(each.table, differences=kept(long, tally=sort_of)))
+        recorder = journal.Journal(
+            database, self.run, cell=self.target.written, database=self.target.database.schema
+        )
+        found: dict[Key, Finding] = {}
+        for change in plan.changes(few, plan.WRITING, self.target, self.failed):
+            if isinstance(change, Change):
+                why = database.describe_excess(change) or recorder.refuses(change)
+                if why:
+                    found[change.key] = self._find_unwritable(each, change.key, why)
         return found
 
     def _find_checks(self, database: db.Database, each: Compared, narrow: Collection[str]) -> list[_Asked]:
@@ -136,6 +169,13 @@ class Fitting:
         return Finding(code="unwritable-value", cell=self.target.written, message=message, key=key)
 
 
+def _has_long(difference: Difference, short: int) -> bool:
+    """Say whether the text and the bytes of a difference's rows might be too long for a statement."""
+    rows = [row for row in (difference.desired, difference.existing) if row is not None]
+    values = (value for row in rows for value in (*row.key, *row.values, *row.carried))
+    return sum(len(value) for value in values if isinstance(value, (str, bytes))) > short
+
+
 def leave_out(each: Compared, found: Mapping[Key, Finding]) -> Compared:
     """Return a compared rule without the rows of some keys, and with findings about them."""
     if not found:
@@ -146,6 +186,9 @@ def leave_out(each: Compared, found: Mapping[Key, Finding]) -> Compared:
         differences=kept(left, tally=sort_of),
         findings=(*each.table.findings, *found.values()),
     )
+    # What they refer to must stay with them.
+    staying = [d.existing for d in each.table.differences if d.key in found and d.kind is Kind.EXTRA]
+    table = replace(table, aside=(*table.aside, *(row for row in staying if row is not None)))
     lost = each.clashes.lost.union(_find_lost(each, found))
     return replace(each, table=table, clashes=replace(each.clashes, lost=lost))
 

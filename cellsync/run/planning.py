@@ -285,6 +285,7 @@ def _previewed(
         desired=state.looks[origin].tables,
         failed=[rule for rule, table in decided.items() if isinstance(table, TableFailure)],
         secrets=state.request.topology.secrets,
+        run=state.request.run,
     )
     try:
         found = clashes.find_clashes(
