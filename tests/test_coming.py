@@ -119,16 +119,28 @@ def test_a_new_row_takes_along_what_comes_with_it(stand: Stand) -> None:
 
 
 def test_all_of_it_or_nothing(stand: Stand) -> None:
-    """A row that does not fit takes the others of its ship with it, and no others."""
-    execute(stand.urls["api"], "ALTER TABLE cargo ADD CHECK (CHAR_LENGTH(good) < 4)")
+    """A row that a trigger refuses takes the others of its ship with it, and no others."""
+    refusing = "IF CHAR_LENGTH(NEW.good) > 3 THEN SIGNAL SQLSTATE '45000'; END IF"
+    execute(stand.urls["api"], f"CREATE TRIGGER no BEFORE INSERT ON cargo FOR EACH ROW BEGIN {refusing}; END")
     execute(stand.urls["c1"], "UPDATE cargo SET good = 'r' WHERE good = 'rum' AND ship = 'u-2'")
     execute(stand.urls["c1"], "UPDATE cargo SET good = 'coal' WHERE good = 'tea' AND ship = 'u-3'")
-    repaired = stand.repair("r1")
+    repaired = stand.repair("r1", ["triggers"])
     assert repaired.exit_code == ExitCode.INCOMPLETE
     assert sorted(whole(stand.urls["api"])) == ["u-1", "u-2"]
     assert rows(stand.urls["api"], "SELECT * FROM cargo WHERE ship = 'u-3'") == []
     assert rows(stand.urls["api"], "SELECT * FROM logs WHERE ship_uuid = 'u-3'") == []
     assert result(repaired, "c1").counts.failed == 4
+
+
+def test_a_row_whose_companion_breaks_a_check_is_not_planned(stand: Stand) -> None:
+    """The plan sees that the parent does not take it."""
+    execute(stand.urls["api"], "ALTER TABLE cargo ADD CHECK (CHAR_LENGTH(good) < 4)")
+    execute(stand.urls["c1"], "UPDATE cargo SET good = 'r' WHERE good = 'rum' AND ship = 'u-2'")
+    execute(stand.urls["c1"], "UPDATE cargo SET good = 'coal' WHERE good = 'tea' AND ship = 'u-3'")
+    repaired = result(stand.repair("r1"), "c1")
+    assert sorted(whole(stand.urls["api"])) == ["u-1", "u-2"]
+    assert (repaired.counts.failed, [each.key for each in repaired.skipped]) == (0, [("u-3",)])
+    assert "good coal breaks the CHECK" in repaired.skipped[0].reason
 
 
 def test_a_row_whose_companion_has_a_key_that_does_not_fit_is_not_planned(stand: Stand) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from edges import Stand, execute, result, rows, ruleset
+from edges import Stand, execute, result, rows, ruleset, table
 from servers import DatabaseFactory, PrivateServer
 
 from cellsync.errors import ExitCode
@@ -58,8 +58,10 @@ def test_a_long_value_is_written_or_fails_alone(
         assert stand.diff().exit_code is ExitCode.IN_STEP
     else:
         assert size > PACKET // 2
-        assert (report.exit_code, done.counts.failed, len(done.problems)) == (ExitCode.INCOMPLETE, 1, 1)
-        assert "max_allowed_packet" in done.problems[0]
+        assert (report.exit_code, done.counts.failed, done.problems) == (ExitCode.DIFFERENCES, 0, ())
+        (finding,) = table(report, "c1", "t").findings
+        assert (finding.code, finding.key) == ("unwritable-value", (20,))
+        assert "max_allowed_packet" in finding.message
     assert stand.undo("r1", "u1").exit_code is ExitCode.IN_STEP
     assert notes(stand.urls["c1"]) == before
 
@@ -81,6 +83,9 @@ def test_long_values_that_are_there_do_not_stop_the_others(
     if report.exit_code is ExitCode.IN_STEP:
         assert notes(stand.urls["c1"]) == notes(stand.urls["api"])
     else:
-        assert all("max_allowed_packet" in each for each in done.problems), done.problems
+        found = table(report, "c1", "t").findings
+        assert found and all("max_allowed_packet" in each.message for each in found)
+        assert done.problems == ()
+        assert result(stand.repair("r2"), "c1").counts.planned == 0
     assert stand.undo("r1", "u1").exit_code is ExitCode.IN_STEP
     assert notes(stand.urls["c1"]) == before

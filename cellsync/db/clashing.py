@@ -7,6 +7,7 @@ written table's, so the server itself compares them, through its own index: 4,00
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -23,6 +24,9 @@ _UNSEARCHED = ("enum", "set", "float", "double")
 """Types that a server compares with others one by one, whatever index there is."""
 _MOST_COMPARED = 20_000_000
 
+_TIMES = {"date": "DATE", "time": "TIME(6)", "datetime": "DATETIME(6)", "timestamp": "DATETIME(6)"}
+_QUOTED = re.compile(r"`((?:[^`]|``)+)`")
+
 Planned = Sequence[tuple[Value, ...]]
 """Rows by place: the values of the columns that were named."""
 
@@ -32,6 +36,13 @@ class Met(NamedTuple):
 
     place: int
     identity: Identity
+
+
+class Check(NamedTuple):
+    """A CHECK constraint: of a column it has that one's name."""
+
+    name: str
+    clause: str
 
 
 class Clashing(Session):
@@ -109,6 +120,30 @@ class Clashing(Session):
                 sql = f"SELECT d.{_NUMBER}, {', '.join(least)} {source} WHERE {there}"
             yield from self._met(sql, other, first)
 
+    def read_checks(self, table: str) -> list[Check]:
+        """Return the CHECK constraints of a table, those of its JSON columns among them."""
+        sql = (
+            f"SELECT CONSTRAINT_NAME, CHECK_CLAUSE FROM information_schema.CHECK_CONSTRAINTS "
+            f"WHERE CONSTRAINT_SCHEMA = DATABASE() AND TABLE_NAME = {self.literal(table)} ORDER BY 1, 2"
+        )
+        return [Check(name, clause) for name, clause in self._ask(sql)]
+
+    def find_broken(
+        self, table: str, check: Check, columns: Sequence[str], planned: Planned
+    ) -> Iterator[int]:
+        """Yield the places of the planned rows that a CHECK does not take.
+
+        ``columns`` are ``Table.base_columns`` of the columns that it names.
+        """
+        known = self.tables([table])[table]
+        outputs = [self._cast(known, name) for name in columns]
+        named = (known.column(name) for name in find_named(known, check.clause))
+        outputs += [self._computed(known, each.name) for each in named if each and each.generated]
+        for first, rows in self._parts(known, columns, planned):
+            inner = f"SELECT {_NUMBER}, {', '.join(outputs)} FROM ({rows}) AS v"
+            for (place,) in self._ask(f"SELECT d.{_NUMBER} FROM ({inner}) AS d WHERE NOT ({check.clause})"):
+                yield first + int(place)
+
     def find_doubles(
         self, projection: Projection, index: Sequence[tuple[str, str | None, int | None]]
     ) -> list[list[Identity]]:
@@ -175,6 +210,13 @@ class Clashing(Session):
         assert column is not None, name
         return f"'' AS {self._name(name)}" if _kind(column) in _BARE else self._name(name)
 
+    def _cast(self, table: Table, name: str) -> str:
+        """Return the expression of a column, of its own type: beside text a time is text, too."""
+        column = table.column(name)
+        assert column is not None, name
+        kind = _TIMES.get(_kind(column))
+        return f"CAST({self._name(name)} AS {kind}) AS {self._name(name)}" if kind else self._name(name)
+
     def _computed(self, table: Table, name: str) -> str:
         """Return the expression of an index column, from the columns that decide it."""
         column = table.column(name)
@@ -215,6 +257,12 @@ class Clashing(Session):
         LOG.debug("%s: clashes: %s", self.cell.name, shown, extra={"cell": self.cell.name})
         with self._in_time():
             return self.connection.exec_driver_sql(sql, execution_options={"no_parameters": True}).all()
+
+
+def find_named(table: Table, clause: str) -> list[str]:
+    """Return the columns of a table that an expression of its server names."""
+    names = (table.column(each.replace("``", "`")) for each in _QUOTED.findall(clause))
+    return [*dict.fromkeys(column.name for column in names if column is not None)]
 
 
 def _kind(column: Column) -> str:

@@ -32,6 +32,7 @@ from cellsync.errors import Rejected
 from cellsync.model import (
     Action,
     Cascade,
+    Change,
     Column,
     Family,
     Identity,
@@ -473,6 +474,15 @@ class Writing(Session):
         self._check_size(sent(statement.parameters.values()) + len(statement.sql))
         with translated(self.cell.name, writing=True):
             return self._run(statement.sql, statement.parameters)
+
+    def describe_excess(self, change: Change) -> str:
+        """Say why a change takes more than one statement; "" where it does not, but for a few bytes."""
+        names = sum(2 * len(name) + 8 for name in change.after or {})
+        try:
+            self._check_size(sent([*(change.after or {}).values(), *change.identity]) + names)
+        except Rejected as error:
+            return str(error)
+        return ""
 
     def _check_size(self, size: int) -> None:
         """Refuse a row that the server would answer by closing the connection."""

@@ -205,8 +205,11 @@ def image_row(
     *,
     ids: Mapping[Reference, Value],
     held: Mapping[str, Value] | None,
+    nulls: bool = False,
 ) -> tuple[Value, ...] | None:
     """Return what a row will hold in some columns; None where one is NULL, or only the server knows it.
+
+    With ``nulls`` NULL is a value like others.
 
     ``ids`` are those that references have in the written database, ``held`` what an updated row has now.
     """
@@ -224,7 +227,7 @@ def image_row(
             value = before.get(name, UNKNOWN)
         if isinstance(value, Reference):
             value = ids.get(value, UNKNOWN)
-        if value is None or value is UNKNOWN or isinstance(value, ServerTime):
+        if (value is None and not nulls) or value is UNKNOWN or isinstance(value, ServerTime):
             return None
         image.append(value)  # type: ignore[arg-type]
     return tuple(image)

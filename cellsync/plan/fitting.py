@@ -82,6 +82,19 @@ def _is_wider(column: Column, other: Column) -> bool:
     return bool(others) and bits >= others and ("unsigned" in column.type) == ("unsigned" in other.type)
 
 
+def measure_longest(table: Table) -> int:
+    """Return how many characters and bytes a row of a table may have in text and binary columns."""
+    return sum(map(_measure_column, table.columns))
+
+
+def _measure_column(column: Column) -> int:
+    kind, numbers = _kind(column), _numbers(column)
+    for end in ("text", "blob"):
+        if kind.endswith(end):
+            return _BYTES.get(kind.removesuffix(end), 0)
+    return numbers[0] if numbers and column.family in (Family.TEXT, Family.BINARY) else 0
+
+
 def describe_misfit(change: Change, narrow: Mapping[str, Column], pairing: Pairing, secrets: Secrets) -> str:
     """Say which value of a change its column cannot hold; "" where all fit."""
     for name, value in (change.after or {}).items():
@@ -90,7 +103,7 @@ def describe_misfit(change: Change, narrow: Mapping[str, Column], pairing: Pairi
             continue
         safe: KeyPart = secrets.safe(name, value, table=change.table)  # type: ignore[arg-type]
         text = shown(safe)
-        short = repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...") if value is not None else text
+        short = repr(shorten(text)) if value is not None else text
         charset = f" {column.charset}" if column.charset else ""
         nulls = " NOT NULL" if value is None else ""
         return (
@@ -99,6 +112,11 @@ def describe_misfit(change: Change, narrow: Mapping[str, Column], pairing: Pairi
             f"column like that of {pairing.desired_cell}, or change the row"
         )
     return ""
+
+
+def shorten(text: str) -> str:
+    """Return a value as a reason has room for it."""
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def is_held(column: Column, value: Stored | None) -> bool:

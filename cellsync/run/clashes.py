@@ -15,7 +15,6 @@ from cellsync import db, plan
 from cellsync.model import (
     Action,
     Change,
-    Column,
     Family,
     Finding,
     ForeignKey,
@@ -24,7 +23,6 @@ from cellsync.model import (
     Join,
     Key,
     Kind,
-    Projected,
     Projection,
     Reference,
     Secrets,
@@ -35,6 +33,7 @@ from cellsync.model import (
 from cellsync.plan import Claim, Compared, Move, Place, Planned
 from cellsync.plan import clashes as rules
 from cellsync.run.clearing import remove_clashes
+from cellsync.run.fitting import read_held
 
 CHANGES_AT_ONCE = 4_000
 """So many planned rows are in memory, and in a query, at once."""
@@ -187,7 +186,8 @@ class _Preview:
         columns = {name for _, names in wanted for name in names}
         columns.update(name for key in question.keys for name in key.columns)
         ids = self._resolve(pairing.existing, part, columns, question.lacking)
-        held = self._read_held(question.each, part, columns) if phase == rules.UPDATE else {}
+        touching = [change for change in part if phase == rules.UPDATE and rules.touches(change, columns)]
+        held = read_held(self.database, question.each, touching, columns)
 
         def image(change: Change, names: Sequence[str]) -> tuple[Value, ...] | None:
             if not rules.touches(change, names):
@@ -495,32 +495,6 @@ class _Preview:
             child="",
         )
 
-    def _read_held(
-        self, each: Compared, part: Sequence[Change], columns: set[str]
-    ) -> dict[Identity, Mapping[str, Value]]:
-        """Return what updated rows have now in columns that their changes do not say."""
-        table = each.written
-        asking: dict[Identity, None] = {}
-        for change in part:
-            known = {name.lower() for name in (*(change.after or {}), *(change.before or {}))}
-            if not known.issuperset(map(str.lower, columns)) and rules.touches(change, columns):
-                asking[change.identity] = None
-        if not asking:
-            return {}
-        names = sorted(columns)
-        projection = Projection(
-            rule=each.pairing.rule.id,
-            table=table.name,
-            key=tuple(_project(table.column(name)) for name in table.identity),
-            columns=tuple(_project(table.column(name)) for name in names),
-            identity=table.identity,
-            identity_families=each.pairing.existing.identity_families,
-            parent="",
-            child="",
-        )
-        rows = self.database.rows(projection, keys=list(asking))
-        return {row.identity: dict(zip(names, row.values, strict=True)) for row in rows}  # type: ignore[arg-type]
-
     # -- Words -----------------------------------------------------------------------------
 
     def _find_unique(self, each: Compared, key: Key, why: str) -> Finding:
@@ -550,8 +524,3 @@ class _Preview:
     def _values(self, table: Table, names: Sequence[str], values: Sequence[Value]) -> str:
         pairs = zip(names, values, strict=True)
         return ", ".join(f"{n} {shown(self.secrets.safe(n, v, table=table.name))}" for n, v in pairs)
-
-
-def _project(column: Column | None) -> Projected:
-    assert column is not None
-    return Projected(column=column.name, family=column.family)

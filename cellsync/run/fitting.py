@@ -6,41 +6,158 @@ the sides. Such a row is a finding, is set aside, and nothing refers to it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
+from typing import NamedTuple
 
-from cellsync import plan
-from cellsync.model import Action, Change, Finding, Key, Kind, Secrets, Table, sort_of
-from cellsync.plan import Compared
+from cellsync import db, journal, plan
+from cellsync.db import clashing
+from cellsync.model import (
+    Action,
+    Change,
+    Column,
+    Difference,
+    Finding,
+    Identity,
+    Index,
+    Key,
+    Kind,
+    Missing,
+    Projected,
+    Projection,
+    Run,
+    Secrets,
+    Table,
+    Value,
+    shown,
+    sort_of,
+)
+from cellsync.plan import Compared, clashes
 from cellsync.plan import fitting as rules
 from cellsync.spool import kept
+
+_ESCAPED = 16
+"""No more bytes than a character takes in a statement, in a journal's record of it: \\\\u001a."""
+
+CHANGES_AT_ONCE = 4_000
+"""So many planned rows are in memory, and in a query, at once."""
+
+
+class _Asked(NamedTuple):
+    """A CHECK to be asked about, and the columns that decide it."""
+
+    check: clashing.Check
+    columns: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fitting:
     """What is known of one edge when its planned rows are held against the written tables."""
 
+    databases: Mapping[str, db.Database]
     target: plan.Target
     desired: Mapping[str, Table]
     """The tables of the desired side, by name."""
     failed: Sequence[str]
     secrets: Secrets
+    run: Run
 
     def set_unfit_aside(self, compared: Sequence[Compared]) -> list[Compared]:
         """Return the compared rules without the rows that do not fit, which are findings then."""
         return [leave_out(each, self._find_misfits(each)) for each in compared]
 
     def _find_misfits(self, each: Compared) -> dict[Key, Finding]:
-        if not each.written.identity or not each.table.does(Action.INSERT, Action.UPDATE):
+        if not each.written.identity or not each.table.does(*plan.WRITING):
             return {}
+        found = self._find_too_long(each)
+        if not each.table.does(Action.INSERT, Action.UPDATE):
+            return found
         pairing = each.pairing
         there = self.desired.get(pairing.desired.table)
         narrow = rules.find_narrow_columns(pairing, each.written, there, self.target)
-        found: dict[Key, Finding] = {}
         for change in self._changes(each) if narrow else ():
             if why := rules.describe_misfit(change, narrow, pairing, self.secrets):
                 found[change.key] = self._find_unwritable(each, change.key, why)
+        database = self.databases[self.target.written]
+        if database.makes_schemas and (checks := self._find_checks(database, each, narrow)):
+            with database.snapshot():
+                changes = (change for change in self._changes(each) if change.key not in found)
+                while part := list(islice(changes, CHANGES_AT_ONCE)):
+                    for change, why in self._find_broken(database, each, checks, part):
+                        found.setdefault(change.key, self._find_unwritable(each, change.key, why))
         return found
+
+    def _find_too_long(self, each: Compared) -> dict[Key, Finding]:
+        """Find the changes that take more than a statement, or whose records in the journal do."""
+        database = self.databases[self.target.written]
+        short = database.packet() // _ESCAPED
+        if rules.measure_longest(each.written) <= short:
+            return {}
+        packed = each.table.differences.packed if isinstance(each.table.differences, Missing) else None
+        if packed is not None and all(len(row.text) <= short for row in packed):
+            return {}
+        long = [one for one in each.table.differences if one.action in plan.WRITING and _has_long(one, short)]
+        if not long:
+            return {}
+        few = replace(each, table=replace(each.table, differences=kept(long, tally=sort_of)))
+        recorder = journal.Journal(
+            database, self.run, cell=self.target.written, database=self.target.database.schema
+        )
+        found: dict[Key, Finding] = {}
+        for change in plan.changes(few, plan.WRITING, self.target, self.failed):
+            if isinstance(change, Change):
+                why = database.describe_excess(change) or recorder.refuses(change)
+                if why:
+                    found[change.key] = self._find_unwritable(each, change.key, why)
+        return found
+
+    def _find_checks(self, database: db.Database, each: Compared, narrow: Collection[str]) -> list[_Asked]:
+        """Return the CHECKs that the desired side does not hold its own rows to."""
+        table = each.written
+        asked = []
+        for check in database.read_checks(table.name):
+            named = clashing.find_named(table, check.clause)
+            index = Index(name=check.name, columns=tuple(named), unique=False)
+            if columns := table.base_columns(index) if named else ():
+                asked.append(_Asked(check, columns))
+        if not asked:
+            return []
+        desired = self.databases[each.pairing.desired_cell]
+        if not desired.makes_schemas:
+            return asked
+        with desired.busy():
+            there = {check.clause.lower() for check in desired.read_checks(each.pairing.desired.table)}
+        made = {*narrow, *each.pairing.rule.on_insert}
+        return [
+            one for one in asked if one.check.clause.lower() not in there or not made.isdisjoint(one.columns)
+        ]
+
+    def _find_broken(
+        self, database: db.Database, each: Compared, checks: Sequence[_Asked], part: Sequence[Change]
+    ) -> Iterator[tuple[Change, str]]:
+        """Yield planned rows that a CHECK does not take, as the server judges them, and why."""
+        table, cell = each.written, each.pairing.desired_cell
+        columns = {name for one in checks for name in one.columns}
+        updates = (change for change in part if change.action is Action.UPDATE)
+        held = read_held(database, each, updates, columns)
+        for one in checks:
+            rows = []
+            for change in part:
+                now = held.get(change.identity)
+                values = clashes.image_row(change, one.columns, table, ids={}, held=now, nulls=True)
+                if values is not None:
+                    rows.append((change, values))
+            for place in database.find_broken(table.name, one.check, one.columns, [row for _, row in rows]):
+                change, values = rows[place]
+                pairs = zip(one.columns, values, strict=True)
+                safe = ((name, shown(self.secrets.safe(name, v, table=table.name))) for name, v in pairs)
+                named = ", ".join(f"{name} {rules.shorten(text)}" for name, text in safe)
+                yield (
+                    change,
+                    f"{named} breaks the CHECK {one.check.name} of its table ({one.check.clause}), which "
+                    f"{cell} does not keep: change the row, or that constraint",
+                )
 
     def _changes(self, each: Compared) -> Iterator[Change]:
         steps = plan.changes(each, {Action.INSERT, Action.UPDATE}, self.target, self.failed)
@@ -50,6 +167,13 @@ class Fitting:
         rule = each.pairing.rule
         message = f"{rule.table} {rule.named(key)} is not written to {self.target.written}: {why}"
         return Finding(code="unwritable-value", cell=self.target.written, message=message, key=key)
+
+
+def _has_long(difference: Difference, short: int) -> bool:
+    """Say whether the text and the bytes of a difference's rows might be too long for a statement."""
+    rows = [row for row in (difference.desired, difference.existing) if row is not None]
+    values = (value for row in rows for value in (*row.key, *row.values, *row.carried))
+    return sum(len(value) for value in values if isinstance(value, (str, bytes))) > short
 
 
 def leave_out(each: Compared, found: Mapping[Key, Finding]) -> Compared:
@@ -62,6 +186,9 @@ def leave_out(each: Compared, found: Mapping[Key, Finding]) -> Compared:
         differences=kept(left, tally=sort_of),
         findings=(*each.table.findings, *found.values()),
     )
+    # What they refer to must stay with them.
+    staying = [d.existing for d in each.table.differences if d.key in found and d.kind is Kind.EXTRA]
+    table = replace(table, aside=(*table.aside, *(row for row in staying if row is not None)))
     lost = each.clashes.lost.union(_find_lost(each, found))
     return replace(each, table=table, clashes=replace(each.clashes, lost=lost))
 
@@ -74,3 +201,35 @@ def _find_lost(each: Compared, found: Mapping[Key, Finding]) -> Iterator[Key]:
             or any(column.column in each.pairing.rule.key for column in difference.columns)
         ):
             yield difference.key
+
+
+def read_held(
+    database: db.Database, each: Compared, updates: Iterable[Change], columns: Collection[str]
+) -> dict[Identity, Mapping[str, Value]]:
+    """Return what updated rows have now in columns that their changes do not say."""
+    table = each.written
+    asking: dict[Identity, None] = {}
+    for change in updates:
+        known = {name.lower() for name in (*(change.after or {}), *(change.before or {}))}
+        if not known.issuperset(map(str.lower, columns)):
+            asking[change.identity] = None
+    if not asking:
+        return {}
+    names = sorted(columns)
+    projection = Projection(
+        rule=each.pairing.rule.id,
+        table=table.name,
+        key=tuple(_project(table.column(name)) for name in table.identity),
+        columns=tuple(_project(table.column(name)) for name in names),
+        identity=table.identity,
+        identity_families=each.pairing.existing.identity_families,
+        parent="",
+        child="",
+    )
+    rows = database.rows(projection, keys=list(asking))
+    return {row.identity: dict(zip(names, row.values, strict=True)) for row in rows}  # type: ignore[arg-type]
+
+
+def _project(column: Column | None) -> Projected:
+    assert column is not None
+    return Projected(column=column.name, family=column.family)

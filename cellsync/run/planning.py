@@ -280,10 +280,12 @@ def _previewed(
     """Set the rows aside that the written tables would not take, as findings."""
     origin = state.parent if target.written == child.name else child.name
     about = Fitting(
+        databases=state.databases,
         target=target,
         desired=state.looks[origin].tables,
         failed=[rule for rule, table in decided.items() if isinstance(table, TableFailure)],
         secrets=state.request.topology.secrets,
+        run=state.request.run,
     )
     try:
         found = clashes.find_clashes(
