@@ -200,6 +200,7 @@ def open_plainly(url: str) -> pymysql.connections.Connection[Any]:
         charset="utf8mb4",
         conv={},
         autocommit=True,
+        ssl_disabled=True,  # else the certificates of the system are read for each connection
         init_command="SET SESSION time_zone = '+00:00', sql_mode = ''",
     )
 

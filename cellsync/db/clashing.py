@@ -13,7 +13,18 @@ from typing import Any, NamedTuple
 
 from cellsync.db.canonical import canonical
 from cellsync.db.session import LOG, Session, batches, plain, tuples
-from cellsync.model import Cascade, Column, Family, ForeignKey, Identity, Index, Projection, Table, Value
+from cellsync.model import (
+    Cascade,
+    Column,
+    Family,
+    ForeignKey,
+    Identity,
+    Index,
+    Join,
+    Projection,
+    Table,
+    Value,
+)
 
 _ROWS_PER_QUERY = 4_000
 _NUMBER = "`#`"
@@ -181,6 +192,30 @@ class Clashing(Session):
         for place, *identity in self._ask(sql):
             groups.setdefault(place, []).append(self._canonical(known, identity))
         return [*groups.values()]
+
+    def find_ambiguous(self, projection: Projection, column: str, join: Join) -> list[tuple[Value, int]]:
+        """Return a value of a reference that more than one row has, and how many; [] where none is.
+
+        Of the rows in scope. One query.
+        """
+        known = self.tables([projection.table])[projection.table].column(column)
+        name = self._name(column)
+        conditions = [f"{name} IS NOT NULL"]
+        if projection.where is not None:
+            conditions.append(f"({projection.where})")
+        if projection.soft_delete is not None:
+            live = self.literal(projection.soft_delete.live)
+            conditions.append(f"{self._name(projection.soft_delete.column)} = {live}")
+        values = (
+            f"SELECT DISTINCT {name} FROM {self._name(projection.table)} WHERE {' AND '.join(conditions)}"
+        )
+        sql = (
+            f"SELECT t.{name}, COUNT(*) FROM ({values}) AS t JOIN {self._name(join.table)} AS r "
+            f"ON r.{self._name(join.column)} = t.{name} GROUP BY t.{name} HAVING COUNT(*) > 1 "
+            f"ORDER BY t.{name} LIMIT 1"
+        )
+        assert known is not None
+        return [(canonical(value, known.family), int(count)) for value, count in self._ask(sql)]
 
     # -- Statements ------------------------------------------------------------------------
 

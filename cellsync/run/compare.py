@@ -36,6 +36,7 @@ from cellsync.run.look import State, opened, unfit
 from cellsync.run.planning import Paired, planned, report, worst
 from cellsync.run.reading import Got, Router, Rows, failed, read
 from cellsync.run.recounting import recounted
+from cellsync.run.referring import set_ambiguous_aside
 from cellsync.run.request import Prepared, Request
 from cellsync.spool import kept
 
@@ -51,6 +52,7 @@ def compare(request: Request) -> Prepared:
     with opened(request) as state:
         pairs = {child: _paired(state, child) for child in state.going}
         request.progress("reading")
+        pairs = set_ambiguous_aside(state, pairs)
         tables, blocks, empty, first = _compared(state, pairs)
         still, counts = recounted(state, pairs, confirmed(state, pairs, tables, blocks, empty), first)
         compared = accompanied(state, pairs, claimed(pairs, still))

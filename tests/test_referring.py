@@ -1,0 +1,80 @@
+"""A reference by a column that is not unique: where more than one row is meant, that is an error."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from edges import MakeDatabase, Stand, add, as_if_large, converged, execute, result, rows, stand_of
+
+from cellsync.errors import ExitCode
+from cellsync.model import CellResult, TableFailure
+
+RULES = """
+rules:
+  - {table: owners, key: [k, k2]}
+  - {table: things, key: [k], references: {r: owners}, on_extra: delete}
+  - {table: parts, key: [thing], references: {thing: things}}
+"""
+TABLES = (
+    "CREATE TABLE owners (k varchar(9), k2 int, v int, PRIMARY KEY (k, k2))",
+    "CREATE TABLE things (id int PRIMARY KEY, k int, r varchar(9), v int)",
+    "CREATE TABLE parts (id int AUTO_INCREMENT PRIMARY KEY, thing int, v int)",
+)
+ERROR = (
+    "r is ambiguous: it refers to k of owners, which is not unique: in {} 2 rows of owners have k a: refer "
+    "to a column that is unique, or take the column out of the rule"
+)
+
+
+def fill(stand: Stand, cell: str, owners: Sequence[tuple[str, int]], things: Sequence[object]) -> None:
+    """Fill one side."""
+    add(stand.urls[cell], "owners", *({"k": k, "k2": k2, "v": 1} for k, k2 in owners))
+    add(stand.urls[cell], "things", *({"id": at, "k": at, "r": r, "v": 1} for at, r in enumerate(things, 1)))
+    add(stand.urls[cell], "parts", {"thing": 1, "v": 1})
+
+
+def list_errors(cell: CellResult) -> dict[str, str]:
+    """Return rule -> error."""
+    return {each.rule: each.error for each in cell.tables if isinstance(each, TableFailure)}
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("cell", ["api", "c1"])
+def test_what_may_mean_two_rows_is_not_compared(
+    database: MakeDatabase, cell: str, large: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever side has it; never two rows with the number of one, and nothing is written by it."""
+    if large:
+        as_if_large(monkeypatch)
+    stand = stand_of(database, RULES, *TABLES)
+    for each in ("api", "c1"):
+        owners = [("a", 1), ("b", 1), *([("a", 2)] if each == cell else [])]
+        fill(stand, each, owners, ["a", "b", *(["b"] if each == "api" else [])])
+    done = result(stand.repair("r1"), "c1")
+    assert list_errors(done) == {
+        "things": ERROR.format(cell),
+        "parts": "refers to things, which could not be compared",
+    }
+    assert len(rows(stand.urls["c1"], "SELECT * FROM things")) == 2
+    assert stand.diff().exit_code is ExitCode.INCOMPLETE
+
+
+def test_it_is_compared_where_only_one_row_is_meant(database: MakeDatabase) -> None:
+    """Doubles that nothing in scope refers to are no matter."""
+    stand = stand_of(database, RULES.replace("references: {r", "where: 'v = 1', references: {r"), *TABLES)
+    for cell in ("api", "c1"):
+        fill(stand, cell, [("a", 1), ("a", 2), ("b", 1)], ["b", *(["b"] if cell == "api" else [])])
+        execute(stand.urls[cell], "INSERT INTO things VALUES (9, 9, 'a', 2)")
+    assert result(stand.repair("r1"), "c1").counts.applied == 1
+    assert converged(stand)
+
+
+def test_a_secret_reference_is_not_shown(database: MakeDatabase) -> None:
+    """The value may be one that is hidden."""
+    rules = RULES.replace("{r:", "{password:")
+    stand = stand_of(database, rules, *(each.replace(" r ", " password ") for each in TABLES))
+    for url in stand.urls.values():
+        execute(url, "INSERT INTO owners VALUES ('hunter2', 1, 1), ('hunter2', 2, 1)")
+        execute(url, "INSERT INTO things VALUES (1, 1, 'hunter2', 1)")
+    assert "hunter2" not in str(list_errors(result(stand.diff(), "c1")))
