@@ -38,6 +38,7 @@ from cellsync.model import (
     RuleSet,
     Run,
     Secret,
+    Status,
     TableDiff,
     Topology,
 )
@@ -199,6 +200,12 @@ class Stand:
             for name, edge in after.items()
             for line in self._judge(name, (before[name], edge), (prepared.report, report))
         ]
+        answering = after.keys() if known else {each.cell for each in report.cells}
+        lines += [
+            f"{each.cell}: {each.status.value}, and it does not answer"
+            for each in report.cells
+            if each.cell not in answering and each.status is not Status.UNREACHABLE
+        ]
         assert not lines, "\n".join(["the oracle disagrees:", *lines])
         return report
 
@@ -225,15 +232,8 @@ class Stand:
         """Return child -> both sides as the oracle reads them."""
         urls = self.direct or self.urls
         parent, *children = urls
-        above = oracle.take_snapshot(urls[parent], known, of_parent=True)
-        below = {name: oracle.take_snapshot(urls[name], known, of_parent=False) for name in children}
-        owned = {name: oracle.find_owned(urls[name], known) for name in children}
-        by_rule = {rule.id: {name: owned[name].get(rule.id, set()) for name in children} for rule in known}
-        return {
-            name: oracle.Edge(known, above, below[name], (parent, name), by_rule)
-            for name in children
-            if name in (self.scope or children)
-        }
+        edges = oracle.take_edges((parent, urls[parent]), {name: urls[name] for name in children}, known)
+        return {name: edge for name, edge in edges.items() if name in (self.scope or children)}
 
     def undo(self, undone: str, run_id: str) -> Report:
         """Take a run back."""

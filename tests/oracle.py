@@ -23,6 +23,7 @@ import pymysql
 import yaml
 from sqlalchemy.engine import make_url
 
+CANNOT_CONNECT = 2003
 Row = dict[str, Any]
 Key = tuple[Any, ...]
 
@@ -135,12 +136,15 @@ class Column:
             return f"CAST({quoted} AS DOUBLE)"
         return f"CAST({quoted} AS CHAR)" if self.kind in {"uuid", "inet4", "inet6"} else quoted
 
-    def canonical(self, value: Any) -> Any:
+    def canonical(self, value: bytes | None) -> Any:
         """Return what the server sent as a value that can be compared."""
         if value is None:
             return None
         if self.kind == "bit":
             return int.from_bytes(value, "big")
+        return value if self.family == "binary" else self._canonical_text(decode_text(value))
+
+    def _canonical_text(self, value: str) -> Any:
         if self.family == "temporal":
             return re.sub(r"\.?0+$", "", value) if "." in value else value
         make = {"integer": int, "decimal": Decimal, "float": float}.get(self.family)
@@ -188,6 +192,11 @@ def quote_name(name: str) -> str:
     return "`" + name.replace("`", "``") + "`"
 
 
+def decode_text(value: bytes) -> str:
+    """Return text as it came, and what is none so that it stays what it is: a server takes it, too."""
+    return value.decode("utf-8", errors="surrogateescape")
+
+
 def open_plainly(url: str) -> pymysql.connections.Connection[Any]:
     """Connect without any conversion of values, in UTC."""
     made = make_url(url)
@@ -225,10 +234,15 @@ def find_owned(url: str, rules: Sequence[Rule]) -> dict[str, set[Any]]:
 
 
 def _read_all(connection: Any, rules: Sequence[Rule], of_parent: bool) -> Snapshot:
-    def ask(query: str) -> Sequence[Sequence[Any]]:
+    connection.use_unicode = False
+
+    def ask_bytes(query: str) -> Sequence[Sequence[bytes | None]]:
         with connection.cursor() as cursor:
             cursor.execute(query)
             return list(cursor.fetchall())
+
+    def ask(query: str) -> Sequence[Sequence[Any]]:
+        return [[None if each is None else decode_text(each) for each in row] for row in ask_bytes(query)]
 
     columns: dict[str, dict[str, Column]] = {}
     for table, name, kind, extra in ask(_COLUMNS):
@@ -247,7 +261,7 @@ def _read_all(connection: Any, rules: Sequence[Rule], of_parent: bool) -> Snapsh
         mine = [rule for rule in rules if rule.tables[not of_parent].lower() == table.lower()]
         conditions = [f"({rule.where(desired=of_parent != rule.is_upward)}) IS TRUE" for rule in mine]
         shown = ", ".join([*(column.read() for column in known.values()), *conditions])
-        read = ask(f"SELECT {shown} FROM {quote_name(table)} AS t")
+        read = ask_bytes(f"SELECT {shown} FROM {quote_name(table)} AS t")
         several = Counter(constraint for constraint, *_ in foreign.get(table, ()))
         tables[table] = Table(
             name=table,
@@ -258,7 +272,7 @@ def _read_all(connection: Any, rules: Sequence[Rule], of_parent: bool) -> Snapsh
                 {column.name: column.canonical(value) for column, value in zip(known.values(), row)}  # noqa: B905
                 for row in read
             ],
-            scope={rule.id: [row[len(known) + at] == "1" for row in read] for at, rule in enumerate(mine)},
+            scope={rule.id: [row[len(known) + at] == b"1" for row in read] for at, rule in enumerate(mine)},
         )
     snapshot = Snapshot(tables)
     return Snapshot(tables, dict(_find_equals(ask, snapshot, rules, of_parent)))
@@ -366,6 +380,25 @@ class Edge:
         return next(rule for rule in self.rules if rule.id == rule_id)
 
 
+def take_edges(
+    parent: tuple[str, str], children: Mapping[str, str], rules: Sequence[Rule]
+) -> dict[str, Edge]:
+    """Return child -> both sides as they are now, from names and URLs; a child that is down has none."""
+    above = take_snapshot(parent[1], rules, of_parent=True)
+    below: dict[str, Snapshot] = {}
+    owned: dict[str, dict[str, set[Any]]] = {}
+    for name, url in children.items():
+        try:
+            below[name] = take_snapshot(url, rules, of_parent=False)
+        except pymysql.OperationalError as error:
+            if error.args[0] != CANNOT_CONNECT:
+                raise
+            continue
+        owned[name] = find_owned(url, rules)
+    by_rule = {rule.id: {name: each.get(rule.id, set()) for name, each in owned.items()} for rule in rules}
+    return {name: Edge(rules, above, each, (parent[0], name), by_rule) for name, each in below.items()}
+
+
 def judge_rules(edge: Edge) -> dict[str, Judged]:
     """Return what each rule should say."""
     judged = {rule.id: judge_rule(edge, rule) for rule in edge.rules}
@@ -388,6 +421,8 @@ def judge_rule(edge: Edge, rule: Rule) -> Judged:
             judged.broken = f"a side has no column {name}"
         elif one.family != other.family and name not in rule.references:
             judged.broken = f"column {name} is {one.family} and {other.family}"
+        elif name in rule.references and not _has_key(edge, edge.find_rule(rule.references[name])):
+            judged.broken = f"a side has no key for what {name} refers to"
     if judged.broken:
         return judged
     _index_side(judged, edge, desired=True)
@@ -405,6 +440,15 @@ def judge_rule(edge: Edge, rule: Rule) -> Judged:
         if columns:
             judged.changed[key] = columns
     return judged
+
+
+def _has_key(edge: Edge, rule: Rule) -> bool:
+    """Say whether both sides have all that says which row of a rule one refers to."""
+    for table in (edge.table(rule, desired=True), edge.table(rule, desired=False)):
+        if table is not None and any(table.spell(name) not in table.columns for name in rule.key):
+            return False
+    others = (rule.references[name] for name in rule.key if name in rule.references)
+    return all(other == rule.id or _has_key(edge, edge.find_rule(other)) for other in others)
 
 
 def list_compared(rule: Rule, desired: Table) -> Iterator[str]:
@@ -546,5 +590,7 @@ def _keep_companions(judged: Judged, leader: Judged, by: Mapping[str, str]) -> N
     mine = [judged.rule.key.index(name) for name in by]
     its = [leader.rule.key.index(name) for name in by.values()]
     led = {tuple(key[at] for at in its) for key in leader.missing}
+    if leader.rule.action("missing") != "insert":
+        led.clear()  # nothing comes that others could come with
     judged.missing = {key for key in judged.missing if tuple(key[at] for at in mine) in led}
     judged.changed, judged.extra, judged.aside = {}, set(), {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -166,7 +167,7 @@ def test_a_trigger_may_write_what_no_rule_compares(database: DatabaseFactory) ->
     stand = stand_with(database, RULE.replace("limits", "columns: {exclude: [u]}, limits"))
     before = checksums(stand.urls["c1"])
     execute(stand.urls["c1"], TOUCHING)
-    assert stand.repair("r1", ["triggers"]).exit_code is ExitCode.IN_STEP
+    assert replace(stand, judged=False).repair("r1", ["triggers"]).exit_code is ExitCode.IN_STEP
     assert rows(stand.urls["c1"], "SELECT u, w FROM t") == [{"u": "touched", "w": 1}]
     execute(stand.urls["c1"], "DROP TRIGGER touching")
     assert stand.undo("r1", "u1").exit_code is ExitCode.IN_STEP

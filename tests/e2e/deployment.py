@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import nova
 import sqlalchemy as sa
+import yaml
 from json_judging import Databases, check_json, find_rules
 from servers import AnyServer, checksums, sql
 
@@ -79,6 +80,8 @@ class Deployment:
     """Cell -> its database, with the password."""
     folder: Path
     rules: Sequence[str] = ("nova-cells-v1",)
+    judged: bool = True
+    """False where others write during a repair, or triggers do: the oracle is not asked."""
 
     @property
     def config(self) -> Path:
@@ -130,7 +133,9 @@ class Deployment:
 
     def repair(self, *arguments: str) -> Done:
         """Repair without asking; the oracle must agree with the report and with what was written."""
-        databases = Databases(self.urls, find_rules(self.rules, self.folder))
+        if not self.judged:
+            return self.json("repair", "--yes", *arguments)
+        databases = Databases(self.urls, find_rules(self._list_rules(), self.folder))
         before = databases.take_edges()
         done = self.json("repair", "--yes", *arguments)
         if done.code in (0, 1, 3, 4) and done.out:
@@ -138,6 +143,11 @@ class Deployment:
             lines = list(check_json(done.report, before, databases.take_edges(), dry_run=dry_run))
             assert not lines, "\n".join(["the oracle disagrees:", *lines])
         return done
+
+    def _list_rules(self) -> Sequence[str]:
+        """Return what the cell file names, which may have been written anew since this was made."""
+        written = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        return list(written["rules"])
 
     def sql(self, cell: str, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
         """Run one statement in a cell's database."""

@@ -471,7 +471,7 @@ def place(servers: Mapping[str, AnyServer], database: Callable[..., str]) -> Ite
     direct = Stand({"api": database(servers["parent"]), "c1": database(servers["c1"])}, ruleset(RULES))
     with ExitStack() as stack:
         proxies = {cell: stack.enter_context(Proxy(url)) for cell, url in direct.urls.items()}
-        through = replace(direct, urls={cell: proxy.url for cell, proxy in proxies.items()})
+        through = replace(direct, urls={cell: proxy.url for cell, proxy in proxies.items()}, judged=False)
         yield Place(direct, through, proxies)
 
 
