@@ -77,9 +77,12 @@ def decode(data: Any) -> Any:
         return bytes.fromhex(data["bytes"])
     if "decimal" in data:
         try:
-            return Decimal(data["decimal"])
+            number = Decimal(data["decimal"])
         except ArithmeticError:
             raise ValueError("not a decimal number") from None
+        if not number.is_finite():
+            raise ValueError("not a decimal number")
+        return number
     if "float" in data:
         try:
             return float.fromhex(data["float"])
@@ -88,6 +91,8 @@ def decode(data: Any) -> Any:
     if "server" in data:
         return ServerTime(data["server"])
     if "dangling" in data:
+        if not isinstance(data["deleted"], bool):
+            raise TypeError("not a reference")
         return Dangling(raw=decode(data["dangling"]), deleted=data["deleted"])
     rule, key = data["rule"], data["key"]
     if not (isinstance(rule, str) and isinstance(key, list)):
@@ -178,7 +183,7 @@ def plan_from_data(data: Mapping[str, Any]) -> Plan:
         refusals=tuple(Refusal(**each) for each in data["refusals"]),
         notices=tuple(data["notices"]),
         # A plan of an older version has none: then what is compared now stands in.
-        desired_rows={rule: int(number) for rule, number in data.get("desired_rows", {}).items()},
+        desired_rows=dict(data.get("desired_rows", {})),
     )
 
 

@@ -647,7 +647,7 @@ def test_rows_that_have_their_numbers_go_two_ways(
     monkeypatch.setattr(Writing, "load", counting)
     monkeypatch.setattr(db, "connect", connecting)
     assert run.write(request, prepared).exit_code == 0
-    assert len(made) == len(ways) == 3
+    assert (len(made), len(ways)) == (4, 3)
     assert len({*map(id, ways)}) == (1 if balanced else 2)
 
 
@@ -722,9 +722,11 @@ def test_a_rule_that_is_not_granted_is_refused_and_another_is_loaded_all_the_sam
     rules = BY_NAME + "\n  - {id: others, table: others, key: [name]}"
     stand = filled(database, rules, 20, THINGS, THINGS.replace("things", "others"))
     execute(stand.urls["api"], "INSERT INTO others (name) SELECT name FROM things")
-    monkeypatch.setattr(apply, "denied", lambda deeds, *, writer: {"others": "c1: no, no"})
+    denial = apply.Denial(("c1: no, no",), privilege=True)
+    monkeypatch.setattr(apply, "denied", lambda deeds, *, writer: {"others": denial})
     report = stand.repair("r1")
-    assert [refusal.rule for refusal in result(report, "c1").refusals] == ["others"]
+    refusals = [(refusal.rule, refusal.code) for refusal in result(report, "c1").refusals]
+    assert refusals == [("others", "privilege")]
     assert result(report, "c1").counts.applied == 20
     assert rows(stand.urls["c1"], "SELECT * FROM others") == []
 

@@ -76,6 +76,19 @@ def _is_row(value: Any) -> str:
     return next(filter(None, map(_undecodable, value.values())), "")
 
 
+def _is_parts(value: Any) -> str:
+    return _is_row(value) if isinstance(value, dict) else "must be column names with their values"
+
+
+def _is_numbers_of_rows(value: Any) -> str:
+    counted = isinstance(value, dict) and all(_is_number_of_rows(each) for each in value.values())
+    return "" if counted else "must be rules with their numbers of rows"
+
+
+def _is_number_of_rows(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 63
+
+
 def _undecodable(value: Any) -> str:
     try:
         codec.decode(value)
@@ -92,6 +105,7 @@ _PLAN: Mapping[str, _Check] = {
     "child": _is_text,
     "written": _is_text,
     "notices": _is_list_of_texts,
+    "desired_rows": _is_numbers_of_rows,
 }
 _DATABASE: Mapping[str, _Check] = {"server": _is_text, "schema": _is_text, "version": _is_text}
 _LISTED: Mapping[str, Mapping[str, _Check]] = {
@@ -108,10 +122,13 @@ _LISTED: Mapping[str, Mapping[str, _Check]] = {
         "origin": _is_values,
         "reason": _is_text,
         "together": _is_text,
+        "unwritten": _is_parts,
     },
     "skipped": {"rule": _is_text, "key": _is_values, "reason": _is_text},
     "refusals": {"code": _is_text, "rule": _is_text, "message": _is_text},
 }
+_OPTIONAL = ("desired_rows", "unwritten")
+"""What a plan of an older cellsync does not have."""
 
 
 def _faults(data: Any) -> Iterator[Fault]:
@@ -140,6 +157,8 @@ def _faults_of(
         yield Fault(path, f"{path[-1] if path else 'it'} must be an object")
         return
     for name, check in checks.items():
+        if name not in given and name in _OPTIONAL:
+            continue
         if name not in given:
             yield Fault(path, f"{name} is missing")
         elif fault := check(given[name]):

@@ -246,6 +246,19 @@ BROKEN: Mapping[str, Callable[[dict[str, Any]], Any]] = {
     "a database that is none": lambda data: data["plans"][0].update(database=5),
     "a refusal too much": lambda data: data["plans"][0]["refusals"].append({"code": 1}),
     "a version that is none": lambda data: data.update(version=[]),
+    "a number of rows in words": lambda data: data["plans"][0].update(desired_rows={"hosts": "1e999"}),
+    "half a row": lambda data: data["plans"][0].update(desired_rows={"hosts": 1.5}),
+    "less than no rows": lambda data: data["plans"][0].update(desired_rows={"hosts": -1}),
+    "more rows than there can be": lambda data: data["plans"][0].update(desired_rows={"hosts": 10**400}),
+    "numbers of rows that are none": lambda data: data["plans"][0].update(desired_rows=["hosts"]),
+    "unwritten columns that are none": lambda data: _change(data, "update").update(unwritten=[1]),
+    "an unwritten value that is none": lambda data: _change(data, "update").update(
+        unwritten={"weight": {"decimal": "x"}}
+    ),
+    "a decimal that is no number": lambda data: _change(data, "update").update(key=[{"decimal": "sNaN"}]),
+    "a reference that is half gone": lambda data: _change(data, "update").update(
+        key=[{"dangling": 1, "deleted": [1]}]
+    ),
     "rules that are none": lambda data: data.update(rule_ids=[{}]),
 }
 
