@@ -41,19 +41,27 @@ def find_early(going: Sequence[Compared], target: Target, failed: Collection[str
         keys = {*own.removals}
         if first and each.table.does(*_REMOVING):
             keys.update(step.key for step in _changes(each, _REMOVING, target, failed) if step.key in first)
-        if removals and each.table.does(*_REMOVING):
-            keys.update(_find_referring(_changes(each, _REMOVING, target, failed), removals))
         removals.update((Reference(rule=rule, key=key), None) for key in keys)
+        if removals and each.table.does(*_REMOVING):
+            keys.update(_find_referring(_list_removals(each, target, failed), removals))
         if own.updates or first or keys:
             found[rule] = Early(updates={*own.updates, *first}, removals=keys)
     return found
 
 
-def _find_referring(steps: Iterable[Change], removals: Collection[Reference]) -> Iterator[Key]:
-    """Yield the keys of rows to be removed that refer to rows which are removed early."""
+def _list_removals(each: Compared, target: Target, failed: Collection[str]) -> Iterable[Change]:
+    """Return the removals of a rule, referenced rows first where its table refers to itself."""
+    steps = _changes(each, _REMOVING, target, failed)
+    rule = each.pairing.rule
+    return reversed([*steps]) if rule.id in rule.references.values() else steps
+
+
+def _find_referring(steps: Iterable[Change], removals: dict[Reference, None]) -> Iterator[Key]:
+    """Yield the keys of rows to be removed that refer to rows which are removed early; adds to those."""
     for step in steps:
         values = (step.before or {}).values()
         if any(isinstance(value, Reference) and value in removals for value in values):
+            removals[Reference(rule=step.rule, key=step.key)] = None
             yield step.key
 
 

@@ -232,3 +232,21 @@ def test_a_key_that_another_row_has_in_another_spelling_is_given_back(database: 
     assert result(stand.repair("r1"), "c1").problems == ()
     assert result(stand.undo("r1", "u1"), "c1").problems == ()
     assert checksums(stand.urls["c1"])["t"] == before
+
+
+def test_rows_that_refer_to_one_that_is_removed_early_are_removed_before_it(database: MakeDatabase) -> None:
+    """In a table that refers to itself, without a foreign key; a chain of them."""
+    rules = """
+    defaults: {limits: {updates: unlimited, deletes: unlimited}}
+    rules:
+      - {id: t, table: t, key: [k], on_extra: delete, references: {up: t}, columns: {include: [id, up]}}
+    """
+    stand = stand_of(database, rules, "CREATE TABLE t (id int PRIMARY KEY, k varchar(9), up int)")
+    parent: Rows = [(1, "new", None), (9, "same", None)]
+    made(stand, parent, [(1, "old", None), (2, "mid", 1), (3, "end", 2), (9, "same", None)], "id, k, up")
+    before = checksums(stand.urls["c1"])["t"]
+    done = result(stand.repair("r1"), "c1")
+    assert (done.problems, done.skipped, done.counts.applied) == ((), (), 4)
+    assert result(stand.repair("again"), "c1").counts.planned == 0
+    assert result(stand.undo("r1", "u1"), "c1").problems == ()
+    assert checksums(stand.urls["c1"])["t"] == before
