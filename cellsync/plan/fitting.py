@@ -6,6 +6,7 @@ between the two sides are looked at, and those whose values a rule makes.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import struct
 from collections.abc import Callable, Mapping
@@ -40,6 +41,7 @@ _CODECS = {"utf8": "utf-8", "utf8mb3": "utf-8", "utf8mb4": "utf-8", "ucs2": "utf
 """Charsets of several bytes by the codec that says how many; of others a character takes one at least."""
 _EXACT = Context(prec=100)
 _CLOCK = re.compile(r"-?\d{2,3}:\d\d:\d\d(\.\d+)?")
+_UUID = re.compile("[0-9A-Fa-f]{32}")
 _FIRST_TIMESTAMP, _LAST_TIMESTAMP = "1970-01-01 00:00:01", "2106-02-07 06:28:15.999999"
 
 
@@ -229,6 +231,10 @@ def _holds_text(column: Column, value: Stored) -> bool:
     if kind == "set":
         chosen = value.split(",") if value else []
         return chosen == [member for member in column.members if member in chosen]
+    if kind in ("inet4", "inet6"):
+        return _is_address(value)
+    if kind == "uuid":
+        return _UUID.fullmatch(value.replace("-", "")) is not None
     if kind == "char" and value.endswith(" "):
         return False  # a CHAR gives back no spaces at its end, whatever the collation
     if kind in ("char", "varchar"):
@@ -237,6 +243,14 @@ def _holds_text(column: Column, value: Stored) -> bool:
         codec = _CODECS.get(column.charset or "")
         size = len(value.encode(codec, "surrogatepass")) if codec else len(value)
         return size < _BYTES.get(kind.removesuffix("text"), 1 << 32)
+    return True
+
+
+def _is_address(value: str) -> bool:
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        return False
     return True
 
 
