@@ -238,9 +238,11 @@ class Batch:
             return Outcome(change=change, fate=Fate.FAILED, message=str(error))
 
     def _problem(self, change: Change) -> str | None:
+        written = {value for value in (change.after or {}).values() if isinstance(value, Reference)}
         for reference in references((change,)) if self._references else ():
             ids = self._resolved.get(reference, ())
-            if len(ids) != 1:
+            # Which of several rows a row refers to now is known: the one that it holds.
+            if not ids or (len(ids) > 1 and reference in written):
                 name = "/".join(shown(part) for part in reference.key)
                 how = "is not there" if not ids else f"is there {len(ids)} times"
                 return f"the {reference.rule} row {name} that it refers to {how}"
@@ -274,7 +276,7 @@ class Batch:
         )
 
     def _moved(self, change: Change, held: RawRow) -> str | None:
-        before = self._values(change.before)
+        before = self._expected(change, held)
         if before.items() <= held.items() and ServerTime not in {*map(type, before.values())}:
             return None
         moved = [
@@ -283,6 +285,14 @@ class Batch:
             if held.get(name) != expected or isinstance(expected, ServerTime)
         ]
         return ", ".join(moved) or None
+
+    def _expected(self, change: Change, held: RawRow) -> Mapping[str, Value | ServerTime]:
+        """Return what a row should hold before a change; of several rows with one key it may refer to any."""
+        before = self._values(change.before)
+        if not self._references:
+            return before
+        open_ = {n: self._resolved[v] for n, v in (change.before or {}).items() if isinstance(v, Reference)}
+        return {n: held[n] if held.get(n) in open_.get(n, ()) else v for n, v in before.items()}
 
     def _write(self, change: Change) -> Outcome:
         values = self._values(change.after)
