@@ -342,6 +342,9 @@ class _Maker:
         excluded = []
         if self.has("generated-column", 0.12):
             how = self.random.choice(["VIRTUAL", "STORED"])
+            # What a CHAR reads as depends on the sql_mode: the server stores nothing that follows from it.
+            padded = any(c.name == "d0" and any(k.startswith("char(") for k in c.kinds) for c in columns)
+            how = "VIRTUAL" if padded else how
             columns.append(Column("g", ("varchar(90)",) * 2, tail=f"AS (CONCAT('g', HEX(`d0`))) {how}"))
         if self.has("generated-unique", 0.06) and not partitions:
             columns.append(Column("w", ("int", "int"), ("1", "2", "3", "4")))

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import pytest
 from edges import MakeDatabase, Stand, add, as_if_large, converged, execute, result, rows, stand_of
+from servers import checksums
 
 from cellsync.errors import ExitCode
-from cellsync.model import CellResult, TableFailure
+from cellsync.model import CellResult, TableDiff, TableFailure
 
 RULES = """
 rules:
@@ -78,3 +79,56 @@ def test_a_secret_reference_is_not_shown(database: MakeDatabase) -> None:
         execute(url, "INSERT INTO owners VALUES ('hunter2', 1, 1), ('hunter2', 2, 1)")
         execute(url, "INSERT INTO things VALUES (1, 1, 'hunter2', 1)")
     assert "hunter2" not in str(list_errors(result(stand.diff(), "c1")))
+
+
+TREE = """
+rules:
+  - {table: owners, key: [k], where: "k2 = 1", on_insert: {k2: 1}}
+  - {table: things, key: [k], references: {r: owners}, on_extra: delete}
+"""
+NUMBERED = (
+    "CREATE TABLE owners (id int PRIMARY KEY AUTO_INCREMENT, k varchar(9), k2 int)",
+    "CREATE TABLE things (id int AUTO_INCREMENT PRIMARY KEY, k int, r int, v int)",
+)
+
+
+def make_doubled(database: MakeDatabase, parent: Sequence[str], child: Sequence[str]) -> Stand:
+    """Return a stand whose child has the owner a twice (numbers 1 and 2) outside the rule, and b."""
+    stand = stand_of(database, TREE, *NUMBERED)
+    for cell, things in (("api", parent), ("c1", child)):
+        execute(
+            stand.urls[cell],
+            "INSERT INTO owners VALUES (3, 'b', 1), (1, 'a', 2)" + (", (2, 'a', 2)" if cell == "c1" else ""),
+            *(f"INSERT INTO things (k, r, v) VALUES {each}" for each in things),
+        )
+    return stand
+
+
+def test_a_row_that_would_refer_to_one_of_two_is_a_finding(database: MakeDatabase) -> None:
+    """Nobody has compared the two, which are outside the rule's scope."""
+    stand = make_doubled(database, ["(1, 1, 1)", "(2, 1, 1)"], ["(1, 3, 1)"])
+    stand = Stand(stand.urls, stand.rules, announced=True)
+    done = result(stand.repair("r1"), "c1")
+    (things,) = [each for each in done.tables if each.rule == "things"]
+    assert isinstance(things, TableDiff)
+    assert [(each.code, each.key) for each in things.findings] == [
+        ("foreign-key-clash", (2,)),
+        ("foreign-key-clash", (1,)),
+    ]
+    assert all("which c1 has more than once: keep one of those rows" in f.message for f in things.findings)
+    assert (done.counts.planned, done.counts.conflicts) == (0, 0)
+
+
+def test_a_row_that_refers_to_one_of_two_is_written(database: MakeDatabase) -> None:
+    """It refers to one of them now, and that is the one that it holds: it moves, or goes."""
+    stand = make_doubled(database, ["(1, 3, 1)", "(2, 1, 5)"], ["(1, 2, 1)", "(2, 2, 1)", "(3, 2, 1)"])
+    stand = Stand(stand.urls, stand.rules, announced=True)
+    before = checksums(stand.urls["c1"])["things"]
+    done = result(stand.repair("r1"), "c1")
+    assert (done.counts.applied, done.problems) == (3, ())
+    assert rows(stand.urls["c1"], "SELECT k, r, v FROM things ORDER BY k") == [
+        {"k": 1, "r": 3, "v": 1},
+        {"k": 2, "r": 2, "v": 5},
+    ]
+    assert result(stand.undo("r1", "u1"), "c1").problems == ()
+    assert checksums(stand.urls["c1"])["things"] == before

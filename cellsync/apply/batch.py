@@ -242,9 +242,11 @@ class Batch:
             return Outcome(change=change, fate=Fate.FAILED, message=str(error))
 
     def _problem(self, change: Change) -> str | None:
+        written = {value for value in (change.after or {}).values() if isinstance(value, Reference)}
         for reference in references((change,)) if self._references else ():
             ids = self._resolved.get(reference, ())
-            if len(ids) != 1 and not (ids and self._only_guards(change, reference)):
+            # Which of several rows a row refers to now is known: the one that it holds.
+            if not ids or (len(ids) > 1 and reference in written):
                 name = "/".join(shown(part) for part in reference.key)
                 how = "is not there" if not ids else f"is there {len(ids)} times"
                 return f"the {reference.rule} row {name} that it refers to {how}"
@@ -276,10 +278,6 @@ class Batch:
             f"rows refer to it through {', '.join(acting)}, and would be changed or deleted with it "
             f"(--waive cascade:{change.rule})"
         )
-
-    def _only_guards(self, change: Change, reference: Reference) -> bool:
-        """Say whether a change only looks at what a row refers to: it may be any of the rows of that key."""
-        return reference not in (change.after or {}).values()
 
     def _moved(self, change: Change, held: RawRow) -> str | None:
         before = self._values(change.before, held)

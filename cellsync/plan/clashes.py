@@ -21,6 +21,7 @@ from cellsync.model import (
     Identity,
     Index,
     Key,
+    Kind,
     Pairing,
     Reference,
     ServerTime,
@@ -30,6 +31,7 @@ from cellsync.model import (
     Value,
     folded,
 )
+from cellsync.plan.inputs import Compared
 
 UNKNOWN = object()
 """Stands for a value that only the server makes."""
@@ -179,6 +181,19 @@ def find_doubled_index(
         if apart and same and not (other.prefixes or index.prefixes):
             return None
     return found
+
+
+def find_lacking(each: Compared, compared: Sequence[Compared]) -> Iterator[str]:
+    """Yield the referenced rules of which rows may be lacking or doubled, as nobody compared them."""
+    references = set(each.pairing.rule.references.values())
+    for other in compared:
+        if other.pairing.rule.id not in references:
+            continue
+        reported = any(
+            sort.kind is Kind.MISSING and sort.action is not Action.INSERT for sort in other.table.tally
+        )
+        if reported or other.pairing.desired.where is not None or other.pairing.rule.route is not None:
+            yield other.pairing.rule.id
 
 
 def find_default(column: Column | None) -> object:

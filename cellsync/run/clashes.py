@@ -22,7 +22,6 @@ from cellsync.model import (
     Index,
     Join,
     Key,
-    Kind,
     Projection,
     Reference,
     Secrets,
@@ -117,23 +116,10 @@ def _ask(each: Compared, compared: Sequence[Compared], desired: Mapping[str, Tab
         each=each,
         indexes=tuple(indexes),
         keys=tuple(rules.find_checked_keys(pairing, written)) if writes else (),
-        lacking=frozenset(_find_lacking(each, compared)) if writes else frozenset(),
+        lacking=frozenset(rules.find_lacking(each, compared)) if writes else frozenset(),
         doubles=tuple(doubles),
         referred=bool(written.referrers and written.identity and table.does(Action.DELETE, Action.UPDATE)),
     )
-
-
-def _find_lacking(each: Compared, compared: Sequence[Compared]) -> Iterator[str]:
-    """Yield the referenced rules of which rows may be lacking that nobody plans to insert."""
-    references = set(each.pairing.rule.references.values())
-    for other in compared:
-        if other.pairing.rule.id not in references:
-            continue
-        reported = any(
-            sort.kind is Kind.MISSING and sort.action is not Action.INSERT for sort in other.table.tally
-        )
-        if reported or other.pairing.desired.where is not None or other.pairing.rule.route is not None:
-            yield other.pairing.rule.id
 
 
 @dataclass
@@ -148,11 +134,10 @@ class _Preview:
     claims: list[Claim] = field(default_factory=list)
     referred: set[Planned] = field(default_factory=set)
     """Changes that take rows away to which others refer now."""
+    doubled: set[Reference] = field(default_factory=set)
+    """What planned rows refer to where more than one row of the written side has that key."""
     targets: dict[Place, str] = field(default_factory=dict)
     """Rows to which planned ones refer, where some of their table are to be deleted, and by which."""
-
-    ambiguous: set[Reference] = field(default_factory=set)
-    """Of rows of which there are several, some of them none that the rule sees."""
 
     def read_claims(self) -> None:
         """Ask the server about all planned rows, some thousands at a time."""
@@ -205,21 +190,17 @@ class _Preview:
             self._claim_key(question.each, phase, key, found)
         for change in part if question.lacking else ():
             for reference in dict.fromkeys(rules.find_references((change.after or {}).values())):
-                if reference in self.ambiguous:
-                    finding = self._find_foreign(
-                        question.each,
-                        change.key,
-                        f"it refers to {shown(reference.key)} of {reference.rule}, which is several times in "
-                        f"{self.target.written}, with rows that the rule leaves out: rename or remove those",
+                if reference.rule not in question.lacking:
+                    continue
+                named = f"it refers to {shown(reference.key)} of {reference.rule}, which"
+                if reference in self.doubled:
+                    why = f"{named} {self.target.written} has more than once: keep one of those rows"
+                    self._add(
+                        question.each, change, phase, self._find_foreign(question.each, change.key, why)
                     )
-                    self._add(question.each, change, phase, finding)
-                elif reference.rule in question.lacking and reference not in ids:
-                    finding = self._find_foreign(
-                        question.each,
-                        change.key,
-                        f"it refers to {shown(reference.key)} of {reference.rule}, which "
-                        f"{self._lacks}: insert that row first, or correct the reference",
-                    )
+                elif reference not in ids:
+                    why = f"{named} {self._lacks}: insert that row first, or correct the reference"
+                    finding = self._find_foreign(question.each, change.key, why)
                     planned = Planned(reference.rule, reference.key)
                     self._add(question.each, change, phase, finding, coming=planned)
 
@@ -478,7 +459,7 @@ class _Preview:
                 if not row.limbo and row.key in keys:
                     reference = Reference(rule=rule, key=row.key)
                     if ids.setdefault(reference, row.identity[0]) != row.identity[0]:
-                        self.ambiguous.add(reference)
+                        self.doubled.add(reference)
         return ids
 
     def _referenced(self, join: Join) -> Projection:
