@@ -26,6 +26,7 @@ from cellsync.apply import verifying
 from cellsync.demo.database import connected
 from cellsync.diff import Pairing, digests, pair
 from cellsync.model import (
+    Action,
     Bucketing,
     Cell,
     CellResult,
@@ -220,7 +221,9 @@ class Stand:
         # What several children wrote into their parent cannot be told apart.
         alone = len(reports[1].cells) == 1 and len(upward) == 1
         written = explain_writes(before, after, judged, of_parent=upward == {True}) if alone else None
-        code = int(reports[1].exit_code) if len(reports[1].cells) == 1 else int(_is_open(done))
+        code = int(reports[1].exit_code)
+        if code and len(reports[1].cells) > 1:  # perhaps another child's
+            code = int(_is_open(done))
         yield from judging.check_compared(planned, judged)
         yield from judging.check_repaired(planned, done, now, written, exit_code=code, quiet=self.announced)
 
@@ -247,6 +250,12 @@ def _is_open(cell: object) -> bool:
         not isinstance(cell, CellResult)
         or cell.status.value not in ("in_step", "repaired")
         or bool(cell.skipped)
+        or any(
+            each.action is Action.REPORT
+            for found in cell.tables
+            if isinstance(found, TableDiff)
+            for each in found.differences
+        )
     )
 
 
