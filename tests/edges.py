@@ -19,6 +19,7 @@ import judging
 import oracle
 import pytest
 import sqlalchemy as sa
+from oracle_edges import take_edges
 from oracle_writes import explain_writes
 
 from cellsync import db, rules, run, spool
@@ -235,7 +236,7 @@ class Stand:
         """Return child -> both sides as the oracle reads them."""
         urls = self.direct or self.urls
         parent, *children = urls
-        edges = oracle.take_edges((parent, urls[parent]), {name: urls[name] for name in children}, known)
+        edges = take_edges((parent, urls[parent]), {name: urls[name] for name in children}, known)
         return {name: edge for name, edge in edges.items() if name in (self.scope or children)}
 
     def undo(self, undone: str, run_id: str) -> Report:

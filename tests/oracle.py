@@ -23,7 +23,6 @@ import pymysql
 import yaml
 from sqlalchemy.engine import make_url
 
-CANNOT_CONNECT = 2003
 Row = dict[str, Any]
 Key = tuple[Any, ...]
 
@@ -375,25 +374,6 @@ class Edge:
     def find_rule(self, rule_id: str) -> Rule:
         """Return the rule of that id."""
         return next(rule for rule in self.rules if rule.id == rule_id)
-
-
-def take_edges(
-    parent: tuple[str, str], children: Mapping[str, str], rules: Sequence[Rule]
-) -> dict[str, Edge]:
-    """Return child -> both sides as they are now, from names and URLs; a child that is down has none."""
-    above = take_snapshot(parent[1], rules, of_parent=True)
-    below: dict[str, Snapshot] = {}
-    owned: dict[str, dict[str, set[Any]]] = {}
-    for name, url in children.items():
-        try:
-            below[name] = take_snapshot(url, rules, of_parent=False)
-        except pymysql.OperationalError as error:
-            if error.args[0] != CANNOT_CONNECT:
-                raise
-            continue
-        owned[name] = find_owned(url, rules)
-    by_rule = {rule.id: {name: each.get(rule.id, set()) for name, each in owned.items()} for rule in rules}
-    return {name: Edge(rules, above, each, (parent[0], name), by_rule) for name, each in below.items()}
 
 
 def judge_rules(edge: Edge) -> dict[str, Judged]:
