@@ -19,6 +19,7 @@ import judging
 import oracle
 import pytest
 import sqlalchemy as sa
+from oracle_edges import take_edges
 from oracle_writes import explain_writes
 
 from cellsync import db, rules, run, spool
@@ -26,6 +27,7 @@ from cellsync.apply import verifying
 from cellsync.demo.database import connected
 from cellsync.diff import Pairing, digests, pair
 from cellsync.model import (
+    Action,
     Bucketing,
     Cell,
     CellResult,
@@ -220,7 +222,9 @@ class Stand:
         # What several children wrote into their parent cannot be told apart.
         alone = len(reports[1].cells) == 1 and len(upward) == 1
         written = explain_writes(before, after, judged, of_parent=upward == {True}) if alone else None
-        code = int(reports[1].exit_code) if len(reports[1].cells) == 1 else int(_is_open(done))
+        code = int(reports[1].exit_code)
+        if code and len(reports[1].cells) > 1:  # perhaps another child's
+            code = int(_is_open(done))
         yield from judging.check_compared(planned, judged)
         yield from judging.check_repaired(planned, done, now, written, exit_code=code, quiet=self.announced)
 
@@ -232,7 +236,7 @@ class Stand:
         """Return child -> both sides as the oracle reads them."""
         urls = self.direct or self.urls
         parent, *children = urls
-        edges = oracle.take_edges((parent, urls[parent]), {name: urls[name] for name in children}, known)
+        edges = take_edges((parent, urls[parent]), {name: urls[name] for name in children}, known)
         return {name: edge for name, edge in edges.items() if name in (self.scope or children)}
 
     def undo(self, undone: str, run_id: str) -> Report:
@@ -247,6 +251,12 @@ def _is_open(cell: object) -> bool:
         not isinstance(cell, CellResult)
         or cell.status.value not in ("in_step", "repaired")
         or bool(cell.skipped)
+        or any(
+            each.action is Action.REPORT
+            for found in cell.tables
+            if isinstance(found, TableDiff)
+            for each in found.differences
+        )
     )
 
 

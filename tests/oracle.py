@@ -23,7 +23,6 @@ import pymysql
 import yaml
 from sqlalchemy.engine import make_url
 
-CANNOT_CONNECT = 2003
 Row = dict[str, Any]
 Key = tuple[Any, ...]
 
@@ -380,31 +379,12 @@ class Edge:
         return next(rule for rule in self.rules if rule.id == rule_id)
 
 
-def take_edges(
-    parent: tuple[str, str], children: Mapping[str, str], rules: Sequence[Rule]
-) -> dict[str, Edge]:
-    """Return child -> both sides as they are now, from names and URLs; a child that is down has none."""
-    above = take_snapshot(parent[1], rules, of_parent=True)
-    below: dict[str, Snapshot] = {}
-    owned: dict[str, dict[str, set[Any]]] = {}
-    for name, url in children.items():
-        try:
-            below[name] = take_snapshot(url, rules, of_parent=False)
-        except pymysql.OperationalError as error:
-            if error.args[0] != CANNOT_CONNECT:
-                raise
-            continue
-        owned[name] = find_owned(url, rules)
-    by_rule = {rule.id: {name: each.get(rule.id, set()) for name, each in owned.items()} for rule in rules}
-    return {name: Edge(rules, above, each, (parent[0], name), by_rule) for name, each in below.items()}
-
-
 def judge_rules(edge: Edge) -> dict[str, Judged]:
     """Return what each rule should say."""
     judged = {rule.id: judge_rule(edge, rule) for rule in edge.rules}
     for each in judged.values():
         if company := each.rule.text.get("comes_with"):
-            _keep_companions(each, judged[company["rule"]], company["by"])
+            _keep_companions(edge, each, judged[company["rule"]], company["by"])
     return judged
 
 
@@ -585,12 +565,34 @@ def _set_preserved_aside(judged: Judged) -> None:
                 judged.aside[key] = f"{name} is another one, or another row's"
 
 
-def _keep_companions(judged: Judged, leader: Judged, by: Mapping[str, str]) -> None:
-    """Keep those missing rows alone that come with a missing row of the leader."""
-    mine = [judged.rule.key.index(name) for name in by]
-    its = [leader.rule.key.index(name) for name in by.values()]
-    led = {tuple(key[at] for at in its) for key in leader.missing}
+def _keep_companions(edge: Edge, judged: Judged, leader: Judged, by: Mapping[str, str]) -> None:
+    """Keep only what is said of rows that come with a missing row of the leader which is to be inserted."""
+    own, leading = ([part.lower() for part in rule.key] for rule in (judged.rule, leader.rule))
+    mine = [own.index(name.lower()) for name in by]
+    its = [leading.index(name.lower()) for name in by.values()]
+    coming = leader.missing - _find_kept_out(edge, leader)
     if leader.rule.action("missing") != "insert":
-        led.clear()  # nothing comes that others could come with
-    judged.missing = {key for key in judged.missing if tuple(key[at] for at in mine) in led}
-    judged.changed, judged.extra, judged.aside = {}, set(), {}
+        coming.clear()  # nothing comes that others could come with
+    led = {tuple(key[at] for at in its) for key in coming}
+
+    def is_led(key: Key) -> bool:
+        return tuple(key[at] for at in mine) in led
+
+    judged.missing = set(filter(is_led, judged.missing))
+    judged.changed = {key: columns for key, columns in judged.changed.items() if is_led(key)}
+    judged.aside = {key: why for key, why in judged.aside.items() if is_led(key)}
+    judged.extra = set()
+
+
+def _find_kept_out(edge: Edge, leader: Judged) -> set[Key]:
+    """Return the missing keys of rows that are there all the same: deleted for good, or not compared."""
+    rule, soft = leader.rule, leader.rule.soft_delete
+    table = edge.table(rule, desired=False)
+    if table is None:
+        return set()
+    found: set[Key] = set()
+    for row in table.rows:
+        is_live = not soft or row[table.spell(soft["column"])] == soft["live"]
+        if is_live or rule.text.get("revives") is False:
+            found.add(tuple(read_part(edge, rule, table, row, name, desired=False) for name in rule.key))
+    return found

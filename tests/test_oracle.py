@@ -56,7 +56,7 @@ def explain(before: oracle.Edge, after: oracle.Edge) -> Written:
     return explain_writes(before, after, oracle.judge_rules(before), of_parent=False)
 
 
-@pytest.mark.parametrize("name", ["oracle.py", "oracle_writes.py"])
+@pytest.mark.parametrize("name", ["oracle.py", "oracle_edges.py", "oracle_writes.py"])
 def test_the_oracle_shares_no_code_with_cellsync(name: str) -> None:
     """Nor does it go through another module of the tests, which may."""
     tree = ast.parse((Path(__file__).parent / name).read_text(encoding="utf-8"))

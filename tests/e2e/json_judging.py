@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import oracle
+from oracle_edges import take_edges
 from oracle_writes import explain_writes
 
 PACKS = Path(__file__).resolve().parents[2] / "rules"
@@ -24,7 +25,7 @@ class Databases:
     def take_edges(self) -> dict[str, oracle.Edge]:
         """Return child -> both sides as they are now; without the children that do not answer."""
         parent, *children = self.urls
-        return oracle.take_edges((parent, self.urls[parent]), {c: self.urls[c] for c in children}, self.rules)
+        return take_edges((parent, self.urls[parent]), {c: self.urls[c] for c in children}, self.rules)
 
 
 def find_rules(names: Sequence[str], folder: Path) -> list[oracle.Rule]:

@@ -1,0 +1,30 @@
+"""Read a parent and all its children for the oracle; shares no code with cellsync."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pymysql
+from oracle import Edge, Rule, Snapshot, find_owned, take_snapshot
+
+CANNOT_CONNECT = 2003
+
+
+def take_edges(
+    parent: tuple[str, str], children: Mapping[str, str], rules: Sequence[Rule]
+) -> dict[str, Edge]:
+    """Return child -> both sides as they are now, from names and URLs; a child that is down has none."""
+    above = take_snapshot(parent[1], rules, of_parent=True)
+    below: dict[str, Snapshot] = {}
+    owned: dict[str, dict[str, set[Any]]] = {}
+    for name, url in children.items():
+        try:
+            below[name] = take_snapshot(url, rules, of_parent=False)
+        except pymysql.OperationalError as error:
+            if error.args[0] != CANNOT_CONNECT:
+                raise
+            continue
+        owned[name] = find_owned(url, rules)
+    by_rule = {rule.id: {name: each.get(rule.id, set()) for name, each in owned.items()} for rule in rules}
+    return {name: Edge(rules, above, each, (parent[0], name), by_rule) for name, each in below.items()}
