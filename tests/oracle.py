@@ -541,7 +541,7 @@ def _set_preserved_aside(judged: Judged) -> None:
 def _keep_companions(judged: Judged, leader: Judged, by: Mapping[str, str]) -> None:
     """Keep those missing rows alone that come with a missing row of the leader."""
     mine = [judged.rule.key.index(name) for name in by]
-    its = [leader.rule.key.index(name) for name in by.values()]
+    its = [[key.lower() for key in leader.rule.key].index(name.lower()) for name in by.values()]
     led = {tuple(key[at] for at in its) for key in leader.missing}
     judged.missing = {key for key in judged.missing if tuple(key[at] for at in mine) in led}
     judged.changed, judged.extra, judged.aside = {}, set(), {}
