@@ -348,7 +348,7 @@ def test_two_rows_that_come_along_and_are_one_above_are_a_finding(stand: Stand) 
 
 
 def test_two_rows_that_come_along_stay_two_where_no_unique_index_makes_them_one(stand: Stand) -> None:
-    """As Nova's metadata `role` and `Role` of one instance: the parent's collation alone takes them for one."""
+    """As Nova's metadata `role` and `Role` of one instance: only the collation takes them for one."""
     for url in stand.urls.values():
         execute(url, "ALTER TABLE cargo MODIFY good varchar(9) COLLATE utf8mb4_general_ci")
     execute(stand.urls["c1"], "UPDATE cargo SET good = 'Tea' WHERE good = 'rum' AND ship = 'u-2'")
