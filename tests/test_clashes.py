@@ -50,6 +50,35 @@ def repaired(stand: Stand, run_id: str = "r1") -> Report:
 
 # -- Unique keys ----------------------------------------------------------------------------------
 
+
+@pytest.mark.parametrize("charset", ["latin1", "utf16", "ucs2", "utf8mb3", "cp1251", "koi8r", "utf8mb4"])
+def test_a_clash_is_found_in_any_character_set(database: MakeDatabase, charset: str) -> None:
+    """Planned values are sent in utf8mb4, which no UNION mixes with another."""
+    made = (
+        f"CREATE TABLE t (k int PRIMARY KEY, v varchar(20) CHARACTER SET {charset}, "
+        f"w varchar(20) CHARACTER SET {charset}, UNIQUE KEY own (v, w))"
+    )
+    value = {"cp1251": "Ж", "koi8r": "Ж"}.get(charset, "é")
+    stand = stand_of(database, "rules: [{table: t, key: [k]}]", made)
+    above = [(1, value, "x"), (2, f"{value}2", "x"), (3, None, value), (4, "?", value)]
+    add(stand.urls["api"], "t", *({"k": k, "v": v, "w": w} for k, v, w in above))
+    add(stand.urls["c1"], "t", {"k": 9, "v": value.swapcase(), "w": "X"}, {"k": 8, "v": None, "w": value})
+    assert codes(stand.diff()) == [("unique-clash", (1,))]
+    repaired(stand)
+    assert rows(stand.urls["c1"], "SELECT k FROM t ORDER BY k") == [{"k": k} for k in (2, 3, 4, 8, 9)]
+
+
+def test_a_value_that_the_character_set_lacks_is_no_question_mark(database: MakeDatabase) -> None:
+    """Converted, it would be one, and clash with a row that has one; the row cannot be written as it is."""
+    made = "CREATE TABLE t (k int PRIMARY KEY, v varchar(20) CHARACTER SET {}, UNIQUE KEY own (v))"
+    stand = stand_of(database, "rules: [{table: t, key: [k]}]")
+    for name, charset in (("api", "utf8mb4"), ("c1", "latin1")):
+        execute(stand.urls[name], made.format(charset))
+    add(stand.urls["api"], "t", {"k": 1, "v": "Ж"}, {"k": 2, "v": "é"})
+    add(stand.urls["c1"], "t", {"k": 9, "v": "?"})
+    assert "unique-clash" not in {code for code, _ in codes(stand.diff())}
+
+
 USER = """CREATE TABLE user (
     id varchar(64) NOT NULL PRIMARY KEY, extra text, enabled tinyint, domain_id varchar(64) NOT NULL,
     UNIQUE KEY ixu_user_id_domain_id (id, domain_id))"""

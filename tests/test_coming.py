@@ -351,9 +351,24 @@ def test_one_transaction_holds_what_belongs_together(stand: Stand) -> None:
 def test_two_rows_that_come_along_and_are_one_above_are_a_finding(stand: Stand) -> None:
     """To the child 'tea' and 'Tea' are two goods, to the parent one: the ship waits for another name."""
     for name, collation in (("c1", "utf8mb4_bin"), ("api", "utf8mb4_general_ci")):
-        execute(stand.urls[name], f"ALTER TABLE cargo MODIFY good varchar(9) COLLATE {collation}")
+        modify = f"MODIFY good varchar(9) COLLATE {collation}, ADD UNIQUE (ship, good, deleted)"
+        execute(stand.urls[name], f"ALTER TABLE cargo {modify}")
     execute(stand.urls["c1"], "UPDATE cargo SET good = 'Tea' WHERE good = 'rum' AND ship = 'u-2'")
     repaired = stand.repair("r1")
     assert [each.code for each in table(repaired, "c1", "cargo").findings] == ["collation-twin"]
     assert result(repaired, "c1").problems == ()
     assert sorted(whole(stand.urls["api"])) == ["u-1", "u-3"]
+
+
+def test_two_rows_that_come_along_stay_two_where_no_unique_index_makes_them_one(stand: Stand) -> None:
+    """As Nova's metadata `role` and `Role` of one instance: only the collation takes them for one."""
+    for url in stand.urls.values():
+        execute(url, "ALTER TABLE cargo MODIFY good varchar(9) COLLATE utf8mb4_general_ci")
+    execute(stand.urls["c1"], "UPDATE cargo SET good = 'Tea' WHERE good = 'rum' AND ship = 'u-2'")
+    repaired = stand.repair("r1")
+    assert table(repaired, "c1", "cargo").findings == ()
+    assert result(repaired, "c1").problems == ()
+    assert sorted(whole(stand.urls["api"])) == ["u-1", "u-2", "u-3"]
+    goods = whole(stand.urls["api"])["u-2"][2]
+    assert sorted(goods) == ["Tea", "tea"]
+    assert result(stand.repair("r2"), "c1").counts.planned == 0

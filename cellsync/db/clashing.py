@@ -224,8 +224,27 @@ class Clashing(Session):
         head = ", ".join(self._header(table, name) for name in columns)
         first = 0
         for part in batches(planned, _ROWS_PER_QUERY):
-            yield from self._within_packet(f"SELECT 0 AS {_NUMBER}, {head}", table, part, first)
+            for place, sql in self._within_packet(f"SELECT 0 AS {_NUMBER}, {head}", table, part, first):
+                yield place, self._converted_back(sql, table, columns)
             first += len(part)
+
+    def _converted_back(self, sql: str, table: Table, columns: Sequence[str]) -> str:
+        """Return the SELECT of planned rows with each text in the character set of its column.
+
+        NULL, which meets nothing, where the character set does not have it: nor can a row then.
+        """
+        if not any(_is_converted(table.column(name)) for name in columns):
+            return sql
+        outputs = []
+        for name in columns:
+            column, quoted = table.column(name), self._name(name)
+            if column is None or not _is_converted(column):
+                outputs.append(quoted)
+                continue
+            there = f"CONVERT({quoted} USING {column.charset})"
+            kept = f"CONVERT({there} USING utf8mb4) = {quoted} COLLATE utf8mb4_nopad_bin"
+            outputs.append(f"IF({kept}, {there}, NULL) COLLATE {column.collation} AS {quoted}")
+        return f"SELECT {_NUMBER}, {', '.join(outputs)} FROM ({sql}) AS w"
 
     def _within_packet(self, head: str, table: Table, rows: Planned, first: int) -> Iterator[tuple[int, str]]:
         columns = self._literals(zip(*rows, strict=True))
@@ -243,6 +262,8 @@ class Clashing(Session):
     def _header(self, table: Table, name: str) -> str:
         column = table.column(name)
         assert column is not None, name
+        if _is_converted(column):
+            return f"CONVERT({self._name(name)} USING utf8mb4) AS {self._name(name)}"
         return f"'' AS {self._name(name)}" if _kind(column) in _BARE else self._name(name)
 
     def _cast(self, table: Table, name: str) -> str:
@@ -302,6 +323,15 @@ def find_named(table: Table, clause: str) -> list[str]:
 
 def _kind(column: Column) -> str:
     return column.type.partition("(")[0].partition(" ")[0]
+
+
+def _is_converted(column: Column | None) -> bool:
+    """Say whether a column has another character set than planned values are sent in: no UNION mixes them."""
+    return column is not None and column.charset not in (None, "binary", "utf8mb4") and _is_plain_text(column)
+
+
+def _is_plain_text(column: Column) -> bool:
+    return _kind(column).endswith(("char", "text"))
 
 
 def _cut(expression: str, length: int | None) -> str:

@@ -132,11 +132,28 @@ def _compared(
             table.differences,
             existing,
             lambda some: database.classify_keys(pairing.existing, some),
-            seen={},
+            seen={} if _keeps_keys_unique(state, pairing) else None,
         )
         return _with_twins(table, tuple(twins))
     except ReadFailed as error:
         return failed(pairing.rule, str(error))
+
+
+def _keeps_keys_unique(state: State, pairing: Pairing) -> bool:
+    """Say whether a unique index of the written table may keep out one of two rows with twin keys.
+
+    Without one they are inserted side by side, as they are where they come from: they are made in one
+    transaction with what they come with, and nobody looks them up by their keys.
+    """
+    projection, soft_delete = pairing.existing, pairing.rule.soft_delete
+    table = state.looks[pairing.existing_cell].tables[projection.table]
+    fixed = {part.column.lower() for part in projection.key}
+    if soft_delete is not None:
+        fixed.add(soft_delete.column.lower())  # all new rows are live
+    # An index over columns that nobody knows has none here, and counts.
+    return any(
+        fixed.issuperset(name.lower() for name in table.base_columns(index)) for index in table.unique_indexes
+    )
 
 
 def _with_twins(table: TableDiff, twins: Sequence[Finding]) -> TableDiff:

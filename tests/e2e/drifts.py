@@ -307,6 +307,14 @@ FLAVORS = [
         "everywhere and is never changed by a repair",
     ),
     Drift(
+        rule="flavors",
+        code="unique-clash",
+        plant={},  # what the next one plants: the rule says that the row is not written, the detector why
+        cell="c1",
+        says="instance_types flavorid=f74 is not written to c1: instance_types id 74 has id 74 already "
+        "(unique key PRIMARY): rename or remove one of the two",
+    ),
+    Drift(
         rule="flavor-id-taken",
         code="flavor-id-taken",
         plant={

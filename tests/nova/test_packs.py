@@ -285,7 +285,11 @@ def test_what_nova_deleted_in_the_parent_goes_where_the_rules_say_so(
 def test_a_pushed_aggregate_stays_while_it_has_a_host_that_nova_added_in_the_child(
     trial: Trial, topology: Topology
 ) -> None:
-    """Nova would not delete it either; what cellsync wrote of it goes."""
+    """Nova would not delete it either; what cellsync wrote of it goes.
+
+    Where the removal is a DELETE, the foreign key of aggregate_hosts forbids it: that is a finding before
+    anything is tried. A soft delete breaks no foreign key, and the plan skips it.
+    """
     write_aggregates(trial)
     cells = topology(trial.urls, trial.pack).rule_file(removing(trial.pack))
     assert cells.repair().code == 0
@@ -293,7 +297,11 @@ def test_a_pushed_aggregate_stays_while_it_has_a_host_that_nova_added_in_the_chi
     trial.write(trial.parent, ("delete_aggregate", {"name": "gone"}))
     done = cells.run("repair", "--yes")
     assert done.code == 1, done.said
-    assert "aggregates name=gone: rows of aggregate-hosts that stay refer to it" in done.said
+    if trial.pack == "nova-api":
+        (finding,) = [line for line in done.said.splitlines() if "name=gone" in line and "refer" in line]
+        assert "aggregate_hosts" in finding
+    else:
+        assert "aggregates name=gone: rows of aggregate-hosts that stay refer to it" in done.said
     assert aggregates(trial.c1)["gone"] == (["h1"], {})
     trial.write(trial.c1, ("delete_host", {"name": "gone", "host": "h1"}))
     assert cells.repair().code == 0
