@@ -84,9 +84,15 @@ def _is_wider(column: Column, other: Column) -> bool:
     return bool(others) and bits >= others and ("unsigned" in column.type) == ("unsigned" in other.type)
 
 
-def measure_longest(table: Table) -> int:
-    """Return how many characters and bytes a row of a table may have in text and binary columns."""
-    return sum(map(_measure_column, table.columns))
+def find_long_columns(table: Table, most: int) -> frozenset[str]:
+    """Return the columns, in lower case, that can make a row longer than ``most`` characters and bytes.
+
+    The others, together, take half of that; () where no row can be so long.
+    """
+    sizes = {column.name.lower(): _measure_column(column) for column in table.columns}
+    if sum(sizes.values()) <= most:
+        return frozenset()
+    return frozenset(name for name, size in sizes.items() if size > most // 2 // len(sizes))
 
 
 def _measure_column(column: Column) -> int:

@@ -6,7 +6,7 @@ the sides. Such a row is a finding, is set aside, and nothing refers to it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import NamedTuple
@@ -92,12 +92,14 @@ class Fitting:
         """Find the changes that take more than a statement, or whose records in the journal do."""
         database = self.databases[self.target.written]
         short = database.packet() // _ESCAPED
-        if rules.measure_longest(each.written) <= short:
+        columns = rules.find_long_columns(each.written, short)
+        if not columns:
             return {}
         packed = each.table.differences.packed if isinstance(each.table.differences, Missing) else None
         if packed is not None and all(len(row.text) <= short for row in packed):
             return {}
-        long = [one for one in each.table.differences if one.action in plan.WRITING and _has_long(one, short)]
+        is_long = _find_long(each, columns, short // 2)
+        long = [one for one in each.table.differences if one.action in plan.WRITING and is_long(one)]
         if not long:
             return {}
         few = replace(each, table=replace(each.table, differences=kept(long, tally=sort_of)))
@@ -169,11 +171,21 @@ class Fitting:
         return Finding(code="unwritable-value", cell=self.target.written, message=message, key=key)
 
 
-def _has_long(difference: Difference, short: int) -> bool:
-    """Say whether the text and the bytes of a difference's rows might be too long for a statement."""
-    rows = [row for row in (difference.desired, difference.existing) if row is not None]
-    values = (value for row in rows for value in (*row.key, *row.values, *row.carried))
-    return sum(len(value) for value in values if isinstance(value, (str, bytes))) > short
+def _find_long(each: Compared, columns: Collection[str], most: int) -> Callable[[Difference], bool]:
+    """Return what says whether the rows of a difference have more than ``most`` in these columns."""
+    desired, existing = each.pairing.desired, each.pairing.existing
+    parts = [[*desired.key, *desired.columns, *desired.carried], [*existing.key, *existing.columns]]
+    places = [[at for at, part in enumerate(side) if part.column.lower() in columns] for side in parts]
+
+    def is_long(difference: Difference) -> bool:
+        size = 0
+        for row, mine in zip((difference.desired, difference.existing), places, strict=True):
+            if row is not None and mine:
+                values = (*row.key, *row.values, *row.carried)
+                size += sum([len(value) for at in mine if isinstance(value := values[at], (str, bytes))])
+        return size > most
+
+    return is_long
 
 
 def leave_out(each: Compared, found: Mapping[Key, Finding]) -> Compared:
