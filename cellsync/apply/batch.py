@@ -88,6 +88,7 @@ class Batch:
         if self._strict is not None and self._target and self._target.soft_delete:
             self._strict.add(self._target.soft_delete.column)
         self._references = tuple(dict.fromkeys(references(changes)))
+        self._moves = any(change.writes_identity for change in changes)
         self._identity = first.identity_columns or (self._table.identity if self._table else ())
         columns = [self._table.column(name) if self._table else None for name in self._identity]
         self._spelled = [c.name if c else name for c, name in zip(columns, self._identity, strict=True)]
@@ -211,7 +212,7 @@ class Batch:
             return
         if len({change.identity for change in self._changes}) < len(self._changes):
             return
-        if any(change.identity != change.identity_after for change in self._changes):
+        if self._moves:
             return  # one row may take the primary key that another gives up: in order
         ready = [c for c in self._changes if c.action is Action.UPDATE and self._problem(c) is None]
         if len(ready) < 2 or len({tuple(change.after or {}) for change in ready}) > 1:
@@ -242,11 +243,10 @@ class Batch:
             return Outcome(change=change, fate=Fate.FAILED, message=str(error))
 
     def _problem(self, change: Change) -> str | None:
-        written = {value for value in (change.after or {}).values() if isinstance(value, Reference)}
         for reference in references((change,)) if self._references else ():
             ids = self._resolved.get(reference, ())
             # Which of several rows a row refers to now is known: the one that it holds.
-            if not ids or (len(ids) > 1 and reference in written):
+            if not ids or (len(ids) > 1 and reference in (change.after or {}).values()):
                 name = "/".join(shown(part) for part in reference.key)
                 how = "is not there" if not ids else f"is there {len(ids)} times"
                 return f"the {reference.rule} row {name} that it refers to {how}"
@@ -423,6 +423,8 @@ class Batch:
 
     def _identity_after(self, change: Change) -> Identity:
         """Return the primary key that a row has once a change is made."""
+        if not self._moves:
+            return change.identity
         if change.identity_after:
             return change.identity_after
         values = self._values(change.after)

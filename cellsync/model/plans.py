@@ -56,15 +56,25 @@ class Change:
     it, references as keys; for the verification."""
 
     @property
+    def writes_identity(self) -> bool:
+        """True for an update that writes columns of the primary key."""
+        after = self.after
+        return (
+            after is not None
+            and self.action is Action.UPDATE
+            and not after.keys().isdisjoint(self.identity_columns)
+        )
+
+    @property
     def identity_after(self) -> Identity:
         """The primary key of the row once the change is made.
 
         It is another one where an update writes its columns; () where it holds a reference, whose number
         only the target knows.
         """
-        after = self.after or {}
-        if self.action is not Action.UPDATE or after.keys().isdisjoint(self.identity_columns):
+        if not self.writes_identity:
             return self.identity
+        after = self.after or {}
         held = zip(self.identity_columns, self.identity, strict=True)
         parts = [after.get(name, part) for name, part in held]
         plain = [part for part in parts if not isinstance(part, (Reference, ServerTime))]

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 
 from cellsync.model.values import Value
 
@@ -133,7 +134,7 @@ class Table:
         alike = (index.name for index in self.indexes if index.unique and index.columns == self.identity)
         return "PRIMARY" if self.primary_key else next(alike)
 
-    @property
+    @cached_property
     def unique_indexes(self) -> tuple[Index, ...]:
         """The primary key, as an index called PRIMARY, and all other unique indexes."""
         primary = Index(name="PRIMARY", columns=self.primary_key, unique=True)

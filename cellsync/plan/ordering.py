@@ -117,7 +117,7 @@ def _slots(change: Change, after: Mapping[str, Stored], table: Table) -> list[Sl
     With ``after`` empty, what it holds before the change; with the change's own, afterwards.
     """
     moved = change.after or {}
-    indexes = [each for each in unique_indexes(table) if not moved.keys().isdisjoint(each.columns)]
+    indexes = [each for each in table.unique_indexes if not moved.keys().isdisjoint(each.columns)]
     if not indexes:
         return []
     known = {**_known_before(change), **moved}
@@ -150,13 +150,6 @@ def taken(change: Change, indexes: Sequence[Index]) -> set[Slot]:
     if change.after is None:
         return set()
     return {*_held_slots({**_known_before(change), **change.after}, indexes)}
-
-
-def unique_indexes(table: Table) -> Iterator[Index]:
-    """Yield the unique indexes of a table, the primary key among them."""
-    if table.primary_key:
-        yield Index(name="PRIMARY", columns=table.primary_key, unique=True)
-    yield from (index for index in table.indexes if index.unique)
 
 
 def comparable(value: Stored) -> object:
@@ -204,7 +197,7 @@ def _opened(circle: Sequence[Change], table: Table, waits: Waits, token: str) ->
     # The last one takes what the first one has: in the indexes that it waits for.
     moved = {slot[0] for slot in _slots(first, {}, table)} | {*waits.get(circle[-1].key, {})}
     parking: dict[str, Stored] = {}
-    for index in (index for index in unique_indexes(table) if index.name in moved):
+    for index in (index for index in table.unique_indexes if index.name in moved):
         names = table.base_columns(index) or index.columns
         columns = [c for name in names if (c := table.column(name)) and c.name in first.after]
         places = [(column.name, _parking(column, first)) for column in columns]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from cellsync.model import Action, Change, Index, Key, Reference, Skipped
 from cellsync.plan.changing import changes as changes_of
 from cellsync.plan.inputs import Compared, Target
-from cellsync.plan.ordering import given_up, taken, unique_indexes
+from cellsync.plan.ordering import given_up, taken
 
 _REMOVING = frozenset({Action.DELETE, Action.SOFT_DELETE})
 
@@ -108,7 +108,7 @@ def _shared_indexes(each: Compared) -> list[Index]:
     known = {*projection.names, *soft_delete, *rule.on_insert}
     return [
         index
-        for index in unique_indexes(each.written)
+        for index in each.written.unique_indexes
         if known >= {*index.columns} and {*index.columns} - soft_delete != {*rule.key}
     ]
 
