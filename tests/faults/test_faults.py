@@ -52,7 +52,7 @@ def fill(place: Stand, number: int = 3) -> None:
     """Make things and others differ: missing, changed and too many."""
     for name in ("things", "others"):
         add(place.urls["api"], name, *({"name": f"n{n}", "note": "new"} for n in range(number)))
-        add(place.urls["c1"], table, {"name": "n0", "note": "old"}, {"name": "extra", "note": "x"})
+        add(place.urls["c1"], name, {"name": "n0", "note": "old"}, {"name": "extra", "note": "x"})
 
 
 def names(url: str, table: str = "things") -> dict[str, str]:
@@ -269,8 +269,8 @@ def test_a_scan_that_ends_early_is_an_error_and_no_end_of_rows(
     """Half of a large table came through: no row of the other half is missing or extra."""
     place = stand(database(), database())
     for url in place.urls.values():
-        for table in ("things", "others"):
-            execute(url, f"INSERT INTO {table} (name, note) SELECT seq, REPEAT('x', 500) FROM seq_1_to_3000")
+        for name in ("things", "others"):
+            execute(url, f"INSERT INTO {name} (name, note) SELECT seq, REPEAT('x', 500) FROM seq_1_to_3000")
     start = before(place)
     with Proxy(place.urls[side]) as proxy:
         proxy.arm(1, Fault.HALF, holding=f"SELECT .* FROM `{rule}`")

@@ -217,8 +217,14 @@ def test_a_rule_stops_where_its_parent_collapses_in_mid_write(
 
     report = repair_with(stand, mutate, stage)
     check_promise(before, read_rows(stand, "c1"), [before["api"], read_rows(stand, "api")], late=made)
-    assert report.exit_code is ExitCode.REFUSED, list(result(report, "c1").problems)[:5]
     assert count_made(stand) == made
+    if report.exit_code is ExitCode.INCOMPLETE:
+        # Keys are asked for in the transaction that deletes them, at times sooner than the next look is due.
+        problems = list(result(report, "c1").problems)
+        assert problems
+        assert all("has the row again" in each for each in problems), problems
+        return
+    assert report.exit_code is ExitCode.REFUSED, list(result(report, "c1").problems)[:5]
     # Rows of p are read with those that they refer to: where p stops first, t keeps what p may refer to.
     assert codes(report)["p" if codes(report)["t"] == "depends" else "t"] in WHY
     message = next(each.message for each in result(report, "c1").refusals if each.rule == "t")
