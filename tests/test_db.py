@@ -710,6 +710,30 @@ def test_a_lost_connection_is_told_and_opened_again(schema: str) -> None:
     assert [row["id"] for row in rows(schema, "SELECT id FROM again")] == [3]
 
 
+def test_a_statement_is_not_spelled_through_a_lost_connection(schema: str) -> None:
+    """Its values are spelled as the session wants them: without one that is an error as any other."""
+    execute(schema, "CREATE OR REPLACE TABLE spelled (id int PRIMARY KEY, CHECK (id > 0))")
+    live = projection(
+        "spelled", "id", types={"id": "int"}, soft_delete=SoftDelete(column="id", live=0, tombstone="id")
+    )
+    with opened(schema) as database:
+        (check,) = database.read_checks("spelled")
+        database.tables(["spelled"])
+        number = database.connection.exec_driver_sql("SELECT CONNECTION_ID()").scalar()
+        execute(schema, f"KILL {number}")
+        with pytest.raises(ReadFailed):
+            database.query("SELECT 1")
+        for read in (
+            lambda: database.read_checks("spelled"),
+            lambda: list(database.find_broken("spelled", check, ["id"], [(1,)])),
+            lambda: database.find_doubles(live, [("id", None, None)]),
+        ):
+            with pytest.raises(ReadFailed, match="the connection was lost"):
+                read()
+        with pytest.raises(TransactionLost, match="the connection was lost"):
+            database.literal("x")
+
+
 def test_a_login_that_fails_never_shows_the_password(server: Server) -> None:
     """Whatever was wrong: the password, the port, the schema."""
     for url in (

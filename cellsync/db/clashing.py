@@ -133,9 +133,10 @@ class Clashing(Session):
 
     def read_checks(self, table: str) -> list[Check]:
         """Return the CHECK constraints of a table, those of its JSON columns among them."""
+        name = self.literal(table, writing=False)
         sql = (
             f"SELECT CONSTRAINT_NAME, CHECK_CLAUSE FROM information_schema.CHECK_CONSTRAINTS "
-            f"WHERE CONSTRAINT_SCHEMA = DATABASE() AND TABLE_NAME = {self.literal(table)} ORDER BY 1, 2"
+            f"WHERE CONSTRAINT_SCHEMA = DATABASE() AND TABLE_NAME = {name} ORDER BY 1, 2"
         )
         return [Check(name, clause) for name, clause in self._ask(sql)]
 
@@ -174,7 +175,7 @@ class Clashing(Session):
         if projection.where is not None:
             conditions.append(f"({projection.where})")
         if projection.soft_delete is not None:
-            live = self.literal(projection.soft_delete.live)
+            live = self.literal(projection.soft_delete.live, writing=False)
             conditions.append(f"{self._name(projection.soft_delete.column)} = {live}")
         columns = ", ".join(self._name(column.name) for column in known.columns)
         source = f"(SELECT {columns} FROM {self._name(projection.table)} WHERE {' AND '.join(conditions)})"
@@ -204,7 +205,7 @@ class Clashing(Session):
         if projection.where is not None:
             conditions.append(f"({projection.where})")
         if projection.soft_delete is not None:
-            live = self.literal(projection.soft_delete.live)
+            live = self.literal(projection.soft_delete.live, writing=False)
             conditions.append(f"{self._name(projection.soft_delete.column)} = {live}")
         values = (
             f"SELECT DISTINCT {name} FROM {self._name(projection.table)} WHERE {' AND '.join(conditions)}"
@@ -247,7 +248,7 @@ class Clashing(Session):
         return f"SELECT {_NUMBER}, {', '.join(outputs)} FROM ({sql}) AS w"
 
     def _within_packet(self, head: str, table: Table, rows: Planned, first: int) -> Iterator[tuple[int, str]]:
-        columns = self._literals(zip(*rows, strict=True))
+        columns = self._literals(zip(*rows, strict=True), writing=False)
         sql = (
             f"{head} FROM {self._name(table.name)} WHERE 0 UNION ALL VALUES "
             f"{tuples([[*map(str, range(len(rows)))], *columns])}"

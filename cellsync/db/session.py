@@ -353,10 +353,15 @@ class Session:
         with translated(self.cell.name, writing=True):
             return self.connection.exec_driver_sql(sql, execution_options={"no_parameters": True})
 
-    def literal(self, value: object) -> str:
-        """Return a value as it stands in a statement."""
-        driver: Any = self.connection.connection.dbapi_connection
+    def literal(self, value: object, *, writing: bool = True) -> str:
+        """Return a value as it stands in a statement, which is one that reads where it is not ``writing``."""
+        driver = self._driver(writing=writing)
         return str(driver.escape(value, driver.encoders))
+
+    def _driver(self, *, writing: bool) -> Any:
+        """Return the driver's own connection; where it is lost, raises what a statement would raise."""
+        with translated(self.cell.name, writing=True) if writing else self._in_time():
+            return self.connection.connection.dbapi_connection
 
     def append(self, table: sqlalchemy.Table, rows: Sequence[Mapping[str, Any]]) -> None:
         """Insert rows into a table of SQLAlchemy's; all have the same columns, in the same order.
@@ -372,10 +377,9 @@ class Session:
         columns = self._literals(zip(*(row.values() for row in rows), strict=True))
         self.run(f"{plain(f'INSERT INTO {place} ({names}) VALUES ')}{tuples(columns)}")
 
-    def _literals(self, columns: Iterable[Sequence[object]]) -> list[Sequence[str]]:
-        """Return the values of columns as literals, the time of the server among them."""
-        with translated(self.cell.name, writing=True):
-            driver: Any = self.connection.connection.dbapi_connection
+    def _literals(self, columns: Iterable[Sequence[object]], *, writing: bool = True) -> list[Sequence[str]]:
+        """Return the values of columns as literals, the time of the server among them; see ``literal``."""
+        driver = self._driver(writing=writing)
 
         def escape(value: object) -> str:
             literal: str = (
