@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import nova
+import pymysql
 import sqlalchemy as sa
 import yaml
 from json_judging import Databases, check_json, find_rules
+from oracle_edges import CANNOT_CONNECT
 from servers import AnyServer, checksums, sql
 
 from cellsync import cli
@@ -133,16 +135,26 @@ class Deployment:
 
     def repair(self, *arguments: str) -> Done:
         """Repair without asking; the oracle must agree with the report and with what was written."""
-        if not self.judged:
+        if not self.judged or self._changes_packs():
             return self.json("repair", "--yes", *arguments)
         databases = Databases(self.urls, find_rules(self._list_rules(), self.folder))
-        before = databases.take_edges()
+        try:
+            before = databases.take_edges()
+        except pymysql.OperationalError as error:
+            if error.args[0] != CANNOT_CONNECT:
+                raise
+            return self.json("repair", "--yes", *arguments)  # there is no parent to judge by
         done = self.json("repair", "--yes", *arguments)
         if done.code in (0, 1, 3, 4) and done.out:
             dry_run = "--dry-run" in arguments
             lines = list(check_json(done.report, before, databases.take_edges(), dry_run=dry_run))
             assert not lines, "\n".join(["the oracle disagrees:", *lines])
         return done
+
+    def _changes_packs(self) -> bool:
+        """Say whether a rule file changes rules of others, which the oracle does not know."""
+        files = [self.folder / name for name in self._list_rules()]
+        return any("changes:" in file.read_text(encoding="utf-8") for file in files if file.is_file())
 
     def _list_rules(self) -> Sequence[str]:
         """Return what the cell file names, which may have been written anew since this was made."""

@@ -341,12 +341,13 @@ def test_two_rows_with_one_key_are_named_and_the_others_go_on(cells: Deployment)
 
 
 def test_a_value_that_does_not_fit_stops_its_row_alone(cells: Deployment) -> None:
-    """Four-byte text for a three-byte column: exit 4 naming the row; the others are written."""
+    """Four-byte text for a three-byte column: a finding that names the row; the others are written."""
     cells.sql("parent", "ALTER TABLE aggregate_metadata CONVERT TO CHARACTER SET utf8mb4")
     cells.sql("parent", "UPDATE aggregate_metadata SET value = '🚀' WHERE `key` = 'pinned'")
     done = cells.repair("c1")
-    assert done.code == 4, done.said
-    assert "pinned" in "\n".join(done.cell("c1")["problems"])
+    assert done.code == 1, done.said
+    ((code, message),) = [each[1:] for each in done.findings("aggregate-metadata") if "pinned" in each[2]]
+    assert (code, "does not fit" in message) == ("unwritable-value", True)
     assert cells.sql("c1", "SELECT COUNT(*) FROM aggregate_metadata") == [(7,)]
     assert cells.sql("c1", "SELECT COUNT(*) FROM aggregate_metadata WHERE `key` = 'pinned'") == [(0,)]
 
