@@ -117,7 +117,7 @@ class Batch:
         made = [self._make(change) for change in self._changes]
         return self._read_back(made)
 
-    def _resolve(self) -> Mapping[Reference, tuple[Value, ...]]:
+    def _resolve(self) -> dict[Reference, tuple[Value, ...]]:
         wanted: dict[str, list[Key]] = {}
         for reference in self._references:
             wanted.setdefault(reference.rule, []).append(reference.key)
@@ -344,6 +344,18 @@ class Batch:
         plain = {name: value for name, value in values.items() if not isinstance(value, ServerTime)}
         self._found[id(change)] = held
         self._locked[self._identity_after(change)] = self._left[id(change)] = {**held, **plain}
+        if self._moves and self._references:
+            self._follow_references(change, held, plain)
+
+    def _follow_references(self, change: Change, held: RawRow, moved: RawRow) -> None:
+        """Let what refers to a row that has just got another id mean the new one."""
+        itself = Reference(rule=change.rule, key=change.key)
+        for join in joins(self._target) if itself in self._resolved else ():
+            if join.rule == change.rule and join.column in moved:
+                old, new = held[join.column], moved[join.column]
+                ids = self._resolved[itself]
+                self._resolved[itself] = tuple(new if value == old else value for value in ids)
+                return
 
     def _values(
         self, row: Mapping[str, Stored] | None, held: RawRow | None = None

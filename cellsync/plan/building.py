@@ -29,7 +29,7 @@ from cellsync.plan.changing import load as load_of
 from cellsync.plan.guarding import refuse, refuse_all, with_dependents
 from cellsync.plan.inputs import Compared, Target, Words
 from cellsync.plan.joining import joined
-from cellsync.plan.linking import Linked, can_open
+from cellsync.plan.linking import Linked, can_open, split_self_references
 from cellsync.plan.ordering import untangled
 from cellsync.plan.precedence import Early, chosen, find_early
 from cellsync.spool import Collector
@@ -92,14 +92,14 @@ def build(
                 steps = _whole(steps, each, ordered, target, lacking=lacking)
                 if first is not None:
                     updates = filter(first, changes_of(each, {Action.UPDATE}, target, failed))
-                    steps = chain(untangled(updates, each.written, each.clashes.waits), steps)
+                    steps = chain(_written_in_order(updates, each), steps)
             if sequence is not going:
                 keys = chosen(sooner.get(each.pairing.rule.id, Early()).removals)
                 steps = filter(keys, steps) if sequence is leaving else filterfalse(keys, steps)
                 steps = _kept(steps, each, ordered, stopped, held)
             if actions == {Action.UPDATE}:
                 rest = filterfalse(first, steps) if first is not None else steps
-                steps = untangled(rest, each.written, each.clashes.waits)
+                steps = _written_in_order(rest, each)
             steps = _placed(steps, aside, joins)
             if actions == {Action.INSERT}:
                 steps = linked.insert(each, steps, aside)
@@ -126,6 +126,11 @@ def find_refusals(compared: Sequence[Compared], target: Target, waived: Collecti
     refusals = [*refuse_all(ordered, target, waived)]
     refusals += [refusal for each in ordered for refusal in refuse(each, waived)]
     return with_dependents(refusals, ordered)
+
+
+def _written_in_order(updates: Iterable[Step], each: Compared) -> Iterator[Step]:
+    """Return updates of a rule such that the server takes each of them, and its way back."""
+    return split_self_references(untangled(updates, each.written, each.clashes.waits), each)
 
 
 def _sort_out(steps: Iterable[Step], changes: Collector[Change], skipped: Collector[Skipped]) -> None:

@@ -11,7 +11,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from cellsync.model import Action, Change, ForeignKey, Key, Load, Reference, Skipped, Stored, Value
+from cellsync.model import (
+    Action,
+    Change,
+    ForeignKey,
+    Key,
+    Load,
+    Reference,
+    ServerTime,
+    Skipped,
+    Stored,
+    Value,
+)
 from cellsync.plan.inputs import Compared
 from cellsync.plan.ordering import comparable
 
@@ -286,6 +297,60 @@ def _open(change: Change, column: str) -> tuple[Change, Change]:
         reason=f"{change.reason}; {column} is emptied, so that the row that it refers to can be removed",
     )
     return change.but(before={**(change.before or {}), column: None}), emptied
+
+
+def split_self_references(steps: Iterator[Change | Skipped], each: Compared) -> Iterator[Change | Skipped]:
+    """Make updates in two steps that move what others refer to, and let the row refer to itself.
+
+    A server takes it as one step, but not its way back: no row that refers to itself can be moved.
+    """
+    own = [key for key in each.written.foreign_keys if key.table == each.written.name]
+    moved = [key for key in own if not each.table.updated_columns.isdisjoint(key.references)]
+    return _split_all(steps, moved) if moved else steps
+
+
+def _split_all(steps: Iterator[Change | Skipped], keys: Sequence[ForeignKey]) -> Iterator[Change | Skipped]:
+    number = 0
+    for step in steps:
+        links = _find_self_links(step, keys) if isinstance(step, Change) else set()
+        if not isinstance(step, Change) or not links:
+            yield step
+            continue
+        number += 1
+        after, token = step.after or {}, step.together or f"itself-{number}"
+        moved = {name: value for name, value in after.items() if name not in links}
+        first = replace(step, after=moved, together=token)
+        parts = {n: v.key if isinstance(v, Reference) else v for n, v in moved.items()}
+        yield first
+        yield replace(
+            step,
+            identity=first.identity_after,
+            before={**(step.before or {}), **moved},
+            after={name: after[name] for name in after if name in links},
+            together=token,
+            unwritten={
+                **step.unwritten,
+                **{name: part for name, part in parts.items() if not isinstance(part, ServerTime)},
+            },
+        )
+
+
+def _find_self_links(change: Change, keys: Iterable[ForeignKey]) -> set[str]:
+    """Return the columns by which a row comes to refer to itself, where what they refer to moves."""
+    after = change.after or {}
+    row = {**known_row(change), **after}
+    itself = Reference(rule=change.rule, key=change.key)
+    links: set[str] = set()
+    for key in keys:
+        names = {*key.columns}
+        if names.isdisjoint(after) or after.keys().isdisjoint(key.references):
+            continue
+        meant = {row.get(name) == itself for name in key.columns} == {True}
+        values = _values_of(row, key.columns)
+        if meant or (values is not None and values == _values_of(row, key.references)):
+            links |= names & after.keys()
+    moving = {name for key in keys for name in key.references}
+    return links if links.isdisjoint(moving) else set()
 
 
 def _as_identity(values: Iterable[Stored]) -> tuple[Value, ...]:

@@ -2,7 +2,8 @@
 
 Two things force an order: a row that refers to another row of its own table, and a unique value
 that one row gives up and another takes. A circle of such values (two names swapped) is opened by
-parking one row on a value that nobody has; all writes of the circle share one transaction.
+parking one row on a value that nobody has, and several circles that share rows by parking one row after
+the other; all these writes share one transaction.
 """
 
 from __future__ import annotations
@@ -75,10 +76,10 @@ def untangled(
 ) -> Iterator[Change | Skipped]:
     """Order the updates of a table so that no unique value is taken before it is given up.
 
-    Yields those that move no unique value as they come, then the others in order, with a parking
-    change before each circle, and the changes of circles that cannot be opened. Only indexes whose
-    columns a rule knows can be looked after, and those of which ``waits`` speaks: there the server was
-    asked, which knows what it computes, and what is equal to it.
+    Yields those that move no unique value as they come, then the others in order, with parking
+    changes in each circle, and the changes of circles that cannot be opened, and what waits for them. Only
+    indexes whose columns a rule knows can be looked after, and those of which ``waits`` speaks: there the
+    server was asked, which knows what it computes, and what is equal to it.
     """
     moving: list[Change] = []
     waits = waits or {}
@@ -92,18 +93,75 @@ def untangled(
 
 
 def _untangled(updates: Sequence[Change], table: Table, waits: Waits) -> Iterator[Change | Skipped]:
-    waiting = list(updates)
+    """Yield the updates that wait for none, then those that waited for them, and so on.
+
+    Rows that wait for each other, in one circle or in several that share rows, are one knot.
+    """
+    blockers = _find_blockers(updates, table, waits)
+    layers: list[list[list[int]]] = []
+    layer_of: dict[int, int] = {}
+    for knot in _find_knots(blockers):
+        others = {other for at in knot for other in blockers[at]}.difference(knot)
+        layer = max((layer_of[other] + 1 for other in others), default=0)
+        layer_of.update(dict.fromkeys(knot, layer))
+        if layer == len(layers):
+            layers.append([])
+        layers[layer].append(sorted(knot))
     circles = 0
-    while waiting:
-        holders = _Holders(waiting, table, waits)
-        free = [change for change in waiting if holders.blocking(change) is None]
-        circle = [] if free else _circle(waiting[0], holders)
-        if circle:
-            circles += 1
-            yield from _opened(circle, table, waits, f"circle-{circles}") or map(_stuck, circle)
-        yield from free
-        placed = set(map(id, free or circle))
-        waiting = [change for change in waiting if id(change) not in placed]
+    stuck: set[int] = set()
+    for knots in layers:
+        for knot in sorted(knots):
+            changes = [updates[at] for at in knot]
+            if not stuck.isdisjoint(other for at in knot for other in blockers[at]):
+                stuck.update(knot)
+                yield from map(_describe_waiting, changes)
+            elif len(knot) == 1:
+                yield from changes
+            else:
+                circles += 1
+                opened = _Knot(changes, table, waits).open_up(f"circle-{circles}")
+                stuck.update(() if opened else knot)
+                yield from opened or map(_stuck, changes)
+
+
+def _describe_waiting(change: Change) -> Skipped:
+    reason = "it takes a unique value of a row that cannot give it up, for it swaps it with others"
+    return Skipped(rule=change.rule, key=change.key, reason=reason)
+
+
+def _find_knots(blockers: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+    """Yield the numbers of changes that wait for each other, together; each after those it waits for.
+
+    Tarjan's algorithm, without recursion: a chain of rows may be as long as a table.
+    """
+    number: dict[int, int] = {}
+    lowest: dict[int, int] = {}
+    open_ones: list[int] = []
+    placed: set[int] = set()
+    for start in range(len(blockers)):
+        walk = [(start, iter(blockers[start]))] if start not in number else []
+        while walk:
+            at, rest = walk[-1]
+            if at not in number:
+                number[at] = lowest[at] = len(number)
+                open_ones.append(at)
+            for other in rest:
+                if other not in number:
+                    walk.append((other, iter(blockers[other])))
+                    break
+                if other not in placed:
+                    lowest[at] = min(lowest[at], number[other])
+            else:
+                walk.pop()
+                if walk:
+                    above = walk[-1][0]
+                    lowest[above] = min(lowest[above], lowest[at])
+                if lowest[at] == number[at]:
+                    knot = [open_ones.pop()]
+                    while knot[-1] != at:
+                        knot.append(open_ones.pop())
+                    placed.update(knot)
+                    yield knot
 
 
 def _stuck(change: Change) -> Skipped:
@@ -157,59 +215,100 @@ def comparable(value: Stored) -> object:
     return folded((value,))[0] if isinstance(value, str) else value
 
 
-class _Holders:
-    """Which changes must still give up a unique value."""
+def _find_blockers(changes: Sequence[Change], table: Table, waits: Waits) -> list[list[int]]:
+    """Return the numbers of the changes that must give up a value before each change can take it."""
+    holding: dict[Slot, list[int]] = {}
+    for at, change in enumerate(changes):
+        for slot in _slots(change, {}, table):
+            holding.setdefault(slot, []).append(at)
+    by_key = {change.key: at for at, change in enumerate(changes)} if waits else {}
+    blockers: list[list[int]] = []
+    for at, change in enumerate(changes):
+        found = [
+            other for slot in _slots(change, change.after or {}, table) for other in holding.get(slot, ())
+        ]
+        found += [by_key[key] for key in waits.get(change.key, {}).values() if key in by_key]
+        blockers.append([other for other in dict.fromkeys(found) if other != at])
+    return blockers
 
-    def __init__(self, waiting: Sequence[Change], table: Table, waits: Waits) -> None:
-        self._by_slot = {slot: change for change in waiting for slot in _slots(change, {}, table)}
-        self._by_key = {change.key: change for change in waiting}
+
+class _Knot:
+    """Changes that wait for each other: made together, some of them in two steps."""
+
+    def __init__(self, changes: Sequence[Change], table: Table, waits: Waits) -> None:
+        self._changes = changes
         self._table = table
         self._waits = waits
+        blockers = _find_blockers(changes, table, waits)
+        self._needs = [set(needed) for needed in blockers]
+        self._takers: list[list[int]] = [[] for _ in changes]
+        for at, needed in enumerate(blockers):
+            for other in needed:
+                self._takers[other].append(at)
 
-    def blocking(self, change: Change) -> Change | None:
-        """Return the change that must give up a value before this one can take it."""
-        slots = _slots(change, change.after or {}, self._table)
-        keys = self._waits.get(change.key, {}).values()
-        for holder in (*map(self._by_slot.get, slots), *map(self._by_key.get, keys)):
-            if holder is not None and holder is not change:
-                return holder
-        return None
+    def open_up(self, token: str) -> list[Change]:
+        """Return the changes in order, with rows parked where none can be first; [] where that cannot be."""
+        made: list[Change] = []
+        rest = dict(enumerate(self._changes))
+        to_park = iter(range(len(self._changes)))
+        ready: list[int] = []
+        while rest:
+            for at in ready:  # grows meanwhile
+                made.append(rest.pop(at))
+                ready += self._release(at)
+            ready = []
+            while rest and not ready:
+                at = next(to_park, -1)
+                if at < 0:
+                    return []
+                if at in rest and (parking := self._find_parking(at)):
+                    made.append(_park(rest[at], parking))
+                    rest[at] = _after_parking(rest[at], parking)
+                    ready = self._release(at)
+        return [replace(each, together=token) for each in made]
+
+    def _release(self, at: int) -> list[int]:
+        """Say that a row has given up its values; returns the changes that can be made by that."""
+        freed = []
+        for taker in self._takers[at]:
+            self._needs[taker].discard(at)
+            if not self._needs[taker]:
+                freed.append(taker)
+        self._takers[at] = []
+        return freed
+
+    def _find_parking(self, at: int) -> dict[str, Stored]:
+        """Return values for a moment, in each index that a row is moved in; {} where there are none."""
+        change, table = self._changes[at], self._table
+        assert change.after is not None
+        # Others take what it has: in the indexes that they wait for, as the server said.
+        moved = {slot[0] for slot in _slots(change, {}, table)}
+        for taker in self._takers[at]:
+            waits = self._waits.get(self._changes[taker].key, {})
+            moved.update(index for index, key in waits.items() if key == change.key)
+        parking: dict[str, Stored] = {}
+        for index in (index for index in table.unique_indexes if index.name in moved):
+            names = table.base_columns(index) or index.columns
+            columns = [c for name in names if (c := table.column(name)) and c.name in change.after]
+            places = [(column.name, _parking(column, change)) for column in columns]
+            free = [
+                place for place, column in zip(places, columns, strict=True) if place[1] or column.nullable
+            ]
+            if not free:
+                return {}
+            parking.update(free[:1])
+        return parking
 
 
-def _circle(start: Change, holders: _Holders) -> list[Change]:
-    """Return a circle of changes, each blocked by the next, the last one by the first."""
-    chain = [start]
-    while (blocker := holders.blocking(chain[-1])) is not None:
-        if blocker in chain:
-            return chain[chain.index(blocker) :]
-        chain.append(blocker)
-    raise AssertionError("a change that nothing blocks is no part of a circle")
-
-
-def _opened(circle: Sequence[Change], table: Table, waits: Waits, token: str) -> list[Change]:
-    """Return the changes of a circle with one of them made in two steps; [] where that cannot be.
-
-    The first row is parked, so the last one can take its value, the one before it the last one's,
-    and so on; in the end the first row takes what the second one gave up.
-    """
-    first, others = circle[0], circle[1:]
-    assert first.before is not None and first.after is not None
-    # The last one takes what the first one has: in the indexes that it waits for.
-    moved = {slot[0] for slot in _slots(first, {}, table)} | {*waits.get(circle[-1].key, {})}
-    parking: dict[str, Stored] = {}
-    for index in (index for index in table.unique_indexes if index.name in moved):
-        names = table.base_columns(index) or index.columns
-        columns = [c for name in names if (c := table.column(name)) and c.name in first.after]
-        places = [(column.name, _parking(column, first)) for column in columns]
-        free = [place for place, column in zip(places, columns, strict=True) if place[1] or column.nullable]
-        if not free:
-            return []
-        parking.update(free[:1])
+def _park(change: Change, parking: Mapping[str, Stored]) -> Change:
     reason = "parked for a moment, so that other rows can take its unique value"
-    parked = replace(first, after=parking, reason=reason)
-    # Where the primary key is parked, that is what the row is known by until it has its own.
-    rest = replace(first, before={**first.before, **parking}, identity=parked.identity_after)
-    return [replace(each, together=token) for each in (parked, *reversed(others), rest)]
+    return replace(change, after=parking, reason=reason)
+
+
+def _after_parking(change: Change, parking: Mapping[str, Stored]) -> Change:
+    """Return what is left of a change; a row whose primary key is parked is known by that meanwhile."""
+    identity = _park(change, parking).identity_after
+    return replace(change, before={**(change.before or {}), **parking}, identity=identity)
 
 
 def _parking(column: Column, change: Change) -> Value:

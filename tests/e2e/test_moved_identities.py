@@ -250,3 +250,47 @@ def test_rows_that_refer_to_one_that_is_removed_early_are_removed_before_it(data
     assert result(stand.repair("again"), "c1").counts.planned == 0
     assert result(stand.undo("r1", "u1"), "c1").problems == ()
     assert checksums(stand.urls["c1"])["t"] == before
+
+
+ALL_AT_ONCE: list[tuple[Rows, Rows]] = [
+    (
+        [(4, "b", 4, 0), (3, "c", 3, 0), (5, "d", None, 0), (1, "a", 1, 1), (2, "e", 5, 0)],
+        [(3, "e", None, 0), (5, "b", None, 1), (4, "a", None, 0), (2, "d", None, 0), (1, "c", 5, 0)],
+    ),
+    (
+        [(1, "a", 1, 0), (2, "b", 2, 0), (3, "c", 3, 0), (4, "d", 4, 0)],
+        [(2, "a", 3, 0), (1, "b", 4, 0), (4, "c", 1, 0), (3, "d", 2, 0)],
+    ),
+]
+
+
+@pytest.mark.parametrize(("parent", "child"), ALL_AT_ONCE)
+def test_rows_that_wait_for_several_others_in_circles(
+    database: MakeDatabase, parent: Rows, child: Rows
+) -> None:
+    """By the id for one row and by a unique number for another: more than one row is parked."""
+    stand = stand_of(database, RULE, PLAIN.format("UNIQUE").replace("v int", "n int UNIQUE, v int"))
+    check_there_and_back(made(stand, parent, child, "id, k, n, v"), "id, k, n, v")
+
+
+@pytest.mark.parametrize("references", ["", ", references: {up: t}"])
+@pytest.mark.parametrize(
+    ("parent", "child"),
+    [
+        ([(1, "a", 1)], [(21, "a", None)]),
+        ([(1, "a", 1), (7, "b", None)], [(21, "a", 7), (7, "b", None)]),
+        ([(1, "a", 1), (2, "b", 2)], [(2, "a", None), (1, "b", None)]),
+    ],
+    ids=["of none", "of another", "swapped"],
+)
+def test_a_row_that_moves_comes_to_refer_to_itself(
+    database: MakeDatabase, parent: Rows, child: Rows, references: str
+) -> None:
+    """Moved first and linked then, so an undo can unlink it and move it back."""
+    table = "CREATE TABLE t (id int PRIMARY KEY, k varchar(9), up int, FOREIGN KEY (up) REFERENCES t (id))"
+    rule = RULE.replace("key: [k]", f"key: [k], columns: {{include: [id, up]}}{references}")
+    stand = stand_of(database, rule, table)
+    for url, some in zip(stand.urls.values(), (parent, child), strict=True):
+        values = ", ".join(f"({i}, '{k}', {'NULL' if up is None else up})" for i, k, up in some)
+        execute(url, "SET foreign_key_checks = 0", f"INSERT INTO t VALUES {values}")
+    check_there_and_back(stand, "id, k, up")
