@@ -9,6 +9,7 @@ import pymysql
 from oracle import Edge, Rule, Snapshot, find_owned, take_snapshot
 
 CANNOT_CONNECT = 2003
+ACCESS_DENIED = 1045
 
 
 def take_edges(

@@ -120,6 +120,7 @@ def test_the_file_is_gone_with_the_sequence(monkeypatch: pytest.MonkeyPatch, tmp
     """It has no name, and its descriptor is closed."""
     monkeypatch.setattr(spool, "BUFFER", 10)
     monkeypatch.setattr(spool.tempfile, "tempdir", str(tmp_path))
+    gc.collect()  # what other tests have left
     before = len(os.listdir("/proc/self/fd"))
     found = kept(range(1000), 10)
     assert list(tmp_path.iterdir()) == []

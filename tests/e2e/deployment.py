@@ -18,7 +18,7 @@ import pymysql
 import sqlalchemy as sa
 import yaml
 from json_judging import Databases, check_json, find_rules
-from oracle_edges import CANNOT_CONNECT
+from oracle_edges import ACCESS_DENIED, CANNOT_CONNECT
 from servers import AnyServer, checksums, sql
 
 from cellsync import cli
@@ -141,9 +141,10 @@ class Deployment:
         try:
             before = databases.take_edges()
         except pymysql.OperationalError as error:
-            if error.args[0] != CANNOT_CONNECT:
+            if error.args[0] not in (CANNOT_CONNECT, ACCESS_DENIED):
                 raise
-            return self.json("repair", "--yes", *arguments)  # there is no parent to judge by
+            # There is no parent to judge by, or it lets nobody in without TLS.
+            return self.json("repair", "--yes", *arguments)
         done = self.json("repair", "--yes", *arguments)
         if done.code in (0, 1, 3, 4) and done.out:
             dry_run = "--dry-run" in arguments
