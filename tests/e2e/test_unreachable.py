@@ -57,7 +57,8 @@ def test_a_child_that_is_gone_holds_nobody_up(cells: Deployment) -> None:
     with _closed() as port:
         broken = _at_port(cells, "c1", port)
         done = broken.json("diff")
-        repaired = broken.repair()
+        # The oracle does not know whose hosts might be the lost one's.
+        repaired = replace(broken, judged=False).repair()
         text = broken.run("diff")
     assert done.code == 4
     lost = done.cell("c1")
