@@ -123,13 +123,10 @@ class Writing(Session):
             found += [select.row(record) for record in self._write_query(statement)]
         return found
 
-    def resolve(self, join: Join, keys: Sequence[Key]) -> Mapping[Key, tuple[Value, ...]]:
-        """Return the surrogate ids of the live rows that hold each key, kept until the end.
-
-        Compared binary: a row whose key is equal under the collation only is another row.
-        """
+    def project_join(self, join: Join) -> Projection:
+        """Return how the rows that a reference leads to are read: their keys, and the referenced column."""
         held = self.tables([join.table])[join.table].column(join.column)
-        projection = Projection(
+        return Projection(
             rule=join.rule,
             table=join.table,
             key=join.key,
@@ -140,6 +137,13 @@ class Writing(Session):
             parent="",
             child="",
         )
+
+    def resolve(self, join: Join, keys: Sequence[Key]) -> Mapping[Key, tuple[Value, ...]]:
+        """Return the surrogate ids of the live rows that hold each key, kept until the end.
+
+        Compared binary: a row whose key is equal under the collation only is another row.
+        """
+        projection = self.project_join(join)
         select = self._select(projection)
         found: dict[Key, tuple[Value, ...]] = {}
         for part in batches(keys, at_once(projection)):

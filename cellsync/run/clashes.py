@@ -15,12 +15,10 @@ from cellsync import db, plan
 from cellsync.model import (
     Action,
     Change,
-    Family,
     Finding,
     ForeignKey,
     Identity,
     Index,
-    Join,
     Key,
     Projection,
     Reference,
@@ -455,26 +453,12 @@ class _Preview:
                     wanted.setdefault(value.rule, {})[value.key] = None
         ids: dict[Reference, Value] = {}
         for rule, keys in wanted.items():
-            for row in self.database.rows(self._referenced(joins[rule]), keys=list(keys)):
+            for row in self.database.rows(self.database.project_join(joins[rule]), keys=list(keys)):
                 if not row.limbo and row.key in keys:
                     reference = Reference(rule=rule, key=row.key)
                     if ids.setdefault(reference, row.identity[0]) != row.identity[0]:
                         self.doubled.add(reference)
         return ids
-
-    def _referenced(self, join: Join) -> Projection:
-        held = self.database.tables([join.table])[join.table].column(join.column)
-        return Projection(
-            rule=join.rule,
-            table=join.table,
-            key=join.key,
-            columns=(),
-            identity=(join.column,),
-            identity_families=(held.family if held else Family.INTEGER,),
-            soft_delete=join.soft_delete,
-            parent="",
-            child="",
-        )
 
     # -- Words -----------------------------------------------------------------------------
 

@@ -99,10 +99,11 @@ class Fitting:
         if packed is not None and all(len(row.text) <= short for row in packed):
             return {}
         is_long = _find_long(each, columns, short // 2)
-        long = [one for one in each.table.differences if one.action in plan.WRITING and is_long(one)]
+        written = (one for one in each.table.differences if one.action in plan.WRITING)
+        long = kept(filter(is_long, written), tally=sort_of)
         if not long:
             return {}
-        few = replace(each, table=replace(each.table, differences=kept(long, tally=sort_of)))
+        few = replace(each, table=replace(each.table, differences=long))
         recorder = journal.Journal(
             database, self.run, cell=self.target.written, database=self.target.database.schema
         )
