@@ -89,6 +89,29 @@ def without(items: Sequence[T], leaving: Callable[[T], bool]) -> Sequence[T]:
     return left.kept()
 
 
+def select(
+    items: Sequence[T], wanted: Callable[[T], bool], is_plain_wanted: Callable[[Any], bool]
+) -> Iterator[T]:
+    """Yield the items that are wanted; ``is_plain_wanted`` says so of an item's plain values (see Packable).
+
+    Items of a long sequence that are not wanted are not unpacked.
+    """
+    for part in parts(items):
+        if isinstance(part, _Spooled):
+            yield from part.select(wanted, is_plain_wanted)
+        else:
+            yield from filter(wanted, part)
+
+
+def find_bulky(items: Sequence[T], size: int) -> Iterator[T]:
+    """Yield all items that have more than ``size`` characters and bytes in their values, and maybe others.
+
+    A long sequence is not read where its items were written in fewer bytes than that.
+    """
+    for part in parts(items):
+        yield from part.find_bulky(size) if isinstance(part, _Spooled) else part
+
+
 class Collector(Generic[T]):
     """Gathers the items of one sequence, bit by bit."""
 
@@ -222,6 +245,19 @@ class _Spooled(_Long[T]):
             first = self._blocks[number].first
             yield from islice(self._block(number), max(0, start - first), None)
 
+    def select(self, wanted: Callable[[T], bool], is_plain_wanted: Callable[[Any], bool]) -> Iterator[T]:
+        for number, block in enumerate(self._blocks):
+            if block.kind is None:
+                yield from filter(wanted, self._block(number))
+            else:
+                plain = filter(is_plain_wanted, marshal.loads(self._read(number)))
+                yield from map(block.kind.unpacked, plain)
+
+    def find_bulky(self, size: int) -> Iterator[T]:
+        for number, block in enumerate(self._blocks):
+            if block.size > size:
+                yield from self._block(number)
+
     def _holding(self, at: int) -> int:
         """Return the number of the block that holds an item."""
         return max(0, bisect_right(self._blocks, at, key=itemgetter(0)) - 1)
@@ -246,14 +282,17 @@ class _Spooled(_Long[T]):
         return f"<{self._length} items on disk>"
 
     def _block(self, number: int) -> Sequence[T]:
-        _, at, size, kind = self._blocks[number]
-        with self._lock, _in_the_folder():
-            self._file.seek(at)
-            written = self._file.read(size)
+        written, kind = self._read(number), self._blocks[number].kind
         if kind is not None:
             return [*map(kind.unpacked, marshal.loads(written))]
         block: list[T] = pickle.loads(written)
         return block
+
+    def _read(self, number: int) -> bytes:
+        _, at, size, _ = self._blocks[number]
+        with self._lock, _in_the_folder():
+            self._file.seek(at)
+            return self._file.read(size)
 
 
 class _Made(_Long[T]):

@@ -88,7 +88,7 @@ class Batch:
         if self._strict is not None and self._target and self._target.soft_delete:
             self._strict.add(self._target.soft_delete.column)
         self._references = tuple(dict.fromkeys(references(changes)))
-        self._moves = any(change.writes_identity for change in changes)
+        self._moves = first.action is Action.UPDATE and any(change.writes_identity for change in changes)
         self._identity = first.identity_columns or (self._table.identity if self._table else ())
         columns = [self._table.column(name) if self._table else None for name in self._identity]
         self._spelled = [c.name if c else name for c, name in zip(columns, self._identity, strict=True)]
@@ -384,12 +384,14 @@ class Batch:
         """
         made = [outcome.change for outcome in outcomes if outcome.fate is Fate.APPLIED]
         known = {self._of(row): row for row in self._inserted.values()}
-        places = {id(change): self._identity_after(change) for change in made}
         # Of a row that is changed twice only the last state can be read, and that at its last primary key.
-        last: dict[Identity, int] = {}
+        last: dict[Identity, Change] = {}
         for change in made:
-            last.pop(change.identity, None)
-            last[places[id(change)]] = id(change)
+            if self._moves:
+                last.pop(change.identity, None)
+                last[self._identity_after(change)] = change
+            else:
+                last[change.identity] = change
         identities = [place for place in last if place not in known]
         read = (
             self._writer.read_back(self._changes[0].table, self._identity, identities) if identities else {}
@@ -401,19 +403,23 @@ class Batch:
             if outcome.fate is not Fate.APPLIED:
                 result.append(outcome)
                 continue
-            place = places[id(outcome.change)]
-            seen = last.get(place) == id(outcome.change)
-            now = after.get(place) if seen else None
-            wrong = self._describe_alteration(outcome.change, now) if seen else ""
-            if wrong:
-                altered.append(Outcome(change=change, fate=Fate.FAILED, message=wrong))
-                if now is not None and not self._rolls_back():
-                    self._take_back(outcome.change, now)
-            result.append(altered[-1] if wrong else self._as_read(outcome.change, now))
+            done = outcome.change
+            place = self._identity_after(done) if self._moves else done.identity
+            now, wrong = None, ""
+            if last.get(place) is done:
+                now = after.get(place)
+                wrong = self._describe_alteration(done, now)
+            if not wrong:
+                result.append(self._as_read(done, now))
+                continue
+            altered.append(Outcome(change=change, fate=Fate.FAILED, message=wrong))
+            result.append(altered[-1])
+            if now is not None and not self._rolls_back():
+                self._take_back(done, now)
         if altered and self._rolls_back():
             # Another row may have failed because of one that is now taken back: 1062.
-            kept = {id(change) for change in made if change.action is not Action.DELETE}
-            doubtful = any(after.get(place) is None for place, number in last.items() if number in kept)
+            kept = (place for place, change in last.items() if change.action is not Action.DELETE)
+            doubtful = any(after.get(place) is None for place in kept)
             doubtful = doubtful or any(outcome.fate is Fate.FAILED for outcome in outcomes)
             raise Torn((), alone=True) if doubtful and not self._alone else Torn(altered)
         return result
@@ -448,7 +454,7 @@ class Batch:
 
         Of an UPDATE the columns that it does not write count too: they must be what they were.
         """
-        if change.after is None:
+        if change.after is None or (now is not None and now == self._left.get(id(change))):
             return ""
         values = self._values(change.after)
         if now is None:

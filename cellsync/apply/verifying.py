@@ -131,32 +131,31 @@ def _compare_row(
     change: Change, row: Row | None, target: Projection, at: Mapping[str, int]
 ) -> _Unlike | None:
     """Return what a row is otherwise than planned; ``at`` says where each column stands in it."""
-
-    def describe(line: str, columns: Iterable[str] = ()) -> _Unlike:
-        opened = change.after is not None and None in change.after.values()
-        return _Unlike((change.rule, change.key), f"{_named(change)} {line}", frozenset(columns), opened)
-
     if change.action is Action.DELETE or (change.after is not None and deletes(change, target)):
-        return None if row is None else describe("was deleted, and is there again")
+        return None if row is None else _describe_unlike(change, "was deleted, and is there again")
     if row is None:
-        return describe("was written, and is not there")
-    held, after = row.values, change.after or {}
-    wrong = {
-        column: f"{shown(safe(column, _plain(value)))}"
-        for column, value in after.items()
-        if column in at and held[at[column]] != value and held[at[column]] != _plain(value)
-    }
-    wrong.update(
-        (column, f"{shown(safe(column, part))}, which was not written")
-        for column, part in change.unwritten.items()
-        if column in at and held[at[column]] != part
-    )
+        return _describe_unlike(change, "was written, and is not there")
+    held = row.values
+    wrong: dict[str, str] = {}
+    for column, value in (change.after or {}).items():
+        number = at.get(column)
+        if number is not None and held[number] != value and held[number] != _plain(value):
+            wrong[column] = f"{shown(safe(column, _plain(value)))}"
+    for column, part in change.unwritten.items():
+        number = at.get(column)
+        if number is not None and held[number] != part:
+            wrong[column] = f"{shown(safe(column, part))}, which was not written"
     if not wrong:
         return None
     told = [
         f"{name} is {shown(safe(name, held[at[name]]))} instead of {text}" for name, text in wrong.items()
     ]
-    return describe(f"was written, but {', '.join(told)}", wrong)
+    return _describe_unlike(change, f"was written, but {', '.join(told)}", wrong)
+
+
+def _describe_unlike(change: Change, line: str, columns: Iterable[str] = ()) -> _Unlike:
+    is_open = change.after is not None and None in change.after.values()
+    return _Unlike((change.rule, change.key), f"{_named(change)} {line}", frozenset(columns), is_open)
 
 
 def _named(change: Change) -> str:

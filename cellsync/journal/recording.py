@@ -250,7 +250,7 @@ class Journal:
 
     def _remember(self, made: Sequence[_Entry]) -> None:
         """Keep which rows cellsync pushed, and from which rows; prune does not touch it."""
-        moved = [each.change for each in made if each.change.writes_identity]
+        moved = [each.change for each in made if each.change.moves_row]
         if moved:
             self._follow_moves(moved)
         inserts = [each for each in made if each.change.action is Action.INSERT and each.change.origin]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from functools import cached_property, partial
+from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple, Union
 
+from cellsync import spool
 from cellsync.model.making import made
 from cellsync.model.reading import Fold, Packed, Row
 from cellsync.model.rules import Action, Direction, Way
@@ -133,11 +135,15 @@ class Sort(NamedTuple):
     kind: Kind
     action: Action
     accepted: bool
+    updated: tuple[str, ...] = ()
+    """The columns that an UPDATE sets; () of any other action."""
 
 
 def sort_of(difference: Difference) -> Sort:
     """Return what a difference is counted as."""
-    return Sort(difference.kind, difference.action, bool(difference.accepted))
+    action = difference.action
+    updated = tuple([column.column for column in difference.columns]) if action is Action.UPDATE else ()
+    return Sort(difference.kind, action, bool(difference.accepted), updated)
 
 
 class Missing(Mapped[Packed, Difference]):
@@ -242,13 +248,17 @@ class TableDiff:
         """Return about how many differences a repair does one of ``actions``."""
         return sum(number for sort, number in self.tally.items() if sort.action in actions)
 
-    @cached_property
+    @property
     def updated_columns(self) -> frozenset[str]:
-        """The columns that a repair updates in any row; goes through the differences once."""
-        if not self.does(Action.UPDATE):
-            return frozenset()
-        updates = (each for each in self.differences if each.action is Action.UPDATE)
-        return frozenset(column.column for update in updates for column in update.columns)
+        """The columns that a repair updates in any row."""
+        return frozenset(chain.from_iterable(sort.updated for sort in self.tally))
+
+    def select(self, actions: Collection[Action]) -> Iterator[Difference]:
+        """Yield the differences of which a repair does one of ``actions``."""
+        values = {_VALUES[action] for action in actions}
+        return spool.select(
+            self.differences, lambda each: each.action in actions, lambda plain: plain["action"] in values
+        )
 
     def columns_of(self, difference: Difference) -> tuple[ColumnDifference, ...]:
         """Return what changed; of a missing row all desired, of an extra one all existing values."""

@@ -66,6 +66,15 @@ class Change:
         )
 
     @property
+    def moves_row(self) -> bool:
+        """True for an update that gives the row another primary key."""
+        after = self.after
+        if after is None or self.action is not Action.UPDATE:
+            return False
+        held = zip(self.identity_columns, self.identity, strict=False)
+        return any(name in after and after[name] != part for name, part in held)
+
+    @property
     def identity_after(self) -> Identity:
         """The primary key of the row once the change is made.
 

@@ -177,7 +177,7 @@ def _renames(each: Compared, going: Sequence[Compared]) -> Callable[[Step], bool
         return None
     if rule not in referring:
         return lambda step: isinstance(step, Change)
-    new = {Reference(rule=rule.id, key=d.key) for d in table.differences if d.action is Action.INSERT}
+    new = {Reference(rule=rule.id, key=d.key) for d in table.select({Action.INSERT})}
 
     def renames(step: Step) -> bool:
         after = (step.after if isinstance(step, Change) else None) or {}

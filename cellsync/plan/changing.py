@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from cellsync.model import (
@@ -10,19 +10,20 @@ from cellsync.model import (
     Change,
     Dangling,
     Difference,
+    Identity,
     Join,
     KeyPart,
     Load,
     Missing,
     Pairing,
     Reference,
-    Row,
     Rule,
     ServerTime,
     Skipped,
     Stored,
     Value,
 )
+from cellsync.model.making import made
 from cellsync.plan.inputs import Compared, Target, Words
 from cellsync.plan.ordering import self_ordered
 
@@ -34,7 +35,7 @@ def changes(
     rule = each.pairing.rule
     if not each.table.does(*actions):
         return
-    chosen: Iterable[Difference] = (d for d in each.table.differences if d.action in actions)
+    chosen: Iterable[Difference] = each.table.select(actions)
     if rule.id in rule.references.values():
         chosen = self_ordered(list(chosen), rule)
     lost = sorted(set(failed) & set(rule.references.values()))
@@ -42,8 +43,7 @@ def changes(
         reason = f"{', '.join(lost)} could not be compared, and this row refers to it"
         yield from (Skipped(rule=rule.id, key=difference.key, reason=reason) for difference in chosen)
         return
-    make = {Action.INSERT: _insert, Action.UPDATE: _update}
-    steps = (make.get(d.action, _remove)(each.pairing, d, target) for d in chosen)
+    steps = map(_Maker(each.pairing, target).make_change, chosen)
     computed = find_computed(each)
     yield from (_without_computed(step, computed) for step in steps) if computed else steps
 
@@ -53,10 +53,10 @@ def load(each: Compared, target: Target) -> Load | None:
     pairing, rows = each.pairing, each.table.differences
     if not isinstance(rows, Missing) or rows.action is not Action.INSERT or find_computed(each):
         return None
-    make, columns = rows.make, _columns(pairing)
+    make, columns, maker = rows.make, _columns(pairing), _Maker(pairing, target)
     return Load(
         rows.packed,
-        lambda packed: _insert(pairing, make(packed), target),
+        lambda packed: maker.make_insert(make(packed)),
         fold=rows.fold,
         columns=columns,
         filled={name: value for name, value in find_constants(pairing.rule, target) if name not in columns},
@@ -95,15 +95,108 @@ def _columns(pairing: Pairing) -> tuple[str, ...]:
     return tuple(part.column for part in (*written.key, *written.columns, *read.carried))
 
 
-def _insert(pairing: Pairing, difference: Difference, target: Target) -> Change:
-    rule, row = pairing.rule, difference.desired
-    assert row is not None
-    after: dict[str, Stored] = dict(find_constants(rule, target))
-    # Spelled as the written table does: a server does not mind, a journal that is compared does.
-    for projected, part in zip(pairing.desired.carried, row.carried, strict=True):
-        after[projected.column] = _storable(part, None)
-    after.update(_stored(pairing, row))
-    return _change(pairing, difference, Action.INSERT, before=None, after=after, identity=())
+class _Maker:
+    """Makes the changes of one rule; what they have in common is found once."""
+
+    def __init__(self, pairing: Pairing, target: Target) -> None:
+        rule, existing = pairing.rule, pairing.existing
+        self._rule = rule
+        self._constants = dict(find_constants(rule, target))
+        self._live = {rule.soft_delete.column: rule.soft_delete.live} if rule.soft_delete else {}
+        self._existing = existing
+        self._joins = existing.joins
+        # Spelled as the written table does: a server does not mind, a journal that is compared does.
+        self._key = tuple(part.column for part in existing.key)
+        self._compared = tuple(part.column for part in existing.columns)
+        self._inserted = (*(part.column for part in pairing.desired.carried), *self._key, *self._compared)
+        self._common = {
+            "rule": rule.id,
+            "table": existing.table,
+            "key_columns": rule.key,
+            "identity_columns": existing.identity,
+            "together": "",
+        }
+
+    def make_change(self, difference: Difference) -> Change:
+        """Return the change that does what was decided about a difference."""
+        if difference.action is Action.INSERT:
+            return self.make_insert(difference)
+        if difference.action is Action.UPDATE:
+            return self._make_update(difference)
+        return self._make_removal(difference)
+
+    def make_insert(self, difference: Difference) -> Change:
+        """Return the INSERT of a missing row."""
+        row = difference.desired
+        assert row is not None
+        after = {**self._constants, **self._store(self._inserted, (*row.carried, *row.key, *row.values))}
+        return self._make(difference, Action.INSERT, before=None, after=after, identity=())
+
+    def _make_update(self, difference: Difference) -> Change:
+        held, columns = difference.existing, difference.columns
+        assert held is not None
+        names = [column.column for column in columns]
+        before = self._store(self._key, held.key)
+        before.update(self._store(names, [column.existing for column in columns]))
+        before.update(self._live)
+        after = self._store(names, [column.desired for column in columns])
+        if len(after) > 1:
+            after = {name: after[name] for name in sorted(after)}
+        # What a rule tolerates may move at any time: it is no part of what a row must be.
+        tolerated = self._rule.tolerance
+        unwritten = {
+            name: part
+            for name, part in zip(self._compared, held.values, strict=True)
+            if name not in after and name not in tolerated
+        }
+        change = self._make(difference, Action.UPDATE, before=before, after=after, identity=held.identity)
+        return change.but(unwritten=unwritten) if unwritten else change
+
+    def _make_removal(self, difference: Difference) -> Change:
+        rule, held = self._rule, difference.existing
+        assert held is not None
+        before = self._store((*self._key, *self._compared), (*held.key, *held.values))
+        before.update(self._live)
+        if difference.action is Action.DELETE:  # the order of the removals goes by them
+            carried = [part.column for part in self._existing.carried]
+            before.update(self._store(carried, held.carried))
+        after: dict[str, Stored] | None = None
+        if difference.action is Action.SOFT_DELETE:
+            assert rule.soft_delete is not None
+            marks = dict(zip(self._existing.identity, held.identity, strict=True))
+            after = {rule.soft_delete.column: marks[rule.soft_delete.tombstone]}
+            if rule.soft_delete.at:
+                after[rule.soft_delete.at] = ServerTime.NOW
+        action = Action.UPDATE if after is not None else Action.DELETE
+        return self._make(difference, action, before=before, after=after, identity=held.identity)
+
+    def _store(self, names: Sequence[str], parts: Sequence[KeyPart]) -> dict[str, Any]:
+        """Return parts of a row as they are written, references still as keys."""
+        if not self._joins:
+            return dict(zip(names, parts, strict=True))
+        pairs = zip(names, parts, strict=True)
+        return {name: _storable(part, self._joins.get(name)) for name, part in pairs}
+
+    def _make(
+        self,
+        difference: Difference,
+        action: Action,
+        *,
+        before: Mapping[str, Stored] | None,
+        after: Mapping[str, Stored] | None,
+        identity: Identity,
+    ) -> Change:
+        own = {
+            "action": action,
+            "key": difference.key,
+            "identity": identity,
+            "before": before,
+            "after": after,
+            "origin": difference.desired.identity if difference.desired else difference.origin,
+            "reason": difference.reason,
+            "unwritten": {},
+        }
+        return made(Change, {**self._common, **own})
 
 
 def find_constants(rule: Rule, target: Target) -> Iterator[tuple[str, Stored]]:
@@ -117,95 +210,6 @@ def find_constants(rule: Rule, target: Target) -> Iterator[tuple[str, Stored]]:
 def _filled(value: Value | ServerTime, target: Target) -> Stored:
     template = isinstance(value, str) and not isinstance(value, ServerTime)
     return str(value).format_map(Words(target.names)) if template else value
-
-
-def _update(pairing: Pairing, difference: Difference, target: Target) -> Change:
-    held = difference.existing
-    assert held is not None
-    joins = pairing.existing.joins
-    before = {
-        part.column: _storable(value, part.join)
-        for part, value in zip(pairing.existing.key, held.key, strict=True)
-    }
-    after: dict[str, Stored] = {}
-    for name, wanted, there in difference.columns:
-        before[name] = _storable(there, joins.get(name))
-        after[name] = _storable(wanted, joins.get(name))
-    before.update(_liveness(pairing.rule))
-    after = {name: after[name] for name in sorted(after)}
-    # What a rule tolerates may move at any time: it is no part of what a row must be.
-    unwritten = {
-        name: part
-        for name, part in zip(pairing.columns, held.values, strict=True)
-        if name not in after and name not in pairing.rule.tolerance
-    }
-    return _change(
-        pairing,
-        difference,
-        Action.UPDATE,
-        before=before,
-        after=after,
-        identity=held.identity,
-        unwritten=unwritten,
-    )
-
-
-def _remove(pairing: Pairing, difference: Difference, target: Target) -> Change:
-    rule, held = pairing.rule, difference.existing
-    assert held is not None
-    before = {**_stored(pairing, held), **_liveness(rule)}
-    if difference.action is Action.DELETE:  # the order of the removals goes by them
-        carried = zip(pairing.existing.carried, held.carried, strict=True)
-        before.update((part.column, _storable(value, None)) for part, value in carried)
-    after: dict[str, Stored] | None = None
-    if difference.action is Action.SOFT_DELETE:
-        assert rule.soft_delete is not None
-        marks = dict(zip(pairing.existing.identity, held.identity, strict=True))
-        after = {rule.soft_delete.column: marks[rule.soft_delete.tombstone]}
-        if rule.soft_delete.at:
-            after[rule.soft_delete.at] = ServerTime.NOW
-    action = Action.UPDATE if after is not None else Action.DELETE
-    return _change(pairing, difference, action, before=before, after=after, identity=held.identity)
-
-
-def _change(
-    pairing: Pairing,
-    difference: Difference,
-    action: Action,
-    *,
-    before: Mapping[str, Stored] | None,
-    after: Mapping[str, Stored] | None,
-    identity: tuple[Value, ...],
-    unwritten: Mapping[str, KeyPart] | None = None,
-) -> Change:
-    return Change(
-        rule=pairing.rule.id,
-        table=pairing.existing.table,
-        action=action,
-        key=difference.key,
-        key_columns=pairing.rule.key,
-        identity_columns=pairing.existing.identity,
-        identity=identity,
-        before=before,
-        after=after,
-        origin=difference.desired.identity if difference.desired else difference.origin,
-        reason=difference.reason,
-        unwritten=unwritten or {},
-    )
-
-
-def _liveness(rule: Rule) -> dict[str, Stored]:
-    return {rule.soft_delete.column: rule.soft_delete.live} if rule.soft_delete else {}
-
-
-def _stored(pairing: Pairing, row: Row) -> dict[str, Stored]:
-    """Return a row's key and compared columns as they are written, references still as keys."""
-    projection, parts = pairing.existing, (*row.key, *row.values)
-    stored: dict[str, Any] = dict(zip(projection.names, parts, strict=True))
-    if projection.joins:
-        for projected in (*projection.key, *projection.columns):
-            stored[projected.column] = _storable(stored[projected.column], projected.join)
-    return stored
 
 
 def _storable(part: KeyPart, join: Join | None) -> Stored:

@@ -111,12 +111,7 @@ def _acts_on_others(compared: Compared) -> Iterator[tuple[str, str]]:
     falling = [str(key) for key in table.cascades if key.on_delete and compared.table.does(Action.DELETE)]
     if falling:
         yield "cascade", _cascade(f"deleting rows of {table.name} in {cell}", falling)
-    moving = {
-        column.column.lower()
-        for difference in (compared.table.differences if table.cascades else ())
-        if difference.action is Action.UPDATE
-        for column in difference.columns
-    }
+    moving = {name.lower() for name in compared.table.updated_columns}
     following = [
         str(key)
         for key in table.cascades

@@ -84,8 +84,10 @@ def untangled(
     moving: list[Change] = []
     waits = waits or {}
     entangled = {*waits, *(key for needs in waits.values() for key in needs.values())}
+    unique = frozenset(name for index in table.unique_indexes for name in index.columns)
     for step in steps:
-        if isinstance(step, Change) and (step.key in entangled or _slots(step, {}, table)):
+        touched = isinstance(step, Change) and not unique.isdisjoint(step.after or ())
+        if isinstance(step, Change) and (step.key in entangled or (touched and _slots(step, {}, table))):
             moving.append(step)
         else:
             yield step

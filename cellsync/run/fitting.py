@@ -35,7 +35,7 @@ from cellsync.model import (
 )
 from cellsync.plan import Compared, clashes
 from cellsync.plan import fitting as rules
-from cellsync.spool import kept
+from cellsync.spool import find_bulky, kept
 
 _ESCAPED = 16
 """No more bytes than a character takes in a statement, in a journal's record of it: \\\\u001a."""
@@ -99,8 +99,8 @@ class Fitting:
         if packed is not None and all(len(row.text) <= short for row in packed):
             return {}
         is_long = _find_long(each, columns, short // 2)
-        written = (one for one in each.table.differences if one.action in plan.WRITING)
-        long = kept(filter(is_long, written), tally=sort_of)
+        bulky = find_bulky(each.table.differences, short // 2)
+        long = kept((one for one in bulky if one.action in plan.WRITING and is_long(one)), tally=sort_of)
         if not long:
             return {}
         few = replace(each, table=replace(each.table, differences=long))

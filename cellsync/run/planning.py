@@ -164,7 +164,7 @@ def _inserted(pairing: Pairing, pairs: Paired, decided: Found) -> set[Key]:
     leader, table = pairs[name], decided[name]
     if not isinstance(leader, Pairing) or not isinstance(table, TableDiff):
         return set()
-    return {pairing.rule.led(leader.rule, d.key) for d in table.differences if d.action is Action.INSERT}
+    return {pairing.rule.led(leader.rule, d.key) for d in table.select({Action.INSERT})}
 
 
 def _followed(state: State, child: Cell, pairs: Paired, found: Found) -> Found:
