@@ -126,7 +126,8 @@ class Table:
         parts = ", ".join([*(column.define(side) for column in self.columns), *self.keys])
         yield f"CREATE TABLE {real} ({parts}) DEFAULT CHARACTER SET utf8mb4 {self.options[side]}"
         if self.view == side:
-            yield f"CREATE VIEW {self.name} AS SELECT * FROM {real}"
+            names = ", ".join(f"`{column.name}`" for column in self.columns)
+            yield f"CREATE VIEW {self.name} AS SELECT {names} FROM {real}"
 
     def fill(self, side: int) -> Iterator[str]:
         """Yield what inserts the rows of one side; those that break a unique key are left out."""
@@ -302,7 +303,9 @@ class _Maker:
         )
         made = replace(made, triggers=tuple(self.triggers(made)) if view is None else ())
         if self.has("generated-key", 0.04):
-            column = Column("gk", ("varchar(60)",) * 2, tail="AS (CONCAT('g', HEX(`k`))) STORED")
+            # What a CHAR reads as depends on the sql_mode: the server stores nothing that follows from it.
+            how = "VIRTUAL" if any(each.startswith("char(") for each in key.kinds) else "STORED"
+            column = Column("gk", ("varchar(60)",) * 2, tail=f"AS (CONCAT('g', HEX(`k`))) {how}")
             made = replace(made, columns=(*made.columns, column), rule={**rule, "key": ["gk", *names[1:]]})
         return self.fill(made)
 
@@ -345,7 +348,9 @@ class _Maker:
             # What a CHAR reads as depends on the sql_mode: the server stores nothing that follows from it.
             padded = any(c.name == "d0" and any(k.startswith("char(") for k in c.kinds) for c in columns)
             how = "VIRTUAL" if padded else how
-            columns.append(Column("g", ("varchar(90)",) * 2, tail=f"AS (CONCAT('g', HEX(`d0`))) {how}"))
+            columns.append(
+                Column("g", ("varchar(90)",) * 2, tail=f"AS (CONCAT('g', HEX(LEFT(`d0`, 20)))) {how}")
+            )
         if self.has("generated-unique", 0.06) and not partitions:
             columns.append(Column("w", ("int", "int"), ("1", "2", "3", "4")))
             columns.append(Column("gw", ("int", "int"), tail="AS (w + 1) STORED"))

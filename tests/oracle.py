@@ -300,7 +300,7 @@ def _find_equals(
                 continue
             mine, its = f"t.{quote_name(column.name)}", f"r.{quote_name(there)}"
             joined = f"{quote_name(table.name)} t JOIN {quote_name(other.name)} r ON {its} = {mine}"
-            pairs = ask(f"SELECT DISTINCT {mine}, {its} FROM {joined}")
+            pairs = ask(f"SELECT {mine}, {its} FROM {joined}")  # DISTINCT would take equal ones for one
             equal: dict[Any, Any] = {}
             for value, held in pairs:
                 equal[value] = held if value == held or value not in equal else equal[value]

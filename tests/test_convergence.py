@@ -158,6 +158,35 @@ def test_a_generated_column_that_another_side_has_as_an_ordinary_one(database: M
     assert converged(stand)
 
 
+COMPUTED = "CREATE TABLE t (id int PRIMARY KEY AUTO_INCREMENT, a {}, g varchar(90) AS ({}) {}, v int)"
+
+
+@pytest.mark.parametrize("stored", ["VIRTUAL", "STORED"])
+@pytest.mark.parametrize(
+    ("kinds", "value", "same"),
+    [
+        (("datetime", "datetime(6)"), "'2024-01-01 10:00:00'", False),
+        (("time(2)", "time"), "'10:00:00'", False),
+        (("decimal(9,2)", "decimal(9,4)"), "1.5", False),
+        (("varchar(9)", "varchar(20)"), "'x'", True),
+        (("int", "bigint"), "7", True),
+    ],
+)
+def test_a_generated_key_that_the_written_server_computes_otherwise(
+    stored: str, kinds: tuple[str, str], value: str, same: bool, database: MakeDatabase
+) -> None:
+    """A row that would get another key is a finding before anything is written; the server is asked."""
+    stand = stand_of(database, rule("g"))
+    for url, kind in zip(stand.urls.values(), kinds, strict=True):
+        execute(url, COMPUTED.format(kind, "CONCAT('g', a)", stored))
+    execute(stand.urls["api"], f"INSERT INTO t (a, v) VALUES ({value}, 1)")
+    found = table(stand.diff(), "c1", "t").findings
+    assert [each.code for each in found] == ([] if same else ["unwritable-value"])
+    done = stand.repair("r1")
+    assert result(done, "c1").counts.applied == same
+    assert (done.exit_code, result(done, "c1").counts.failed) == (int(not same), 0)
+
+
 # -- Values that no literal makes -----------------------------------------------------------------
 
 

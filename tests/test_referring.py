@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from edges import MakeDatabase, Stand, add, as_if_large, converged, execute, result, rows, stand_of
+from edges import MakeDatabase, Stand, add, as_if_large, converged, execute, result, rows, stand_of, table
 from servers import checksums
 
 from cellsync.errors import ExitCode
@@ -132,3 +132,32 @@ def test_a_row_that_refers_to_one_of_two_is_written(database: MakeDatabase) -> N
     ]
     assert result(stand.undo("r1", "u1"), "c1").problems == ()
     assert checksums(stand.urls["c1"])["things"] == before
+
+
+KEEPING = """
+rules:
+  - {table: owners, key: [k], on_extra: delete, limits: {deletes: unlimited}}
+  - {table: things, key: [k], references: {r: owners}, on_extra: ACTION, limits: {deletes: unlimited}}
+"""
+KEPT = (
+    "CREATE TABLE owners (id int AUTO_INCREMENT PRIMARY KEY, k int UNIQUE, u int UNIQUE)",
+    "CREATE TABLE things (id int AUTO_INCREMENT PRIMARY KEY, k int UNIQUE, r int)",
+    "CREATE TABLE besides (n int PRIMARY KEY, thing int, FOREIGN KEY (thing) REFERENCES things (id))",
+)
+
+
+@pytest.mark.parametrize("action", ["report", "ignore", "delete"])
+def test_a_row_that_is_kept_gives_up_nothing(database: MakeDatabase, action: str) -> None:
+    """A new row takes a unique value of one that another row keeps: said before, and nothing fails.
+
+    The row that keeps it stays because its rule says so, or because yet another one refers to it.
+    """
+    stand = stand_of(database, KEEPING.replace("ACTION", action), *KEPT)
+    execute(stand.urls["api"], "INSERT INTO owners VALUES (1, 10, 5)")
+    execute(stand.urls["c1"], "INSERT INTO owners VALUES (7, 20, 5)", "INSERT INTO things VALUES (3, 1, 7)")
+    if action == "delete":
+        execute(stand.urls["c1"], "INSERT INTO besides VALUES (1, 3)")
+    found = [each.code for each in table(stand.diff(), "c1", "owners").findings]
+    assert found == ["unique-clash"]
+    counts = result(stand.repair("r1"), "c1").counts
+    assert (counts.planned, counts.failed, counts.conflicts) == (0, 0, 0)

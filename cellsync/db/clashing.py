@@ -35,7 +35,7 @@ _UNSEARCHED = ("enum", "set", "float", "double")
 """Types that a server compares with others one by one, whatever index there is."""
 _MOST_COMPARED = 20_000_000
 
-_TIMES = {"date": "DATE", "time": "TIME(6)", "datetime": "DATETIME(6)", "timestamp": "DATETIME(6)"}
+_TIMES = {"date": "DATE", "time": "TIME", "datetime": "DATETIME", "timestamp": "DATETIME"}
 _QUOTED = re.compile(r"`((?:[^`]|``)+)`")
 
 Planned = Sequence[tuple[Value, ...]]
@@ -156,6 +156,23 @@ class Clashing(Session):
             for (place,) in self._ask(f"SELECT d.{_NUMBER} FROM ({inner}) AS d WHERE NOT ({check.clause})"):
                 yield first + int(place)
 
+    def compute_values(
+        self, table: str, name: str, columns: Sequence[str], planned: Planned
+    ) -> Iterator[tuple[int, Value]]:
+        """Yield the places of the planned rows, and what the server would compute of them in a column.
+
+        ``columns`` are ``Table.base_columns`` of it.
+        """
+        known = self.tables([table])[table]
+        column = known.column(name)
+        assert column is not None and column.generated, name
+        outputs = ", ".join([_NUMBER, *(self._cast(known, each) for each in columns)])
+        value = plain(self._dialect.canonical(f"({column.expression})", column.type, column.family))
+        for first, rows in self._parts(known, columns, planned):
+            inner = f"SELECT {outputs} FROM ({rows}) AS v"
+            for place, computed in self._ask(f"SELECT d.{_NUMBER}, {value} FROM ({inner}) AS d"):
+                yield first + int(place), canonical(computed, column.family)
+
     def find_doubles(
         self, projection: Projection, index: Sequence[tuple[str, str | None, int | None]]
     ) -> list[list[Identity]]:
@@ -272,7 +289,10 @@ class Clashing(Session):
         column = table.column(name)
         assert column is not None, name
         kind = _TIMES.get(_kind(column))
-        return f"CAST({self._name(name)} AS {kind}) AS {self._name(name)}" if kind else self._name(name)
+        # With as many digits as the column keeps: what is computed from it may show them.
+        digits = column.type.partition("(")[2].partition(")")[0] or "0"
+        size = "" if kind == "DATE" else f"({digits})"
+        return f"CAST({self._name(name)} AS {kind}{size}) AS {self._name(name)}" if kind else self._name(name)
 
     def _computed(self, table: Table, name: str) -> str:
         """Return the expression of an index column, from the columns that decide it."""

@@ -396,8 +396,11 @@ class Select:
     def _optional(self, column: str | None) -> int | None:
         if column is None:
             return None
-        output = f"t.{self._dialect.quote(column)}"
-        return self._add(output, self._bare(output, self._projection.table, column))
+        table, output = self._projection.table, f"t.{self._dialect.quote(column)}"
+        known = self._known.get(table, {}).get(column)
+        # Read uncast: a field has another value than the driver where a cast would make one.
+        same = known is not None and self._dialect.canonical(output, known.type, known.family) == output
+        return self._add(output, self._field(output, table, column) if same else None)
 
     def _add(self, output: str, field: Field | None) -> int:
         """Add an output, and say where it stands."""
@@ -408,12 +411,6 @@ class Select:
     def _field(self, output: str, table: str, column: str) -> Field | None:
         known = self._known.get(table, {}).get(column)
         return None if known is None else joining.field(Scalar(output, known))
-
-    def _bare(self, output: str, table: str, column: str) -> Field | None:
-        """Return the field of a column that is read uncast; None where the driver's value is another one."""
-        known = self._known.get(table, {}).get(column)
-        same = known is not None and self._dialect.canonical(output, known.type, known.family) == output
-        return self._field(output, table, column) if same else None
 
     def _times(self) -> list[str]:
         soft_delete = self._projection.soft_delete
@@ -483,16 +480,18 @@ class Select:
             live_value = _literal(self._dialect, join.soft_delete.live)
             live = f"{joined}.{quote(join.soft_delete.column)} = {live_value}"
         found = f"{surrogate} IS NOT NULL"
-        at = self._add(raw, self._bare(raw, table, projected.column))
+        read = self._read(alias, table, projected.column, projected.family)
+        at = self._add(read, self._field(read, table, projected.column))
         self._add(found, joining.number(found))
         self._add(live, joining.number(live))
         self._encoded.flags.append(f"IF({raw} IS NULL, 0, IF({found} AND {live}, 1, 2))")
         known = self._known.get(table, {}).get(projected.column)
         if known is not None:
-            self._encoded.fields.append(bundling.reference(Scalar(raw, known), found, live))
+            quick = raw if projected.family is Family.TEMPORAL else None
+            self._encoded.fields.append(bundling.reference(Scalar(read, known, quick), found, live))
         parts = [self._part(joined, join.table, part, comparable) for part in join.key]
         return (
-            _referenced(at, [decode for decode, _ in parts]),
+            _referenced(at, projected.family, [decode for decode, _ in parts]),
             bundling.referenced(projected.family, [parse for _, parse in parts], canonical),
         )
 
@@ -531,15 +530,17 @@ class Select:
                         same = "=" if plainly else self._dialect.same
                         terms.append(f"{expression} {same} {comparand(expression, value)}")
                 if projected.join is not None:
-                    terms.append(self._held(projected.column, part, parameter))
+                    terms.append(self._held(projected, part, parameter))
             alternatives.append("(" + " AND ".join(terms) + ")")
         return ("(" + " OR ".join(alternatives) + ")" if alternatives else "1 = 0"), parameters
 
-    def _held(self, column: str, part: KeyPart, parameter: Callable[[Value], str]) -> str:
+    def _held(self, projected: Projected, part: KeyPart, parameter: Callable[[Value], str]) -> str:
         """Return a condition for what a reference itself holds, whatever it leads to."""
-        raw = f"t.{self._dialect.quote(column)}"
+        raw = f"t.{self._dialect.quote(projected.column)}"
         if isinstance(part, Dangling):
-            return f"{raw} {self._dialect.same} {parameter(part.raw)}"
+            exact = projected.family is Family.FLOAT
+            held = self._read("t", self._projection.table, projected.column, Family.FLOAT) if exact else raw
+            return f"{held} {self._dialect.same} {parameter(part.raw)}"
         # No reference, and one to a row whose key is NULL, join to the same NULLs.
         return f"{raw} IS NULL" if part is None else f"{raw} IS NOT NULL"
 
@@ -566,13 +567,13 @@ def _scalar(at: int, family: Family) -> Decode:
     return Decode(at)
 
 
-def _referenced(at: int, parts: Sequence[Decode]) -> Decode:
+def _referenced(at: int, family: Family, parts: Sequence[Decode]) -> Decode:
     def decode(record: Record) -> KeyPart:
         raw, found, live = record[at : at + 3]
         if raw is None:
             return None
         if not found or not live:
-            return Dangling(raw=raw, deleted=bool(found))
+            return Dangling(raw=canonical(raw, family), deleted=bool(found))
         return tuple(part(record) for part in parts)
 
     return Decode(at, decode)

@@ -11,7 +11,7 @@ building    the plan of one edge
 registering what to write into Nova's register of cells
 """
 
-from cellsync.plan.building import build, find_aside, find_refusals
+from cellsync.plan.building import build, find_aside, find_kept_removals, find_refusals
 from cellsync.plan.changing import changes
 from cellsync.plan.clashes import Claim, Move, Place, Planned
 from cellsync.plan.deciding import decide
@@ -33,6 +33,7 @@ __all__ = [
     "decide",
     "describe_fall",
     "find_aside",
+    "find_kept_removals",
     "find_refusals",
     "has_fallen",
     "refuse",

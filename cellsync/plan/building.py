@@ -263,6 +263,19 @@ def _kept(
         yield Skipped(rule=rule, key=step.key, reason=reason)
 
 
+def find_kept_removals(
+    compared: Sequence[Compared], target: Target, failed: Collection[str]
+) -> Iterator[Skipped]:
+    """Yield the removals that are not made, because rows that stay refer to their rows."""
+    ordered = _ordered(compared)
+    held = _held(ordered)
+    for each in reversed(ordered) if held else ():
+        removals = changes_of(each, {Action.SOFT_DELETE, Action.DELETE}, target, failed)
+        for step in _kept(removals, each, ordered, (), held):
+            if isinstance(step, Skipped):
+                yield step
+
+
 def find_aside(each: Compared) -> Iterator[Key]:
     """Yield the keys that nothing may refer to: which row they mean, or whether it comes, is open."""
     yield from each.clashes.lost

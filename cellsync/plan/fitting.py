@@ -9,13 +9,14 @@ from __future__ import annotations
 import ipaddress
 import re
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Context, Decimal
 
 from cellsync.model import (
     Change,
     Column,
     Family,
+    Index,
     KeyPart,
     Pairing,
     Reference,
@@ -66,6 +67,30 @@ def find_narrow_columns(
         if constant is not None and not is_held(constant, value):
             found[name] = constant
     return found
+
+
+def find_recomputed_columns(pairing: Pairing, written: Table, desired: Table | None) -> Iterator[Column]:
+    """Yield the key columns that the written server computes, maybe not as the desired side has them.
+
+    It computes from columns of other types, or otherwise.
+    """
+    for name in pairing.rule.key:
+        column = written.column(name)
+        if column is None or not column.generated:
+            continue
+        bases = written.base_columns(Index(name=name, columns=(name,), unique=False))
+        here = [column.expression, *(_describe_kind(written.column(base)) for base in bases)]
+        other = desired.column(name) if desired else None
+        there = [
+            other.expression if other else "",
+            *(_describe_kind(desired.column(b)) for b in bases if desired),
+        ]
+        if bases and here != there:
+            yield column
+
+
+def _describe_kind(column: Column | None) -> tuple[object, ...]:
+    return (column.type, column.charset, column.collation, column.members) if column else ()
 
 
 def _is_wider(column: Column, other: Column) -> bool:

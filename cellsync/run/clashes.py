@@ -377,7 +377,15 @@ class _Preview:
             for question in self.questions
             for key in plan.find_aside(question.each)
         }
-        return rules.settle(self.claims, movers, bringers, refused, void)
+        staying: set[Planned] = set()
+        while True:
+            settled = rules.settle(self.claims, movers, bringers, refused, void | staying)
+            # A row that stays keeps those to which it refers, and those keep what they have.
+            compared = [remove_clashes(question.each, settled) for question in self.questions]
+            kept = plan.find_kept_removals(compared, self.target, self.failed) if self.claims else ()
+            before, staying = staying, {Planned(step.rule, step.key) for step in kept}
+            if staying == before:
+                return settled
 
     def _moves(
         self, each: Compared, phase: int, part: Sequence[Change], places: set[Place], lacking: set[Planned]

@@ -86,6 +86,14 @@ class Fitting:
                 while part := list(islice(changes, CHANGES_AT_ONCE)):
                     for change, why in self._find_broken(database, each, checks, part):
                         found.setdefault(change.key, self._find_unwritable(each, change.key, why))
+        recomputed = [*rules.find_recomputed_columns(pairing, each.written, there)]
+        if database.makes_schemas and recomputed:
+            with database.snapshot():
+                changes = (change for change in self._changes(each) if change.key not in found)
+                while part := list(islice(changes, CHANGES_AT_ONCE)):
+                    for column in recomputed:
+                        for change, why in self._find_recomputed(database, each, column, part):
+                            found.setdefault(change.key, self._find_unwritable(each, change.key, why))
         return found
 
     def _find_too_long(self, each: Compared) -> dict[Key, Finding]:
@@ -160,6 +168,34 @@ class Fitting:
                     change,
                     f"{named} breaks the CHECK {one.check.name} of its table ({one.check.clause}), which "
                     f"{cell} does not keep: change the row, or that constraint",
+                )
+
+    def _find_recomputed(
+        self, database: db.Database, each: Compared, column: Column, part: Sequence[Change]
+    ) -> Iterator[tuple[Change, str]]:
+        """Yield planned rows of which the written server computes another key, and why."""
+        table, name = each.written, column.name
+        bases = table.base_columns(Index(name=name, columns=(name,), unique=False))
+        at = [key.lower() for key in each.pairing.rule.key].index(name.lower())
+        rows = []
+        held = read_held(database, each, (c for c in part if c.action is Action.UPDATE), bases)
+        for change in part:
+            now = held.get(change.identity)
+            values = clashes.image_row(change, bases, table, ids={}, held=now, nulls=True)
+            if values is not None:
+                rows.append((change, values))
+        planned = [values for _, values in rows]
+        for place, computed in database.compute_values(table.name, name, bases, planned):
+            change, _ = rows[place]
+            if computed != change.key[at]:
+                texts = (
+                    shown(self.secrets.safe(name, v, table=table.name)) for v in (computed, change.key[at])
+                )
+                here, there = map(rules.shorten, texts)
+                yield (
+                    change,
+                    f"its server computes {name} as {here} and not as {there}, from {', '.join(bases)}: make "
+                    f"these columns like those of {each.pairing.desired_cell}",
                 )
 
     def _changes(self, each: Compared) -> Iterator[Change]:

@@ -91,7 +91,9 @@ def _completed(request: Request, cell: Cell, edges: Sequence[Edge], chosen: Chos
 def _changes(plan: Plan, database: db.Database, chosen: Chosen | None) -> Sequence[Change]:
     collected: Collector[Change] = Collector()
     waiting = iter(plan.changes)
-    # A row that is parked is changed twice: what the first change leaves is what the second finds.
+    # A row that is parked is changed twice, and one that is emptied before it is removed: what the first
+    # change leaves is what the second finds.
+    emptied = {deed.table for deed in plan.deeds if deed.action is Action.DELETE}
     left: dict[tuple[str, Identity], Mapping[str, Value]] = {}
     while part := list(islice(waiting, AT_ONCE)):
         asking = (c for c in part if chosen is None or (plan.child, c.rule, c.key) in chosen)
@@ -99,7 +101,8 @@ def _changes(plan: Plan, database: db.Database, chosen: Chosen | None) -> Sequen
         for change in part:
             at = (change.table, change.identity)
             collected.append(_with(change, plan.tables.get(change.table), rows.get(at)))
-            if change.together and at in rows:
+            empties = change.table in emptied and {*(change.after or {}).values()} == {None}
+            if (change.together or empties) and at in rows:
                 then = (change.table, change.identity_after)
                 rows[then] = left[then] = {**rows[at], **_plain(change.after)}
     return collected.kept()

@@ -100,3 +100,26 @@ def test_the_way_back_takes_the_row_that_was_inserted(database: MakeDatabase) ->
     execute(parent, fill + "(1, 1, 1), (2, 1, 1)")
     execute(child, fill + "(9, 1, 1), (2, 1, 1)")
     check_there_and_back(stand, "SELECT k, g, o, v FROM t WHERE k < 9 ORDER BY k", planned=1)
+
+
+SCOPED = "where: 'o = 1', on_insert: {o: 1}"
+T_SCOPED = "CREATE TABLE t (id int AUTO_INCREMENT PRIMARY KEY, k int, up int, o int)"
+Q_SCOPED = "SELECT k, up FROM t WHERE o = 1 ORDER BY k"
+
+
+def test_the_way_back_leaves_a_row_outside_the_rule(database: MakeDatabase) -> None:
+    """It has the key of the new row, and a lower number."""
+    stand = stand_of(database, RULE.format(SCOPED), T_SCOPED)
+    parent, child = stand.urls.values()
+    execute(parent, "INSERT INTO t (k, o) VALUES (1, 1), (2, 1)")
+    execute(child, "INSERT INTO t (k, o) VALUES (1, 2), (2, 1)")
+    check_there_and_back(stand, Q_SCOPED, planned=1)
+
+
+def test_the_way_back_of_a_row_that_was_emptied_first(database: MakeDatabase) -> None:
+    """A row that refers to itself is emptied, then removed: what it was is known all the same."""
+    stand = stand_of(database, RULE.format(f"{SCOPED}, references: {{up: t}}"), T_SCOPED)
+    parent, child = stand.urls.values()
+    execute(parent, "INSERT INTO t (id, k, o) VALUES (1, 1, 1)")
+    execute(child, "INSERT INTO t (id, k, up, o) VALUES (1, 1, NULL, 1), (4, 9, 4, 1), (5, 8, NULL, 2)")
+    check_there_and_back(stand, Q_SCOPED, planned=2)

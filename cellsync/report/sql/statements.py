@@ -180,6 +180,9 @@ class Statements:
         if change.action is Action.INSERT:
             return
         located = dict(_pairs(change, change.identity)) if change.identity else {}
+        target = self._plan.targets.get(change.rule)
+        if not located and target is not None and target.where is not None:
+            yield f"({target.where})"  # a row outside the rule may have the same key
         for column, value in located.items():
             yield from self._indexed(change.table, column, value)
         for column, stored in (change.before or {}).items():

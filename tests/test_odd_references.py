@@ -1,0 +1,61 @@
+"""References that are no integers: where one leads nowhere, what it holds is told as any other value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from edges import Stand, as_if_large, converged, execute, ruleset, table
+
+from cellsync.model import Dangling, Value
+from cellsync.report import json
+
+MakeDatabase = Callable[..., str]
+
+KINDS: dict[str, tuple[str, str, Value]] = {
+    "date": ("date", "'2024-01-01'", "2024-01-01"),
+    "datetime": ("datetime(6)", "'2024-01-01 10:00:00.5'", "2024-01-01 10:00:00.5"),
+    "time": ("time(2)", "'-30:00:00.25'", "-30:00:00.25"),
+    "timestamp": ("timestamp", "'2024-01-01 10:00:00'", "2024-01-01 10:00:00"),
+    "bit": ("bit(8)", "b'101'", 5),
+    "year": ("year", "2024", 2024),
+    "float": ("float", "0.1", 0.10000000149011612),
+    "decimal": ("decimal(9,3)", "1.5", Decimal("1.500")),
+    "binary": ("varbinary(9)", "x'00ff'", b"\x00\xff"),
+    "uuid": ("uuid", "'00112233-4455-6677-8899-aabbccddeeff'", "00112233-4455-6677-8899-aabbccddeeff"),
+}
+
+
+@pytest.fixture(autouse=True, params=["rows", "digests"])
+def compared_by(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Compare small tables as large ones are compared, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "digests":
+            as_if_large(patch)
+        yield
+
+
+@pytest.mark.parametrize(("kind", "literal", "value"), KINDS.values(), ids=KINDS)
+def test_what_a_dangling_reference_holds_is_told(
+    database: MakeDatabase, kind: str, literal: str, value: Any
+) -> None:
+    """As part of a key it is text or a number in every output, and the row is found by it."""
+    urls = {"api": database(), "c1": database()}
+    for url in urls.values():
+        execute(
+            url,
+            f"CREATE TABLE u (id {kind} PRIMARY KEY, k int UNIQUE)",
+            f"CREATE TABLE t (n int PRIMARY KEY, r {kind}, w int)",
+        )
+    execute(urls["c1"], f"INSERT INTO t VALUES (1, {literal}, 1)")
+    rules = "rules: [{table: u, key: [k]}, {table: t, key: [r], references: {r: u}, on_extra: delete}]"
+    stand = Stand(urls, ruleset(rules))
+    (finding,) = table(stand.diff(), "c1", "t").findings
+    assert (finding.code, finding.key) == ("dangling-reference", (Dangling(raw=value, deleted=False),))
+    assert json.value(finding.key)["dangling"] == json.value(value)
+    execute(urls["api"], f"INSERT INTO u VALUES ({literal}, 7)", f"INSERT INTO t VALUES (1, {literal}, 2)")
+    stand.repair("r1")
+    assert stand.repair("r2").exit_code == 0
+    assert converged(stand)
