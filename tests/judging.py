@@ -83,7 +83,18 @@ class Said:
     def explains(self, pair: Pair) -> bool:
         """Say whether it was announced that this difference stays."""
         staying = self.differences.get(pair) in (Action.REPORT, Action.IGNORE)
-        return self.failed or self.refused or staying or pair[1] in self.left or self.names_key(pair[1])
+        named = pair[1] in self.left or self.names_key(pair[1]) or self.names_dangling(pair[1])
+        return self.failed or self.refused or staying or named
+
+    def names_dangling(self, key: oracle.Key) -> bool:
+        """Say whether a finding is about this key when what it refers to had not come yet."""
+        return any(
+            all(
+                isinstance(now, tuple) if isinstance(was, oracle.Dangling) else was == now
+                for was, now in zip(each, key)  # noqa: B905
+            )
+            for each in self.findings.get("dangling-reference", ())
+        )
 
 
 def read_report(cell: CellResult | CellFailure, rules: Collection[str]) -> dict[str, Said]:

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from edges import Stand, as_if_large, converged, execute, ruleset, table
+from edges import Stand, as_if_large, converged, execute, result, ruleset, stand_of, table
 
 from cellsync.model import Dangling, Value
 from cellsync.report import json
@@ -58,4 +58,24 @@ def test_what_a_dangling_reference_holds_is_told(
     execute(urls["api"], f"INSERT INTO u VALUES ({literal}, 7)", f"INSERT INTO t VALUES (1, {literal}, 2)")
     stand.repair("r1")
     assert stand.repair("r2").exit_code == 0
+    assert converged(stand)
+
+
+def test_a_row_that_gets_its_key_by_this_plan(database: MakeDatabase) -> None:
+    """What its key refers to is inserted: it is the missing row then, and that is said before."""
+    rules = "rules: [{table: u, key: [k]}, {table: t, key: [n, r], references: {r: u}}]"
+    stand = stand_of(
+        database,
+        rules,
+        "CREATE TABLE u (k varchar(9) PRIMARY KEY)",
+        "CREATE TABLE t (id int AUTO_INCREMENT PRIMARY KEY, n int, r varchar(9), w int)",
+    )
+    execute(stand.urls["api"], "INSERT INTO u VALUES ('a')", "INSERT INTO t VALUES (1, 1, 'a', 1)")
+    execute(stand.urls["c1"], "INSERT INTO t VALUES (7, 1, 'a', 2)")
+    found = {each.code: each.message for each in table(stand.diff(), "c1", "t").findings}
+    assert [*found] == ["dangling-reference", "unique-clash"]
+    assert "repair once more" in found["unique-clash"]
+    counts = result(stand.repair("r1"), "c1").counts
+    assert (counts.applied, counts.conflicts, counts.failed) == (1, 0, 0)
+    stand.repair("r2")
     assert converged(stand)

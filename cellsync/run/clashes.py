@@ -15,6 +15,7 @@ from cellsync import db, plan
 from cellsync.model import (
     Action,
     Change,
+    Dangling,
     Finding,
     ForeignKey,
     Identity,
@@ -23,6 +24,7 @@ from cellsync.model import (
     Projection,
     Reference,
     Secrets,
+    ServerTime,
     Table,
     Value,
     shown,
@@ -49,10 +51,15 @@ class _Question:
     referred: bool
     """Whether rows are planned to go to which others may refer."""
 
+    dangling: tuple[Key, ...] = ()
+    """The keys of rows of the written side that refer to nothing in their key."""
+
     @property
     def needed(self) -> bool:
         """Say whether there is anything to ask."""
-        return bool(self.indexes or self.keys or self.lacking or self.doubles or self.referred)
+        return bool(
+            self.indexes or self.keys or self.lacking or self.doubles or self.referred or self.dangling
+        )
 
     @property
     def decisive(self) -> set[str]:
@@ -117,6 +124,11 @@ def _ask(each: Compared, compared: Sequence[Compared], desired: Mapping[str, Tab
         lacking=frozenset(rules.find_lacking(each, compared)) if writes else frozenset(),
         doubles=tuple(doubles),
         referred=bool(written.referrers and written.identity and table.does(Action.DELETE, Action.UPDATE)),
+        dangling=tuple(
+            finding.key
+            for finding in (table.findings if writes else ())
+            if finding.code == "dangling-reference" and finding.cell == pairing.existing_cell and finding.key
+        ),
     )
 
 
@@ -140,6 +152,8 @@ class _Preview:
     def read_claims(self) -> None:
         """Ask the server about all planned rows, some thousands at a time."""
         for question in self.questions:
+            if question.dangling:
+                self._claim_keys(question)
             if question.indexes or question.keys or question.lacking:
                 updates = rules.has_touching(question.each.table, question.decisive)
                 for phase in (rules.INSERT, rules.UPDATE) if updates else (rules.INSERT,):
@@ -201,6 +215,36 @@ class _Preview:
                     finding = self._find_foreign(question.each, change.key, why)
                     planned = Planned(reference.rule, reference.key)
                     self._add(question.each, change, phase, finding, coming=planned)
+
+    def _claim_keys(self, question: _Question) -> None:
+        """Claim the keys of new rows that rows get which refer to nothing until this plan is made."""
+        each, key = question.each, question.each.pairing.existing.key
+        coming: dict[tuple[str, Value], Key] = {}
+        for other in self.questions:
+            joins = [part.join for part in key if part.join and part.join.rule == other.each.pairing.rule.id]
+            for phase in (rules.INSERT, rules.UPDATE) if joins else ():
+                for change in self._changes(other.each, phase):
+                    for join in joins:
+                        value = (change.after or {}).get(join.column)
+                        if value is not None and not isinstance(value, (Reference, ServerTime)):
+                            coming[join.rule, value] = change.key
+        taken = {
+            tuple(
+                coming.get((part.join.rule, held.raw), held)
+                if part.join is not None and isinstance(held, Dangling)
+                else held
+                for part, held in zip(key, dangling, strict=True)
+            )
+            for dangling in question.dangling
+        }
+        for change in self._changes(each, rules.INSERT) if coming else ():
+            if change.key in taken:
+                why = (
+                    f"{self.target.written} has that row, but what it refers to comes with this plan: repair "
+                    f"once more"
+                )
+                finding = self._find_unique(each, change.key, why)
+                self._add(each, change, rules.INSERT, finding)
 
     def _claim_index(
         self,
