@@ -161,3 +161,36 @@ def test_a_row_that_is_kept_gives_up_nothing(database: MakeDatabase, action: str
     assert found == ["unique-clash"]
     counts = result(stand.repair("r1"), "c1").counts
     assert (counts.planned, counts.failed, counts.conflicts) == (0, 0, 0)
+
+
+CHAIN = """
+defaults: {limits: {deletes: unlimited}}
+rules:
+  - {table: owners, key: [k]}
+  - {table: things, key: [k], references: {r: owners, up: things}, on_extra: delete}
+"""
+CHAINED = (
+    "CREATE TABLE owners (id int AUTO_INCREMENT PRIMARY KEY, k varchar(9))",
+    "CREATE TABLE things (id int AUTO_INCREMENT PRIMARY KEY, k int UNIQUE, r int, up int, u int UNIQUE)",
+)
+
+
+def test_a_row_refers_to_one_that_refers_to_nothing(database: MakeDatabase) -> None:
+    """Neither comes: both are findings before anything is written, the third row is written."""
+    stand = stand_of(database, CHAIN, *CHAINED)
+    execute(stand.urls["api"], "INSERT INTO things (id, k, up) VALUES (1, 1, 2), (2, 2, 77), (3, 3, NULL)")
+    found = {each.key: each.code for each in table(stand.diff(), "c1", "things").findings}
+    assert found == {(1,): "foreign-key-clash", (2,): "dangling-reference"}
+    counts = result(stand.repair("r1"), "c1").counts
+    assert (counts.applied, counts.failed, counts.conflicts) == (1, 0, 0)
+
+
+def test_a_row_that_cannot_go_gives_up_nothing(database: MakeDatabase) -> None:
+    """It refers to a key that two rows have: it stays, and what it has in a unique index with it."""
+    stand = stand_of(database, CHAIN, *CHAINED)
+    execute(stand.urls["api"], "INSERT INTO things (k, u) VALUES (1, 5)")
+    execute(stand.urls["c1"], "INSERT INTO owners VALUES (1, 'x'), (2, 'x')")
+    execute(stand.urls["c1"], "INSERT INTO things (k, u, r) VALUES (1, NULL, NULL), (2, 5, 1)")
+    assert [each.code for each in table(stand.diff(), "c1", "things").findings] == ["unique-clash"]
+    counts = result(stand.repair("r1"), "c1").counts
+    assert (counts.planned, counts.failed, counts.conflicts) == (0, 0, 0)

@@ -266,12 +266,14 @@ def _kept(
 def find_kept_removals(
     compared: Sequence[Compared], target: Target, failed: Collection[str]
 ) -> Iterator[Skipped]:
-    """Yield the removals that are not made, because rows that stay refer to their rows."""
+    """Yield the removals that are not made: a row that stays refers to theirs, or theirs to no one row."""
     ordered = _ordered(compared)
     held = _held(ordered)
-    for each in reversed(ordered) if held else ():
+    aside = {each.pairing.rule.id: set(find_aside(each)) for each in ordered}
+    joins = {each.pairing.rule.id: each.pairing.existing.joins for each in ordered}
+    for each in reversed(ordered) if held or any(aside.values()) else ():
         removals = changes_of(each, {Action.SOFT_DELETE, Action.DELETE}, target, failed)
-        for step in _kept(removals, each, ordered, (), held):
+        for step in _placed(_kept(removals, each, ordered, (), held), aside, joins):
             if isinstance(step, Skipped):
                 yield step
 

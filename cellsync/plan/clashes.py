@@ -192,7 +192,10 @@ def find_lacking(each: Compared, compared: Sequence[Compared]) -> Iterator[str]:
         reported = any(
             sort.kind is Kind.MISSING and sort.action is not Action.INSERT for sort in other.table.tally
         )
-        if reported or other.pairing.desired.where is not None or other.pairing.rule.route is not None:
+        # A new row that refers to nothing is a finding, and does not come.
+        broken = any(finding.code == "dangling-reference" for finding in other.table.findings)
+        scoped = other.pairing.desired.where is not None or other.pairing.rule.route is not None
+        if reported or broken or scoped:
             yield other.pairing.rule.id
 
 
