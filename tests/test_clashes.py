@@ -6,13 +6,12 @@ aside, and all others are written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from deployment import Deployment
-from edges import Stand, add, as_if_large, converged, execute, result, rows, ruleset, stand_of, table
+from edges import MakeDatabase, Stand, add, converged, execute, result, rows, ruleset, stand_of, table
 
 from cellsync import spool
 from cellsync.apply import executing
@@ -20,16 +19,7 @@ from cellsync.diff import digests
 from cellsync.errors import ExitCode
 from cellsync.model import Finding, Report
 
-MakeDatabase = Callable[..., str]
-
-
-@pytest.fixture(autouse=True, params=["rows", "digests"])
-def compared_by(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Compare small tables as large ones are compared, too."""
-    with pytest.MonkeyPatch.context() as patch:
-        if request.param == "digests":
-            as_if_large(patch)
-        yield
+pytestmark = pytest.mark.usefixtures("compared_by")
 
 
 def findings(report: Report, rule: str = "t") -> list[Finding]:

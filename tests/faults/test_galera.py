@@ -229,9 +229,8 @@ def problems(report: Report) -> str:
     return "\n".join(line for each in cells for line in (*each.problems, *each.notices))
 
 
-def test_a_run_that_was_taken_for_dead_writes_nothing_more(place: Place, impatient: None) -> None:
-    """It stands still in a transaction; another run through another node does the work; then it goes on."""
-    frozen = Freezing(before="COMMIT", after="INSERT INTO `parts`")
+def repair_while_frozen(place: Place, frozen: Freezing) -> tuple[Report, Report]:
+    """Repair through one node, which freezes, then through another, and let the first go on; both reports."""
     one, two = place.cluster.nodes[:2]
     with Proxy(place.url(one), gate=frozen) as proxy, ThreadPoolExecutor(1) as pool:
         try:
@@ -241,7 +240,12 @@ def test_a_run_that_was_taken_for_dead_writes_nothing_more(place: Place, impatie
             second = place.stand(place.url(two)).repair("second")
         finally:
             frozen.thawed.set()
-        report = first.result()
+        return first.result(), second
+
+
+def test_a_run_that_was_taken_for_dead_writes_nothing_more(place: Place, impatient: None) -> None:
+    """It stands still in a transaction; another run through another node does the work; then it goes on."""
+    report, second = repair_while_frozen(place, Freezing(before="COMMIT", after="INSERT INTO `parts`"))
     assert find_faults(place) == []
     assert second.exit_code is ExitCode.IN_STEP, problems(second)
     assert "run first (repair by o on h) was cut off" in problems(second)
@@ -251,17 +255,9 @@ def test_a_run_that_was_taken_for_dead_writes_nothing_more(place: Place, impatie
 
 def test_a_run_at_work_through_another_node_is_never_called_cut_off(place: Place, impatient: None) -> None:
     """It takes longer between two transactions than the dead are given: its signs of life go on."""
-    frozen = Freezing(before="COMMIT", after="INSERT INTO `parts`", only="COMMIT")
-    one, two = place.cluster.nodes[:2]
-    with Proxy(place.url(one), gate=frozen) as proxy, ThreadPoolExecutor(1) as pool:
-        try:
-            first = pool.submit(place.stand(proxy.url).repair, "first")
-            assert frozen.frozen.wait(30)
-            time.sleep(2 * writers.STALE_SECONDS)
-            second = place.stand(place.url(two)).repair("second")
-        finally:
-            frozen.thawed.set()
-        report = first.result()
+    report, second = repair_while_frozen(
+        place, Freezing(before="COMMIT", after="INSERT INTO `parts`", only="COMMIT")
+    )
     assert find_faults(place) == []
     assert second.exit_code is ExitCode.LOCKED, problems(second)
     assert "through another node of its cluster: run first" in problems(second)
