@@ -19,7 +19,7 @@ from cellsync.diff import digests
 from cellsync.errors import ExitCode
 from cellsync.model import Finding, Report
 
-pytestmark = pytest.mark.usefixtures("compared_by")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("compared_by")]
 
 
 def findings(report: Report, rule: str = "t") -> list[Finding]:

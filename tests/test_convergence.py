@@ -17,7 +17,7 @@ from cellsync.model import Report, TableFailure
 
 ServerWith = Callable[..., PrivateServer]
 
-pytestmark = pytest.mark.usefixtures("compared_by")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("compared_by")]
 
 
 def rule(key: str = "k", more: str = "") -> str:

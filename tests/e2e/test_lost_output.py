@@ -23,6 +23,8 @@ from cellsync.errors import DriftLogUnavailable, ExitCode, OutputFailed
 from cellsync.model import Sighting
 from cellsync.symlinks import open_trusted
 
+pytestmark = pytest.mark.slow
+
 RULES = """\
 pack: own
 why: A pack of the test's own.
