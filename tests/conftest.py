@@ -26,7 +26,7 @@ from pathlib import Path
 import pytest
 from browser import Browser, chromium
 from edges import as_if_large
-from galera import Cluster
+from galera import Cluster, running_cluster
 from hypothesis import settings
 from pytest_mysql.executor import MySQLExecutor
 from pytest_mysql.factories import mysql_proc
@@ -131,7 +131,7 @@ def throwaway_server(tmp_path: Path) -> Iterator[PrivateServer]:
 @pytest.fixture(scope="session")
 def galera(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Give a cluster of three nodes."""
-    with Cluster(tmp_path_factory.mktemp("galera")) as cluster:
+    with running_cluster(tmp_path_factory.mktemp("galera")) as cluster:
         yield cluster
 
 

@@ -14,10 +14,9 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
 
 import sqlalchemy as sa
 
@@ -164,28 +163,31 @@ class Node(PrivateServer):
         return "" if row is None else str(row[1])
 
 
+@contextmanager
+def running_cluster(directory: Path) -> Iterator[Cluster]:
+    """Start three nodes, which keep all in a folder of the caller, and stop them at the end."""
+    cluster = Cluster(directory)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
 class Cluster:
-    """Three nodes; a context manager that stops them by their process ids."""
+    """Three nodes; they are stopped by their process ids."""
 
     def __init__(self, directory: Path) -> None:
         """Keep all that the nodes have in a folder, which belongs to the caller."""
         self._directory = directory
         self.nodes = [Node(directory / f"n{number}") for number in (1, 2, 3)]
 
-    def __enter__(self) -> Cluster:
-        with ExitStack() as failing:
-            failing.callback(self.stop)
-            self._prepare()
-            for number, node in enumerate(self.nodes):
-                node.join(first=number == 0)
-            self.recover()
-            failing.pop_all()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
+    def start(self) -> None:
+        """Make the data folders, and one cluster of the nodes."""
+        self._prepare()
+        for number, node in enumerate(self.nodes):
+            node.join(first=number == 0)
+        self.recover()
 
     def _prepare(self) -> None:
         """Make one data folder, with the user, and a copy of it for each of the others."""

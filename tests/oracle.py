@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import cached_property
 from typing import Any
 
 import pymysql
@@ -108,12 +109,12 @@ class Column:
     type: str
     extra: str
 
-    @property
+    @cached_property
     def kind(self) -> str:
         """The type without its size."""
         return re.split(r"[ (]", self.type)[0]
 
-    @property
+    @cached_property
     def family(self) -> str:
         """What it may be compared with."""
         return _FAMILY_OF.get(self.kind, "text")
@@ -169,7 +170,22 @@ class Table:
 
     def spell(self, name: str) -> str:
         """Return a column's name as the table has it."""
+        if name in self.columns:
+            return name
         return next((each for each in self.columns if each.lower() == name.lower()), name)
+
+    def find_rows(self, column: str, value: Any) -> Sequence[Row]:
+        """Return the rows that hold a value, in their order; of many rows many may ask for one."""
+        if column not in self._held:
+            held = self._held[column] = {}
+            for row in self.rows:
+                held.setdefault(row[column], []).append(row)
+        return self._held[column].get(value, ())
+
+    @cached_property
+    def _held(self) -> dict[str, dict[Any, list[Row]]]:
+        """Column -> value -> the rows that hold it."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -217,19 +233,6 @@ def take_snapshot(url: str, rules: Sequence[Rule], *, of_parent: bool) -> Snapsh
     """Read a whole database; a condition that its table does not understand holds for no row."""
     with open_plainly(url) as connection:
         return _read_all(connection, rules, of_parent)
-
-
-def find_owned(url: str, rules: Sequence[Rule]) -> dict[str, set[Any]]:
-    """Return rule -> the values without a path that a child says are its own."""
-    owned: dict[str, set[Any]] = {}
-    with open_plainly(url) as connection, connection.cursor() as cursor:
-        for rule in rules:
-            look = (rule.text.get("route") or {}).get("else_where_exists")
-            if look:
-                shown, place = quote_name(look["column"]), quote_name(look["table"])
-                cursor.execute(f"SELECT DISTINCT {shown} FROM {place} WHERE {look.get('where', 'TRUE')}")
-                owned[rule.id] = {value for (value,) in cursor.fetchall()}
-    return owned
 
 
 def _read_all(connection: Any, rules: Sequence[Rule], of_parent: bool) -> Snapshot:
@@ -531,14 +534,13 @@ def read_part(edge: Edge, rule: Rule, table: Table, row: Row, name: str, *, desi
         if other is None or there is None:
             return Dangling(value)
         equal = snapshot.equal.get((rule.id, column), {}).get(value, value)
-        for each in other.rows:
-            if each[there] == equal:
-                soft = other_rule.soft_delete
-                if soft and each[other.spell(soft["column"])] != soft["live"]:
-                    continue
-                return tuple(
-                    read_part(edge, other_rule, other, each, part, desired=desired) for part in other_rule.key
-                )
+        for each in other.find_rows(there, equal):
+            soft = other_rule.soft_delete
+            if soft and each[other.spell(soft["column"])] != soft["live"]:
+                continue
+            return tuple(
+                read_part(edge, other_rule, other, each, part, desired=desired) for part in other_rule.key
+            )
         return Dangling(value)
     how = (rule.text.get("transforms") or {}).get(name)
     if desired and how == "item_of_cell_path":

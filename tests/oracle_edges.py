@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pymysql
-from oracle import Edge, Rule, Snapshot, find_owned, take_snapshot
+from oracle import Edge, Rule, Snapshot, open_plainly, quote_name, take_snapshot
 
 CANNOT_CONNECT = 2003
 ACCESS_DENIED = 1045
@@ -29,3 +29,16 @@ def take_edges(
         owned[name] = find_owned(url, rules)
     by_rule = {rule.id: {name: each.get(rule.id, set()) for name, each in owned.items()} for rule in rules}
     return {name: Edge(rules, above, each, (parent[0], name), by_rule) for name, each in below.items()}
+
+
+def find_owned(url: str, rules: Sequence[Rule]) -> dict[str, set[Any]]:
+    """Return rule -> the values without a path that a child says are its own."""
+    owned: dict[str, set[Any]] = {}
+    with open_plainly(url) as connection, connection.cursor() as cursor:
+        for rule in rules:
+            look = (rule.text.get("route") or {}).get("else_where_exists")
+            if look:
+                shown, place = quote_name(look["column"]), quote_name(look["table"])
+                cursor.execute(f"SELECT DISTINCT {shown} FROM {place} WHERE {look.get('where', 'TRUE')}")
+                owned[rule.id] = {value for (value,) in cursor.fetchall()}
+    return owned

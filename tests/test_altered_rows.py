@@ -11,6 +11,8 @@ from servers import DatabaseFactory, checksums
 from cellsync import run
 from cellsync.errors import ExitCode
 
+pytestmark = pytest.mark.slow
+
 
 class Kind(NamedTuple):
     """A type of the parent and a narrower one of the child, with values."""

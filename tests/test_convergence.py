@@ -6,26 +6,18 @@ reason to fail in the same way in every run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
-from edges import Stand, add, as_if_large, converged, execute, result, rows, ruleset, stand_of, table
+from edges import MakeDatabase, Stand, add, converged, execute, result, rows, ruleset, stand_of, table
 from servers import PrivateServer, checksums
 
 from cellsync.errors import ExitCode
 from cellsync.model import Report, TableFailure
 
-MakeDatabase = Callable[..., str]
 ServerWith = Callable[..., PrivateServer]
 
-
-@pytest.fixture(autouse=True, params=["rows", "digests"])
-def compared_by(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Compare small tables as large ones are compared, too."""
-    with pytest.MonkeyPatch.context() as patch:
-        if request.param == "digests":
-            as_if_large(patch)
-        yield
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("compared_by")]
 
 
 def rule(key: str = "k", more: str = "") -> str:

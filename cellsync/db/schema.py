@@ -115,14 +115,17 @@ def _query_columns(query: Query, wanted: Mapping[str, str]) -> Sequence[Sequence
     return query(_COLUMNS.format(names=listed, tables=_TABLES), **wanted)
 
 
-# Columns are joined to their table, so that an empty answer means that there is no such table.
+# Columns are joined to their table, so that an empty answer means that there is no such table. Schema and
+# tables are named on both sides: where the server must learn them from the join, it looks for the columns in
+# every schema that it has, which takes twenty times as long.
 _COLUMNS = """
 SELECT t.TABLE_NAME, t.ENGINE, t.TABLE_ROWS, t.CREATE_TIME, c.COLUMN_NAME, c.COLUMN_TYPE, c.IS_NULLABLE,
        c.COLUMN_DEFAULT, c.CHARACTER_SET_NAME, c.COLLATION_NAME, c.EXTRA, c.GENERATION_EXPRESSION,
        @@lower_case_table_names
 FROM information_schema.TABLES t
-JOIN information_schema.COLUMNS c ON c.TABLE_SCHEMA = t.TABLE_SCHEMA AND c.TABLE_NAME = t.TABLE_NAME
+JOIN information_schema.COLUMNS c ON c.TABLE_NAME = t.TABLE_NAME
 WHERE t.TABLE_SCHEMA = DATABASE() AND t.TABLE_TYPE IN ({tables}) AND t.TABLE_NAME IN ({names})
+  AND c.TABLE_SCHEMA = DATABASE() AND c.TABLE_NAME IN ({names})
 ORDER BY t.TABLE_NAME, c.ORDINAL_POSITION"""
 
 _OTHERS = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,9 +14,14 @@ from sqlalchemy.engine import URL
 @contextmanager
 def connected(url: URL) -> Iterator[sa.Connection]:
     """Open one connection and one transaction, committed at the end."""
-    engine = sa.create_engine(url, poolclass=sa.pool.NullPool)
-    with engine.begin() as connection:
+    with _make_engine(url).begin() as connection:
         yield connection
+
+
+@functools.lru_cache(maxsize=64)
+def _make_engine(url: URL) -> sa.Engine:
+    """Return an engine that keeps no connection; at its first one it asks the server what it is."""
+    return sa.create_engine(url, poolclass=sa.pool.NullPool)
 
 
 def checksums(url: URL | str, *, tables: Sequence[str] | None = None) -> dict[str, str]:

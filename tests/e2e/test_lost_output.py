@@ -23,6 +23,8 @@ from cellsync.errors import DriftLogUnavailable, ExitCode, OutputFailed
 from cellsync.model import Sighting
 from cellsync.symlinks import open_trusted
 
+pytestmark = pytest.mark.slow
+
 RULES = """\
 pack: own
 why: A pack of the test's own.
@@ -115,6 +117,15 @@ def test_a_reader_that_leaves_does_not_hide_how_it_ended(pair: Deployment) -> No
 # -- A server that goes away -----------------------------------------------------------------------
 
 
+SOON_TIRED = """
+from cellsync.apply import executing
+from cellsync.cli import main
+executing.TRIES = 1
+main()
+"""
+"""cellsync, which tries a batch once more and not for 15 seconds."""
+
+
 def test_a_server_that_goes_away_is_told_once(pair: Deployment, server: Server) -> None:
     """Not with a traceback, and not with a line for each of the rows that are left."""
     for url in pair.urls.values():
@@ -136,7 +147,7 @@ def test_a_server_that_goes_away_is_told_once(pair: Deployment, server: Server) 
     thread = threading.Thread(target=lock_out)
     thread.start()
     try:
-        done = leaving.process("repair", "--yes", "--quiet")
+        done = leaving.process("repair", "--yes", "--quiet", code=SOON_TIRED)
     finally:
         thread.join()
         sql(server.url(), f"DROP USER {name}")

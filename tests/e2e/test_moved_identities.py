@@ -13,6 +13,8 @@ from cellsync import run
 from cellsync.report import sql
 from cellsync.run import telling
 
+pytestmark = pytest.mark.slow
+
 RULE = """
 defaults: {limits: {updates: unlimited, deletes: unlimited}}
 rules:

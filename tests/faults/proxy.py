@@ -54,14 +54,26 @@ class CommitGate:
         if command != "COMMIT":
             return
         with self._changed:
+            if self._parties < 2:
+                return
             meeting = self.meetings
             self._waiting += 1
             if self._waiting == self._parties:
                 self.meetings += 1
                 self._waiting = 0
                 self._changed.notify_all()
-            elif not self._changed.wait_for(lambda: self.meetings > meeting, self._seconds):
+            elif not self._changed.wait_for(lambda: self._is_released(meeting), self._seconds):
                 self._waiting -= 1
+
+    def _is_released(self, meeting: int) -> bool:
+        """Say whether who came at this meeting need not wait any more."""
+        return self.meetings > meeting or self._parties < 2
+
+    def leave(self) -> None:
+        """Let a client go that has ended: the last one waits for nobody."""
+        with self._changed:
+            self._parties -= 1
+            self._changed.notify_all()
 
 
 class Proxy:

@@ -152,14 +152,22 @@ def find_pushed_faults(url: str, child: str) -> list[str]:
     return wrong
 
 
-def write_at_once(*stands: Stand) -> list[Report]:
-    """Let several repairs compare, wait for each other, and write."""
+def write_through(gate: CommitGate, request: run.Request, prepared: run.Prepared) -> Report:
+    """Write what was prepared; after that nobody waits at the gate for this run."""
+    try:
+        return run.write(request, prepared)
+    finally:
+        gate.leave()
+
+
+def write_at_once(gate: CommitGate, *stands: Stand) -> list[Report]:
+    """Let two repairs compare, wait for each other, and write; the gate is told when one has ended."""
     ready = threading.Barrier(len(stands), timeout=60)
 
     def repair(number: int, stand: Stand) -> Report:
         prepared = stand.prepare(f"r{time.time_ns()}-{number}")
         ready.wait()
-        return run.write(*prepared)
+        return write_through(gate, *prepared)
 
     with ThreadPoolExecutor(len(stands)) as pool:
         return [each.result() for each in [pool.submit(repair, *pair) for pair in enumerate(stands)]]
@@ -173,7 +181,7 @@ def repair_pair(place: Place) -> tuple[list[Report], int]:
     gate = CommitGate()
     with ExitStack() as stack:
         proxies = [stack.enter_context(Proxy(place.url(node), gate=gate)) for node in place.cluster.nodes[:2]]
-        return write_at_once(*(place.stand(proxy.url) for proxy in proxies)), gate.meetings
+        return write_at_once(gate, *(place.stand(proxy.url) for proxy in proxies)), gate.meetings
 
 
 @pytest.mark.slow
@@ -229,9 +237,8 @@ def problems(report: Report) -> str:
     return "\n".join(line for each in cells for line in (*each.problems, *each.notices))
 
 
-def test_a_run_that_was_taken_for_dead_writes_nothing_more(place: Place, impatient: None) -> None:
-    """It stands still in a transaction; another run through another node does the work; then it goes on."""
-    frozen = Freezing(before="COMMIT", after="INSERT INTO `parts`")
+def repair_while_frozen(place: Place, frozen: Freezing) -> tuple[Report, Report]:
+    """Repair through one node, which freezes, then through another, and let the first go on; both reports."""
     one, two = place.cluster.nodes[:2]
     with Proxy(place.url(one), gate=frozen) as proxy, ThreadPoolExecutor(1) as pool:
         try:
@@ -241,7 +248,12 @@ def test_a_run_that_was_taken_for_dead_writes_nothing_more(place: Place, impatie
             second = place.stand(place.url(two)).repair("second")
         finally:
             frozen.thawed.set()
-        report = first.result()
+        return first.result(), second
+
+
+def test_a_run_that_was_taken_for_dead_writes_nothing_more(place: Place, impatient: None) -> None:
+    """It stands still in a transaction; another run through another node does the work; then it goes on."""
+    report, second = repair_while_frozen(place, Freezing(before="COMMIT", after="INSERT INTO `parts`"))
     assert find_faults(place) == []
     assert second.exit_code is ExitCode.IN_STEP, problems(second)
     assert "run first (repair by o on h) was cut off" in problems(second)
@@ -251,17 +263,9 @@ def test_a_run_that_was_taken_for_dead_writes_nothing_more(place: Place, impatie
 
 def test_a_run_at_work_through_another_node_is_never_called_cut_off(place: Place, impatient: None) -> None:
     """It takes longer between two transactions than the dead are given: its signs of life go on."""
-    frozen = Freezing(before="COMMIT", after="INSERT INTO `parts`", only="COMMIT")
-    one, two = place.cluster.nodes[:2]
-    with Proxy(place.url(one), gate=frozen) as proxy, ThreadPoolExecutor(1) as pool:
-        try:
-            first = pool.submit(place.stand(proxy.url).repair, "first")
-            assert frozen.frozen.wait(30)
-            time.sleep(2 * writers.STALE_SECONDS)
-            second = place.stand(place.url(two)).repair("second")
-        finally:
-            frozen.thawed.set()
-        report = first.result()
+    report, second = repair_while_frozen(
+        place, Freezing(before="COMMIT", after="INSERT INTO `parts`", only="COMMIT")
+    )
     assert find_faults(place) == []
     assert second.exit_code is ExitCode.LOCKED, problems(second)
     assert "through another node of its cluster: run first" in problems(second)
@@ -292,7 +296,9 @@ def test_two_undos_through_two_nodes_take_a_run_back_once(place: Place) -> None:
         requests = [stand.request("undo", f"u{number}") for number, stand in enumerate(stands)]
         prepared = [(request, run.prepare_undo(request, "made")) for request in requests]
         with ThreadPoolExecutor(2) as pool:
-            reports = [each.result() for each in [pool.submit(run.write, *pair) for pair in prepared]]
+            reports = [
+                each.result() for each in [pool.submit(write_through, gate, *pair) for pair in prepared]
+            ]
     assert find_faults(place, whole=False) == []
     assert sorted(each.exit_code for each in reports) == [ExitCode.IN_STEP, ExitCode.LOCKED]
     with opened(place.url(place.cluster.nodes[2])) as database:
