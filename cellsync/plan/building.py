@@ -19,6 +19,7 @@ from cellsync.model import (
     Projected,
     Reference,
     Refusal,
+    Rule,
     Skipped,
     Value,
     deed_of,
@@ -166,14 +167,21 @@ def _before_inserts(
 def _renames(each: Compared, going: Sequence[Compared]) -> Callable[[Step], bool] | None:
     """Return which updates of a rule stand before its inserts because they rename rows.
 
-    Where rows get other keys these are all, for new rows that refer to them find them by their keys. In a
-    table that refers to itself, those that give another key, but to no row that comes to refer to a new one.
+    Where rows get other keys, or ids to which others refer, these are all: new rows that refer to them find
+    them by these. In a table that refers to itself, those that give another one, but to no row that comes to
+    refer to a new one.
     """
     rule, table = each.pairing.rule, each.table
-    referring = [other.pairing.rule for other in going if rule.id in other.pairing.rule.references.values()]
-    if not referring or not table.does(Action.UPDATE):
-        return None
-    if table.updated_columns.isdisjoint(rule.key):
+    referring: list[Rule] = []
+    names, own = {*rule.key}, set[str]()
+    for other in going if table.does(Action.UPDATE) else ():
+        joins = [j for j in other.pairing.existing.joins.values() if j.rule == rule.id]
+        keys = [key for key in other.written.foreign_keys if key.table == each.written.name]
+        referring += [other.pairing.rule] * bool(joins or keys)
+        names.update(join.column for join in joins)
+        names.update(name for key in keys for name in key.references)
+        own.update(name for key in keys if other is each for name in key.columns)
+    if not referring or table.updated_columns.isdisjoint(names):
         return None
     if rule not in referring:
         return lambda step: isinstance(step, Change)
@@ -182,7 +190,8 @@ def _renames(each: Compared, going: Sequence[Compared]) -> Callable[[Step], bool
     def renames(step: Step) -> bool:
         after = (step.after if isinstance(step, Change) else None) or {}
         references = {value for value in after.values() if isinstance(value, Reference)}
-        return not after.keys().isdisjoint(rule.key) and new.isdisjoint(references)
+        plain = {name for name in own if name in after and not isinstance(after[name], Reference)}
+        return not after.keys().isdisjoint(names) and new.isdisjoint(references) and not plain
 
     return renames
 

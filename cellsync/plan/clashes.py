@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from cellsync.model import (
     Action,
+    Cascade,
     Change,
     Column,
     Finding,
@@ -199,6 +200,27 @@ def find_lacking(each: Compared, compared: Sequence[Compared]) -> Iterator[str]:
             yield other.pairing.rule.id
 
 
+def find_moving_links(each: Compared, compared: Sequence[Compared]) -> Iterator[Cascade]:
+    """Yield the references of rules that lead to columns which updates of this rule write.
+
+    Without a name, as they are no foreign keys; those that a foreign key holds together are left out.
+    """
+    moving, table = each.table.updated_columns, each.written
+    held = {(key.table.lower(), *map(str.lower, key.columns)) for key in (*table.referrers, *table.cascades)}
+    for other in compared if moving else ():
+        for column, join in other.pairing.existing.joins.items():
+            leads = join.rule == each.pairing.rule.id and join.column in moving
+            if leads and (other.written.name.lower(), column.lower()) not in held:
+                yield Cascade(
+                    name="",
+                    table=other.written.name,
+                    columns=(column,),
+                    references=(join.column,),
+                    on_delete=False,
+                    on_update=False,
+                )
+
+
 def find_default(column: Column | None) -> object:
     """Return what a new row has in a column that is not written; UNKNOWN where only the server can say."""
     if column is None or column.auto_increment or column.generated:
@@ -290,7 +312,10 @@ class _Claims:
             again = False
             for claim in self.claims:
                 if claim.by not in self.failed and self.answer(claim) is None:
-                    self.fail(claim)
+                    bringers = self.bringers.get(claim.coming, ()) if claim.coming is not None else ()
+                    self.fail(
+                        _say_later(claim) if any(self._comes_later(m, claim) for m in bringers) else claim
+                    )
                     again = True
             for move in every:
                 if move.by not in self.void and self._refers_to_void(move):
@@ -313,7 +338,13 @@ class _Claims:
         refused = move.by.rule in self.refused and move.by.rule != claim.by.rule
         # A new row may refer to itself; what it takes from another it cannot free itself.
         apart = claim.coming is not None or move.by != claim.by
-        return apart and move.by not in self.void and not refused
+        return apart and move.by not in self.void and not refused and not self._comes_later(move, claim)
+
+    @staticmethod
+    def _comes_later(move: Move, claim: Claim) -> bool:
+        """Say whether an update that gives a row its id is made after another one that refers to it."""
+        alike = move.phase == claim.phase == UPDATE and move.by.rule == claim.by.rule
+        return isinstance(claim.coming, Bringing) and alike and move.by != claim.by
 
     def _refers_to_void(self, move: Move) -> bool:
         return any(Planned(each.rule, each.key) in self.void for each in move.references)

@@ -14,6 +14,7 @@ from itertools import islice
 from cellsync import db, plan
 from cellsync.model import (
     Action,
+    Cascade,
     Change,
     Dangling,
     Finding,
@@ -51,6 +52,8 @@ class _Question:
     referred: bool
     """Whether rows are planned to go to which others may refer."""
 
+    linked: tuple[Cascade, ...] = ()
+    """References of rules to ids that this rule moves, and which no foreign key holds together."""
     dangling: tuple[Key, ...] = ()
     """The keys of rows of the written side that refer to nothing in their key."""
 
@@ -73,7 +76,7 @@ class _Question:
     @property
     def referenced(self) -> set[str]:
         """The columns to which foreign keys refer."""
-        return {name for key in self.each.written.referrers for name in key.references}
+        return {name for key in (*self.each.written.referrers, *self.linked) for name in key.references}
 
 
 def find_clashes(
@@ -112,6 +115,7 @@ def _ask(each: Compared, compared: Sequence[Compared], desired: Mapping[str, Tab
     empty = table.existing_rows == 0 and pairing.existing.where is None and not pairing.rule.soft_delete
     indexes = rules.find_checked_indexes(pairing, written) if writes and not empty else ()
     there = desired.get(pairing.desired.table)
+    linked = tuple(rules.find_moving_links(each, compared))
     doubles = [
         (index, spec)
         for index in (written.unique_indexes if writes and there and there.identity else ())
@@ -123,13 +127,20 @@ def _ask(each: Compared, compared: Sequence[Compared], desired: Mapping[str, Tab
         keys=tuple(rules.find_checked_keys(pairing, written)) if writes else (),
         lacking=frozenset(rules.find_lacking(each, compared)) if writes else frozenset(),
         doubles=tuple(doubles),
-        referred=bool(written.referrers and written.identity and table.does(Action.DELETE, Action.UPDATE)),
+        referred=bool(
+            (written.referrers or linked) and written.identity and table.does(Action.DELETE, Action.UPDATE)
+        ),
+        linked=linked,
         dangling=tuple(
             finding.key
             for finding in (table.findings if writes else ())
             if finding.code == "dangling-reference" and finding.cell == pairing.existing_cell and finding.key
         ),
     )
+
+
+def _name_key(key: Cascade) -> str:
+    return f"foreign key {key.name}" if key.name else f"by {', '.join(key.columns)}"
 
 
 @dataclass
@@ -274,6 +285,21 @@ class _Preview:
     def _claim_key(
         self, each: Compared, phase: int, key: ForeignKey, found: Sequence[tuple[Change, tuple[Value, ...]]]
     ) -> None:
+        moved = self._find_moved(each, key) if key.table == each.written.name else set()
+        # A row that comes to refer to itself is written in two steps.
+        waiting: list[tuple[Change, tuple[Value, ...]]] = []
+        apart: list[tuple[Change, tuple[Value, ...]]] = []
+        for change, values in found:
+            itself = values == change.identity_after
+            (apart if itself or moved.isdisjoint(values) else waiting).append((change, values))
+        for change, values in waiting:
+            number = self._values(each.written, key.columns, values)
+            why = (
+                f"it refers to {key.table} {number}, a number that this plan takes from one row or gives to "
+                f"one: repair once more, or give rows these numbers by hand"
+            )
+            self._add(each, change, phase, self._find_foreign(each, change.key, why))
+        found = apart
         if not found:
             return
         deleting = any(
@@ -298,11 +324,24 @@ class _Preview:
             coming = rules.bring(key.table, key.references, values)
             self._add(each, change, phase, finding, coming=coming)
 
+    def _find_moved(self, each: Compared, key: ForeignKey) -> set[object]:
+        """Return the numbers that rows of a table give up or get, to which its own foreign key leads."""
+        if each.table.updated_columns.isdisjoint(key.references):
+            return set()
+        return {
+            row[name]
+            for change in self._changes(each, rules.UPDATE)
+            for row in (change.before or {}, change.after or {})
+            for name in key.references
+            if name in (change.after or {}) and name in row
+        }
+
     def _claim_freedom(self, question: _Question, phase: int, part: Sequence[Change]) -> None:
         """Claim that nothing refers to rows that are deleted, or that get another key."""
         each, table = question.each, question.each.written
-        known = self.database.tables([key.table for key in table.referrers])
-        for key in table.referrers:
+        keys = (*table.referrers, *(question.linked if phase == rules.UPDATE else ()))
+        known = self.database.tables([key.table for key in keys])
+        for key in keys:
             acts = key.on_delete if phase == rules.REMOVE else key.on_update
             if acts or key.table not in known:
                 continue
@@ -323,8 +362,8 @@ class _Preview:
                 finding = self._find_referenced(
                     each,
                     change.key,
-                    f"{self._row(known[key.table], met.identity)} still refers to it (foreign key "
-                    f"{key.name}): remove that row, or let it refer to another one",
+                    f"{self._row(known[key.table], met.identity)} still refers to it ({_name_key(key)}): "
+                    f"remove that row, or let it refer to another one",
                 )
                 place = Place(key.table, met.identity)
                 columns = frozenset(map(str.lower, key.columns))

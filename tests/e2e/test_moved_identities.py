@@ -10,6 +10,7 @@ from replaying import Replayed, replay, way_back
 from servers import checksums
 
 from cellsync import run
+from cellsync.model import TableDiff
 from cellsync.report import sql
 from cellsync.run import telling
 
@@ -296,3 +297,59 @@ def test_a_row_that_moves_comes_to_refer_to_itself(
         values = ", ".join(f"({i}, '{k}', {'NULL' if up is None else up})" for i, k, up in some)
         execute(url, "SET foreign_key_checks = 0", f"INSERT INTO t VALUES {values}")
     check_there_and_back(stand, "id, k, up")
+
+
+LINKED = """
+defaults: {limits: {updates: unlimited, deletes: unlimited}}
+rules:
+  - {id: t, table: t, key: [k]}
+  - {id: u, table: u, key: [n], references: {r: t}, on_extra: delete}
+"""
+U = "CREATE TABLE u (n int PRIMARY KEY, r int)"
+
+
+def test_rows_that_refer_to_an_id_that_moves(database: MakeDatabase) -> None:
+    """By a reference of a rule alone: new ones get the new id, and those that go are gone before."""
+    stand = made(stand_of(database, LINKED, PLAIN.format("UNIQUE"), U), [(1, "a", 1)], [(21, "a", 1)])
+    execute(stand.urls["api"], "INSERT INTO u VALUES (1, 1)")
+    execute(stand.urls["c1"], "INSERT INTO u VALUES (9, 21)")
+    assert result(stand.repair("r1"), "c1").problems == ()
+    assert rows(stand.urls["c1"], "SELECT n, r FROM u") == [{"n": 1, "r": 1}]
+    assert result(stand.repair("again"), "c1").counts.planned == 0
+    assert result(stand.undo("r1", "u1"), "c1").problems == ()
+    assert rows(stand.urls["c1"], "SELECT n, r FROM u") == [{"n": 9, "r": 21}]
+
+
+def test_an_id_stays_that_rows_in_step_refer_to(database: MakeDatabase) -> None:
+    """To move it would let them refer to nothing: a finding, and nothing is written."""
+    stand = made(stand_of(database, LINKED, PLAIN.format("UNIQUE"), U), [(1, "a", 1)], [(21, "a", 1)])
+    execute(stand.urls["api"], "INSERT INTO u VALUES (1, 1)")
+    execute(stand.urls["c1"], "INSERT INTO u VALUES (1, 21)")
+    done = result(stand.repair("r1"), "c1")
+    (finding,) = next(each for each in done.tables if each.rule == "t").findings  # type: ignore[union-attr]
+    assert (finding.code, done.counts.planned) == ("still-referenced", 0)
+    assert "u n 1 still refers to it (by r)" in finding.message
+
+
+@pytest.mark.parametrize("kept", [(21, 2), (5, 2), (2, 1)], ids=str)
+def test_rows_of_one_table_that_refer_to_ids_that_move(database: MakeDatabase, kept: tuple[int, int]) -> None:
+    """By a foreign key that no rule names: nothing fails, and what waits is a finding."""
+    own = (
+        "CREATE TABLE t (id int PRIMARY KEY, k varchar(9) UNIQUE, up int, FOREIGN KEY (up) REFERENCES t (id))"
+    )
+    one, two = kept
+    wanted: Rows = [(1, "a", None), (2, "b", 1), (3, "new", 1)]
+    stand = made(stand_of(database, RULE, own), wanted, [(one, "a", None), (two, "b", None)], "id, k, up")
+    before = checksums(stand.urls["c1"])["t"]
+    done = {run_id: result(stand.repair(run_id), "c1") for run_id in ("r1", "r2")}
+    assert [each.problems for each in done.values()] == [(), ()]
+    swapped = one == 2
+    query = "SELECT id, k, up FROM t ORDER BY id"
+    assert (rows(stand.urls["c1"], query) == rows(stand.urls["api"], query)) is not swapped
+    (compared,) = result(stand.diff(), "c1").tables
+    assert isinstance(compared, TableDiff)
+    assert bool(compared.findings) is swapped
+    for run_id in ("r2", "r1"):
+        if done[run_id].counts.planned:
+            assert result(stand.undo(run_id, f"{run_id}-undo"), "c1").problems == ()
+    assert checksums(stand.urls["c1"])["t"] == before
