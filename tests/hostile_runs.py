@@ -16,7 +16,7 @@ from oracle_writes import explain_writes
 from replaying import Replayed, replay, way_back
 
 from cellsync import run
-from cellsync.model import CellFailure, CellResult, Report, TableDiff
+from cellsync.model import CellFailure, CellResult, Report, TableDiff, dangles
 from cellsync.report import sql
 from cellsync.run import telling
 
@@ -168,10 +168,17 @@ class _Trial:
 
 
 def _says_once_more(cell: CellResult | CellFailure) -> bool:
-    """Say whether a finding says that the next repair writes again."""
+    """Say whether a finding says that the next repair writes again.
+
+    A row whose key refers to nothing is a finding; what is done about it is open until its key is told.
+    """
     tables = cell.tables if isinstance(cell, CellResult) else ()
     findings = [each for table in tables if isinstance(table, TableDiff) for each in table.findings]
-    return any("repair once more" in each.message for each in findings)
+    return any(
+        "repair once more" in each.message
+        or (each.code == "dangling-reference" and each.key is not None and dangles(each.key))
+        for each in findings
+    )
 
 
 def _list_open(judged: oracle.Judged) -> list[str]:
