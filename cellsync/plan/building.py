@@ -173,14 +173,16 @@ def _renames(each: Compared, going: Sequence[Compared]) -> Callable[[Step], bool
     """
     rule, table = each.pairing.rule, each.table
     referring: list[Rule] = []
-    names, own = {*rule.key}, set[str]()
+    names = {*rule.key}
     for other in going if table.does(Action.UPDATE) else ():
         joins = [j for j in other.pairing.existing.joins.values() if j.rule == rule.id]
+        if other is each:
+            referring += [rule] * bool(joins)
+            continue  # rows that change places by their ids stay together
         keys = [key for key in other.written.foreign_keys if key.table == each.written.name]
         referring += [other.pairing.rule] * bool(joins or keys)
         names.update(join.column for join in joins)
         names.update(name for key in keys for name in key.references)
-        own.update(name for key in keys if other is each for name in key.columns)
     if not referring or table.updated_columns.isdisjoint(names):
         return None
     if rule not in referring:
@@ -190,8 +192,7 @@ def _renames(each: Compared, going: Sequence[Compared]) -> Callable[[Step], bool
     def renames(step: Step) -> bool:
         after = (step.after if isinstance(step, Change) else None) or {}
         references = {value for value in after.values() if isinstance(value, Reference)}
-        plain = {name for name in own if name in after and not isinstance(after[name], Reference)}
-        return not after.keys().isdisjoint(names) and new.isdisjoint(references) and not plain
+        return not after.keys().isdisjoint(names) and new.isdisjoint(references)
 
     return renames
 
