@@ -408,7 +408,9 @@ def _is_too_late(move: Move, claim: Claim, early: Collection[Planned]) -> bool:
         return True
     if not claim.index and claim.phase == REMOVE:
         return False  # what refers to a row is written, or removed, before it
-    return move.phase > claim.phase or move.by.rule != claim.by.rule
+    # Updates of one table are in order by what is unique, not by what refers to their rows.
+    unordered = not claim.index and claim.phase == move.phase and move.by != claim.by
+    return unordered or move.phase > claim.phase or move.by.rule != claim.by.rule
 
 
 def _say_later(claim: Claim) -> Claim:
