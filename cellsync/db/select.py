@@ -398,7 +398,7 @@ class Select:
             return None
         table, output = self._projection.table, f"t.{self._dialect.quote(column)}"
         known = self._known.get(table, {}).get(column)
-        # Read uncast: a field has another value than the driver where a cast would make one.
+        # It is read without a cast; where it needs one to be exact, only the driver's value is what it is.
         same = known is not None and self._dialect.canonical(output, known.type, known.family) == output
         return self._add(output, self._field(output, table, column) if same else None)
 

@@ -105,8 +105,7 @@ def find_clashes(
         for question in questions:
             preview.read_doubles(question, databases)
         refused = {refusal.rule for refusal in plan.find_refusals(compared, target, waived)}
-        settled = preview.settle(refused)
-    return [remove_clashes(each, settled) for each in compared]
+        return preview.settle(refused)
 
 
 def _ask(each: Compared, compared: Sequence[Compared], desired: Mapping[str, Table]) -> _Question:
@@ -159,6 +158,8 @@ class _Preview:
     """What planned rows refer to where more than one row of the written side has that key."""
     targets: dict[Place, str] = field(default_factory=dict)
     """Rows to which planned ones refer, where some of their table are to be deleted, and by which."""
+    moved: dict[tuple[str, ForeignKey], set[object]] = field(default_factory=dict)
+    """Rule and foreign key of its table to itself -> the numbers that change hands; found once."""
 
     def read_claims(self) -> None:
         """Ask the server about all planned rows, some thousands at a time."""
@@ -326,15 +327,17 @@ class _Preview:
 
     def _find_moved(self, each: Compared, key: ForeignKey) -> set[object]:
         """Return the numbers that rows of a table give up or get, to which its own foreign key leads."""
-        if each.table.updated_columns.isdisjoint(key.references):
-            return set()
-        return {
-            row[name]
-            for change in self._changes(each, rules.UPDATE)
-            for row in (change.before or {}, change.after or {})
-            for name in key.references
-            if name in (change.after or {}) and name in row
-        }
+        place = (each.pairing.rule.id, key)
+        if place not in self.moved:
+            moving = not each.table.updated_columns.isdisjoint(key.references)
+            self.moved[place] = {
+                row[name]
+                for change in (self._changes(each, rules.UPDATE) if moving else ())
+                for row in (change.before or {}, change.after or {})
+                for name in key.references
+                if name in (change.after or {}) and name in row
+            }
+        return self.moved[place]
 
     def _claim_freedom(self, question: _Question, phase: int, part: Sequence[Change]) -> None:
         """Claim that nothing refers to rows that are deleted, or that get another key."""
@@ -425,8 +428,8 @@ class _Preview:
 
     # -- What answers them -----------------------------------------------------------------
 
-    def settle(self, refused: Collection[str]) -> rules.Settled:
-        """Say which changes must not be made, and which must be made first."""
+    def settle(self, refused: Collection[str]) -> list[Compared]:
+        """Return the compared rules without what must not be made, and with what must be made first."""
         places = {claim.leaving for claim in self.claims if claim.leaving is not None} | {*self.targets}
         coming = {claim.coming for claim in self.claims if claim.coming is not None}
         leaving = {place.table for place in places}
@@ -468,7 +471,7 @@ class _Preview:
             kept = plan.find_kept_removals(compared, self.target, self.failed) if self.claims else ()
             before, staying = staying, {Planned(step.rule, step.key) for step in kept}
             if staying == before:
-                return settled
+                return compared
 
     def _moves(
         self, each: Compared, phase: int, part: Sequence[Change], places: set[Place], lacking: set[Planned]
