@@ -7,6 +7,7 @@ changing    the changes of one rule, each with its guard
 clashes     the planned rows that the keys of the written table do not take
 joining     new rows with the rows that come with them
 ordering    their order: references to oneself, circles of unique values
+sequencing  one order for all changes of tables in which referenced values move
 building    the plan of one edge
 registering what to write into Nova's register of cells
 """
@@ -17,6 +18,8 @@ from cellsync.plan.clashes import Claim, Move, Place, Planned
 from cellsync.plan.deciding import decide
 from cellsync.plan.guarding import FREE_TO_GO, describe_fall, has_fallen, refuse, unwritable
 from cellsync.plan.inputs import WRITING, Clashes, Compared, Target
+from cellsync.plan.linking import known_row
+from cellsync.plan.sequencing import find_moving_rules
 
 __all__ = [
     "FREE_TO_GO",
@@ -34,8 +37,10 @@ __all__ = [
     "describe_fall",
     "find_aside",
     "find_kept_removals",
+    "find_moving_rules",
     "find_refusals",
     "has_fallen",
+    "known_row",
     "refuse",
     "unwritable",
 ]

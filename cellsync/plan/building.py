@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain, filterfalse
+from itertools import chain, filterfalse, groupby
 from typing import Union
 
 from cellsync.model import (
@@ -30,9 +30,10 @@ from cellsync.plan.changing import load as load_of
 from cellsync.plan.guarding import refuse, refuse_all, with_dependents
 from cellsync.plan.inputs import Compared, Target, Words
 from cellsync.plan.joining import joined
-from cellsync.plan.linking import Linked, can_open, split_self_references
+from cellsync.plan.linking import Linked, can_open
 from cellsync.plan.ordering import untangled
 from cellsync.plan.precedence import Early, chosen, find_early
+from cellsync.plan.sequencing import find_moving_rules, sequence
 from cellsync.spool import Collector
 
 Step = Union[Change, Skipped]
@@ -64,23 +65,29 @@ def build(
     aside = {each.pairing.rule.id: set(find_aside(each)) for each in ordered}
     held = _held(ordered)
     sooner = find_early(going, target, failed)
-    early = {each.pairing.rule.id: _before_inserts(each, going, sooner) for each in going}
+    moving = find_moving_rules(going) | {each.pairing.rule.id for each in going if each.clashes.sequenced}
+    early = {
+        each.pairing.rule.id: None if each.pairing.rule.id in moving else _before_inserts(each, going, sooner)
+        for each in going
+    }
+    apart: list[Step] = []
     removing = {Action.SOFT_DELETE, Action.DELETE}
     linked = Linked(going, lambda each, actions: changes_of(each, actions, target, failed))
     leaving = [each for each in reversed(going) if sooner.get(each.pairing.rule.id, Early()).removals]
     joins = {each.pairing.rule.id: each.pairing.existing.joins for each in ordered}
-    for actions, sequence in (
+    for actions, part in (
         (removing, leaving),
         ({Action.INSERT}, going),
         ({Action.UPDATE}, going),
         (removing, [*reversed(going)]),
     ):
         emptied: list[tuple[Compared, Iterable[Step]]] = []
-        for each in sequence:
+        for each in part:
             if each.pairing.rule.comes_with is not None:
                 continue  # they are made with the rows that they come with
             if (
                 actions == {Action.INSERT}
+                and each.pairing.rule.id not in moving
                 and (load := _load(each, ordered, target, coming or {})) is not None
                 and linked.takes_as_it_is(each, load)
             ):
@@ -94,9 +101,9 @@ def build(
                 if first is not None:
                     updates = filter(first, changes_of(each, {Action.UPDATE}, target, failed))
                     steps = chain(_written_in_order(updates, each), steps)
-            if sequence is not going:
+            if part is not going:
                 keys = chosen(sooner.get(each.pairing.rule.id, Early()).removals)
-                steps = filter(keys, steps) if sequence is leaving else filterfalse(keys, steps)
+                steps = filter(keys, steps) if part is leaving else filterfalse(keys, steps)
                 steps = _kept(steps, each, ordered, stopped, held)
             if actions == {Action.UPDATE}:
                 rest = filterfalse(first, steps) if first is not None else steps
@@ -104,11 +111,14 @@ def build(
             steps = _placed(steps, aside, joins)
             if actions == {Action.INSERT}:
                 steps = linked.insert(each, steps, aside)
-            if sequence is not going and linked.removals:
+            if part is not going and linked.removals:
                 emptied.append((each, [*steps]))  # some of them are emptied before any is removed
                 continue
-            _sort_out(steps, changes, skipped)
-        _sort_out(linked.filled if actions == {Action.INSERT} else linked.remove(emptied), changes, skipped)
+            _sort_out(steps, changes, skipped, apart if each.pairing.rule.id in moving else None)
+        late: Iterable[Step] = linked.filled if actions == {Action.INSERT} else linked.remove(emptied)
+        for rule, steps in groupby(late, key=lambda step: step.rule):
+            _sort_out(steps, changes, skipped, apart if rule in moving else None)
+    _sort_out(sequence(apart, going), changes, skipped)
     plan = Plan(
         child=target.child,
         written=target.written,
@@ -130,14 +140,21 @@ def find_refusals(compared: Sequence[Compared], target: Target, waived: Collecti
 
 
 def _written_in_order(updates: Iterable[Step], each: Compared) -> Iterator[Step]:
-    """Return updates of a rule such that the server takes each of them, and its way back."""
-    return split_self_references(untangled(updates, each.written, each.clashes.waits), each)
+    """Return updates of a rule so that no unique value is taken before it is given up."""
+    return untangled(updates, each.written, each.clashes.waits)
 
 
-def _sort_out(steps: Iterable[Step], changes: Collector[Change], skipped: Collector[Skipped]) -> None:
+def _sort_out(
+    steps: Iterable[Step],
+    changes: Collector[Change],
+    skipped: Collector[Skipped],
+    apart: list[Step] | None = None,
+) -> None:
+    """Keep changes, and what is left out; changes in ``apart``, where their order is not decided yet."""
+    to: Collector[Change] | list[Step] = changes if apart is None else apart
     for step in steps:
         if isinstance(step, Change):
-            changes.append(step)
+            to.append(step)
         else:
             skipped.append(step)
 

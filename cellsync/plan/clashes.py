@@ -30,9 +30,9 @@ from cellsync.model import (
     Table,
     TableDiff,
     Value,
-    folded,
 )
 from cellsync.plan.inputs import Compared
+from cellsync.plan.ordering import comparable
 
 UNKNOWN = object()
 """Stands for a value that only the server makes."""
@@ -77,6 +77,8 @@ class Claim:
     """The row that must come first."""
     index: str = ""
     """The unique index that it is about."""
+    brings_key: bool = True
+    """Whether the row gets its key by the change."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +92,10 @@ class Move:
     references: tuple[Reference, ...] = ()
     early: bool = True
     """Whether it could be made before all inserts."""
+    known: frozenset[str] = frozenset()
+    """The columns, lower case, of which it says what the row has before or after it."""
+    brings_key: bool = True
+    """Whether the row gets its key by it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,9 +289,14 @@ def has_touching(table: TableDiff, columns: Collection[str]) -> bool:
     return bool(columns) and not table.updated_columns.isdisjoint(columns)
 
 
+def fold(values: Iterable[Stored | None]) -> tuple[object, ...]:
+    """Return values such that those are equal which a collation takes for the same, roughly."""
+    return tuple(None if value is None else comparable(value) for value in values)
+
+
 def bring(table: str, columns: Iterable[str], values: Iterable[Value]) -> Bringing:
     """Return what a row brings that has these values."""
-    return Bringing(table, tuple(name.lower() for name in columns), folded(tuple(values)))
+    return Bringing(table, tuple(name.lower() for name in columns), fold(values))
 
 
 # -- What becomes of it -------------------------------------------------------------------------
@@ -300,9 +311,13 @@ class _Claims:
     bringers: Mapping[Bringing | Planned, Collection[Move]]
     refused: Collection[str] = ()
     """Rules that write nothing: nothing of another rule can wait for them."""
+    sequenced: Collection[str] = ()
+    """Rules of which all changes are put in one order."""
     failed: dict[Planned, Claim] = field(default_factory=dict)
     void: set[Planned] = field(default_factory=set)
-    """Changes that are not made: those that failed, and those that refer to them."""
+    """Changes that are not made: those that failed, and those that refer to rows that do not come."""
+    lost: set[Planned] = field(default_factory=set)
+    """Those of them by which a row would get its key: nothing can refer to it by that."""
 
     def settle(self) -> None:
         """Fail the changes whose claims do not hold, until no more are found."""
@@ -312,19 +327,20 @@ class _Claims:
             again = False
             for claim in self.claims:
                 if claim.by not in self.failed and self.answer(claim) is None:
-                    bringers = self.bringers.get(claim.coming, ()) if claim.coming is not None else ()
-                    self.fail(
-                        _say_later(claim) if any(self._comes_later(m, claim) for m in bringers) else claim
-                    )
+                    self.fail(claim)
                     again = True
             for move in every:
-                if move.by not in self.void and self._refers_to_void(move):
+                if move.by not in self.void and self._refers_to_lost(move):
                     self.void.add(move.by)
+                    if move.brings_key:
+                        self.lost.add(move.by)
                     again = True
 
     def fail(self, claim: Claim) -> None:
         self.failed.setdefault(claim.by, claim)
         self.void.add(claim.by)
+        if claim.brings_key:
+            self.lost.add(claim.by)
 
     def answer(self, claim: Claim) -> Move | None:
         """Return the change that makes a claim hold; None where there is none."""
@@ -337,17 +353,19 @@ class _Claims:
     def _is_made(self, move: Move, claim: Claim) -> bool:
         refused = move.by.rule in self.refused and move.by.rule != claim.by.rule
         # A new row may refer to itself; what it takes from another it cannot free itself.
-        apart = claim.coming is not None or move.by != claim.by
-        return apart and move.by not in self.void and not refused and not self._comes_later(move, claim)
+        apart = claim.coming is not None or move.by != claim.by or self._is_sequenced(move, claim)
+        return apart and move.by not in self.void and not refused
 
-    @staticmethod
-    def _comes_later(move: Move, claim: Claim) -> bool:
-        """Say whether an update that gives a row its id is made after another one that refers to it."""
-        alike = move.phase == claim.phase == UPDATE and move.by.rule == claim.by.rule
-        return isinstance(claim.coming, Bringing) and alike and move.by != claim.by
+    def _is_sequenced(self, move: Move, claim: Claim) -> bool:
+        """Say whether a change is made before the one that needs what it frees, wherever both stand."""
+        if not {move.by.rule, claim.by.rule} <= {*self.sequenced}:
+            return False
+        if claim.index:
+            return move.by.rule == claim.by.rule and move.by != claim.by
+        return claim.columns <= move.known
 
-    def _refers_to_void(self, move: Move) -> bool:
-        return any(Planned(each.rule, each.key) in self.void for each in move.references)
+    def _refers_to_lost(self, move: Move) -> bool:
+        return any(Planned(each.rule, each.key) in self.lost for each in move.references)
 
     def order(self) -> set[Planned]:
         """Return what must be made before all inserts; fail what waits for a change that cannot be."""
@@ -358,7 +376,9 @@ class _Claims:
             again = False
             for claim in waiting:
                 move = None if claim.by in self.void else self.answer(claim)
-                if move is None or move.by in early or not _is_too_late(move, claim, early):
+                if move is None or move.by in early or self._is_sequenced(move, claim):
+                    continue
+                if not _is_too_late(move, claim, early):
                     continue
                 again = True
                 # What refers to a row goes first of all, or it would have to be written twice.
@@ -424,14 +444,16 @@ def settle(
     claims: Collection[Claim],
     movers: Mapping[Place, Collection[Move]],
     bringers: Mapping[Bringing | Planned, Collection[Move]],
+    *,
     refused: Collection[str] = (),
     void: Collection[Planned] = (),
+    sequenced: Collection[str] = (),
 ) -> Settled:
     """Say which changes must not be made, which must be made early, and which wait for which.
 
-    ``void`` are changes that are not made anyway.
+    ``void`` are changes that are not made anyway, ``sequenced`` the rules that are put in one order.
     """
-    every = _Claims(claims, movers, bringers, refused, void={*void})
+    every = _Claims(claims, movers, bringers, refused, sequenced, void={*void}, lost={*void})
     every.settle()
     early = every.order()
     waits: dict[Planned, dict[str, Planned]] = {}

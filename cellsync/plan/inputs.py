@@ -27,6 +27,8 @@ class Clashes:
     """The rows that are removed or updated before anything is inserted: others need what they free."""
     waits: Mapping[Key, Mapping[str, Key]] = field(default_factory=dict)
     """Row -> unique index -> the row of the same rule that must give up its value there before."""
+    sequenced: bool = False
+    """Whether the changes of the rule, and of those connected to it, are ordered together."""
     lost: frozenset[Key] = frozenset()
     """The keys of rows that were set aside, so that no row has them: nothing may refer to one."""
 

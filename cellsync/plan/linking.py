@@ -18,7 +18,6 @@ from cellsync.model import (
     Key,
     Load,
     Reference,
-    ServerTime,
     Skipped,
     Stored,
     Value,
@@ -65,7 +64,7 @@ def find_links(each: Compared, going: Sequence[Compared]) -> list[Link]:
             columns=key.columns,
             references=key.references,
             target=other.pairing.rule.id,
-            opened_by=_opening_column(each, key.columns),
+            opened_by=find_opening_column(each, key.columns),
         )
         for key in table.foreign_keys
         for other in going
@@ -78,7 +77,7 @@ def find_links(each: Compared, going: Sequence[Compared]) -> list[Link]:
             columns=(column,),
             references=(),
             target=rule.id,
-            opened_by=_opening_column(each, (column,)),
+            opened_by=find_opening_column(each, (column,)),
         )
         for column, target in rule.references.items()
         if target == rule.id and (column,) not in linked
@@ -86,7 +85,7 @@ def find_links(each: Compared, going: Sequence[Compared]) -> list[Link]:
     return links
 
 
-def _opening_column(each: Compared, columns: Iterable[str]) -> str | None:
+def find_opening_column(each: Compared, columns: Iterable[str]) -> str | None:
     """Return the column of a foreign key that may be NULL for a moment: none of the rule's key."""
     known = (each.written.column(name) for name in columns)
     free = (c.name for c in known if c is not None and c.nullable and c.name not in each.pairing.rule.key)
@@ -95,7 +94,7 @@ def _opening_column(each: Compared, columns: Iterable[str]) -> str | None:
 
 def can_open(each: Compared, key: ForeignKey) -> bool:
     """Say whether rows can be written with NULL in a foreign key first."""
-    return _opening_column(each, key.columns) is not None
+    return find_opening_column(each, key.columns) is not None
 
 
 ChangesOf = Callable[[Compared, set[Action]], Iterable["Change | Skipped"]]
@@ -297,60 +296,6 @@ def _open(change: Change, column: str) -> tuple[Change, Change]:
         reason=f"{change.reason}; {column} is emptied, so that the row that it refers to can be removed",
     )
     return change.but(before={**(change.before or {}), column: None}), emptied
-
-
-def split_self_references(steps: Iterator[Change | Skipped], each: Compared) -> Iterator[Change | Skipped]:
-    """Make updates in two steps that move what others refer to, and let the row refer to itself.
-
-    A server takes it as one step, but not its way back: no row that refers to itself can be moved.
-    """
-    own = [key for key in each.written.foreign_keys if key.table == each.written.name]
-    moved = [key for key in own if not each.table.updated_columns.isdisjoint(key.references)]
-    return _split_all(steps, moved) if moved else steps
-
-
-def _split_all(steps: Iterator[Change | Skipped], keys: Sequence[ForeignKey]) -> Iterator[Change | Skipped]:
-    number = 0
-    for step in steps:
-        links = _find_self_links(step, keys) if isinstance(step, Change) else set()
-        if not isinstance(step, Change) or not links:
-            yield step
-            continue
-        number += 1
-        after, token = step.after or {}, step.together or f"itself-{number}"
-        moved = {name: value for name, value in after.items() if name not in links}
-        first = replace(step, after=moved, together=token)
-        parts = {n: v.key if isinstance(v, Reference) else v for n, v in moved.items()}
-        yield first
-        yield replace(
-            step,
-            identity=first.identity_after,
-            before={**(step.before or {}), **moved},
-            after={name: after[name] for name in after if name in links},
-            together=token,
-            unwritten={
-                **step.unwritten,
-                **{name: part for name, part in parts.items() if not isinstance(part, ServerTime)},
-            },
-        )
-
-
-def _find_self_links(change: Change, keys: Iterable[ForeignKey]) -> set[str]:
-    """Return the columns by which a row comes to refer to itself, where what they refer to moves."""
-    after = change.after or {}
-    row = {**known_row(change), **after}
-    itself = Reference(rule=change.rule, key=change.key)
-    links: set[str] = set()
-    for key in keys:
-        names = {*key.columns}
-        if names.isdisjoint(after) or after.keys().isdisjoint(key.references):
-            continue
-        meant = {row.get(name) == itself for name in key.columns} == {True}
-        values = _values_of(row, key.columns)
-        if meant or (values is not None and values == _values_of(row, key.references)):
-            links |= names & after.keys()
-    moving = {name for key in keys for name in key.references}
-    return links if links.isdisjoint(moving) else set()
 
 
 def _as_identity(values: Iterable[Stored]) -> tuple[Value, ...]:

@@ -102,7 +102,7 @@ def _untangled(updates: Sequence[Change], table: Table, waits: Waits) -> Iterato
     blockers = _find_blockers(updates, table, waits)
     layers: list[list[list[int]]] = []
     layer_of: dict[int, int] = {}
-    for knot in _find_knots(blockers):
+    for knot in find_knots(blockers):
         others = {other for at in knot for other in blockers[at]}.difference(knot)
         layer = max((layer_of[other] + 1 for other in others), default=0)
         layer_of.update(dict.fromkeys(knot, layer))
@@ -131,7 +131,7 @@ def _describe_waiting(change: Change) -> Skipped:
     return Skipped(rule=change.rule, key=change.key, reason=reason)
 
 
-def _find_knots(blockers: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+def find_knots(blockers: Sequence[Sequence[int]]) -> Iterator[list[int]]:
     """Yield the numbers of changes that wait for each other, together; each after those it waits for.
 
     Tarjan's algorithm, without recursion: a chain of rows may be as long as a table.

@@ -158,8 +158,8 @@ class _Preview:
     """What planned rows refer to where more than one row of the written side has that key."""
     targets: dict[Place, str] = field(default_factory=dict)
     """Rows to which planned ones refer, where some of their table are to be deleted, and by which."""
-    moved: dict[tuple[str, ForeignKey], set[object]] = field(default_factory=dict)
-    """Rule and foreign key of its table to itself -> the numbers that change hands; found once."""
+    moved: dict[ForeignKey, set[tuple[object, ...]]] = field(default_factory=dict)
+    """Foreign key -> the values to which it leads that updates change to others; found once."""
 
     def read_claims(self) -> None:
         """Ask the server about all planned rows, some thousands at a time."""
@@ -286,21 +286,6 @@ class _Preview:
     def _claim_key(
         self, each: Compared, phase: int, key: ForeignKey, found: Sequence[tuple[Change, tuple[Value, ...]]]
     ) -> None:
-        moved = self._find_moved(each, key) if key.table == each.written.name else set()
-        # A row that comes to refer to itself is written in two steps.
-        waiting: list[tuple[Change, tuple[Value, ...]]] = []
-        apart: list[tuple[Change, tuple[Value, ...]]] = []
-        for change, values in found:
-            itself = values == change.identity_after
-            (apart if itself or moved.isdisjoint(values) else waiting).append((change, values))
-        for change, values in waiting:
-            number = self._values(each.written, key.columns, values)
-            why = (
-                f"it refers to {key.table} {number}, a number that this plan takes from one row or gives to "
-                f"one: repair once more, or give rows these numbers by hand"
-            )
-            self._add(each, change, phase, self._find_foreign(each, change.key, why))
-        found = apart
         if not found:
             return
         deleting = any(
@@ -313,31 +298,32 @@ class _Preview:
             if deleting:
                 by = f"{each.pairing.rule.table} {each.pairing.rule.named(found[met.place][0].key)}"
                 self.targets[Place(key.table, met.identity)] = f"{by}, which is written, will refer to it"
+        moved = self._find_moved(key)
         for place, (change, values) in enumerate(found):
-            if place in there:
+            if place in there and rules.fold(values) not in moved:
                 continue
+            how = "this plan gives another number" if place in there else self._lacks
             finding = self._find_foreign(
                 each,
                 change.key,
-                f"it refers to {key.table} {self._values(each.written, key.columns, values)}, which "
-                f"{self._lacks} (foreign key {key.name}): insert that row first, or correct the reference",
+                f"it refers to {key.table} {self._values(each.written, key.columns, values)}, which {how} "
+                f"(foreign key {key.name}): insert that row first, or correct the reference",
             )
             coming = rules.bring(key.table, key.references, values)
             self._add(each, change, phase, finding, coming=coming)
 
-    def _find_moved(self, each: Compared, key: ForeignKey) -> set[object]:
-        """Return the numbers that rows of a table give up or get, to which its own foreign key leads."""
-        place = (each.pairing.rule.id, key)
-        if place not in self.moved:
-            moving = not each.table.updated_columns.isdisjoint(key.references)
-            self.moved[place] = {
-                row[name]
-                for change in (self._changes(each, rules.UPDATE) if moving else ())
-                for row in (change.before or {}, change.after or {})
-                for name in key.references
-                if name in (change.after or {}) and name in row
-            }
-        return self.moved[place]
+    def _find_moved(self, key: ForeignKey) -> set[tuple[object, ...]]:
+        """Return the values, folded, that updates change to others, and to which a foreign key leads."""
+        if key not in self.moved:
+            found = self.moved[key] = set()
+            for other in self.questions:
+                each = other.each
+                moving = each.written.name == key.table and rules.has_touching(each.table, key.references)
+                for change in self._changes(each, rules.UPDATE) if moving else ():
+                    if rules.touches(change, key.references):
+                        known = plan.known_row(change)
+                        found.add(rules.fold(known.get(name) for name in key.references))
+        return self.moved[key]
 
     def _claim_freedom(self, question: _Question, phase: int, part: Sequence[Change]) -> None:
         """Claim that nothing refers to rows that are deleted, or that get another key."""
@@ -423,6 +409,7 @@ class _Preview:
             columns=columns,
             coming=coming,
             index=index,
+            brings_key=rules.touches(change, each.pairing.rule.key),
         )
         self.claims.append(made)
 
@@ -464,10 +451,16 @@ class _Preview:
             for key in plan.find_aside(question.each)
         }
         staying: set[Planned] = set()
+        sequenced = plan.find_moving_rules([question.each for question in self.questions])
         while True:
-            settled = rules.settle(self.claims, movers, bringers, refused, void | staying)
+            settled = rules.settle(
+                self.claims, movers, bringers, refused=refused, void=void | staying, sequenced=sequenced
+            )
             # A row that stays keeps those to which it refers, and those keep what they have.
-            compared = [remove_clashes(question.each, settled) for question in self.questions]
+            compared = [
+                remove_clashes(each, settled, sequenced=each.pairing.rule.id in sequenced)
+                for each in (question.each for question in self.questions)
+            ]
             kept = plan.find_kept_removals(compared, self.target, self.failed) if self.claims else ()
             before, staying = staying, {Planned(step.rule, step.key) for step in kept}
             if staying == before:
@@ -500,7 +493,17 @@ class _Preview:
         writes = None if change.after is None else frozenset(map(str.lower, change.after))
         held = phase == rules.UPDATE and by in self.referred
         early = not held and by not in lacking and all(each in ids for each in after)
-        return Move(by=by, phase=phase, writes=writes, references=after, early=early)
+        known = frozenset(map(str.lower, {**plan.known_row(change), **(change.after or {})}))
+        brings = rules.touches(change, each.pairing.rule.key)
+        return Move(
+            by=by,
+            phase=phase,
+            writes=writes,
+            references=after,
+            early=early,
+            known=known,
+            brings_key=brings,
+        )
 
     def _brings(
         self,
@@ -518,8 +521,9 @@ class _Preview:
             after = tuple(rules.find_references((change.after or {}).values()))
             writes = frozenset(map(str.lower, change.after or {}))
             by = Planned(each.pairing.rule.id, change.key)
-            move = Move(by=by, phase=phase, writes=writes, references=after)
-            if by.rule in brought and rules.touches(change, each.pairing.rule.key):
+            brings = rules.touches(change, each.pairing.rule.key)
+            move = Move(by=by, phase=phase, writes=writes, references=after, brings_key=brings)
+            if by.rule in brought and brings:
                 yield by, move
             for names in keys:
                 values = rules.image_row(change, names, table, ids=ids, held=None)

@@ -9,7 +9,7 @@ from cellsync.plan.clashes import Settled
 from cellsync.run.fitting import leave_out
 
 
-def remove_clashes(each: Compared, settled: Settled) -> Compared:
+def remove_clashes(each: Compared, settled: Settled, *, sequenced: bool) -> Compared:
     """Return a compared rule without the rows that must not be written, and with findings about them."""
     rule = each.pairing.rule
     failed = {key: claim.finding for (name, key), claim in settled.failed.items() if name == rule.id}
@@ -19,4 +19,5 @@ def remove_clashes(each: Compared, settled: Settled) -> Compared:
         for planned, needs in settled.waits.items()
         if planned.rule == rule.id
     }
-    return leave_out(replace(each, clashes=replace(each.clashes, first=first, waits=waits)), failed)
+    clashes = replace(each.clashes, first=first, waits=waits, sequenced=sequenced)
+    return leave_out(replace(each, clashes=clashes), failed)
