@@ -19,7 +19,7 @@ from cellsync.plan.deciding import decide
 from cellsync.plan.guarding import FREE_TO_GO, describe_fall, has_fallen, refuse, unwritable
 from cellsync.plan.inputs import WRITING, Clashes, Compared, Target
 from cellsync.plan.linking import known_row
-from cellsync.plan.sequencing import find_moving_rules
+from cellsync.plan.sequencing import find_connected, find_moving_rules
 
 __all__ = [
     "FREE_TO_GO",
@@ -36,6 +36,7 @@ __all__ = [
     "decide",
     "describe_fall",
     "find_aside",
+    "find_connected",
     "find_kept_removals",
     "find_moving_rules",
     "find_refusals",

@@ -19,7 +19,6 @@ from cellsync.model import (
     Projected,
     Reference,
     Refusal,
-    Rule,
     Skipped,
     Value,
     deed_of,
@@ -184,25 +183,18 @@ def _before_inserts(
 def _renames(each: Compared, going: Sequence[Compared]) -> Callable[[Step], bool] | None:
     """Return which updates of a rule stand before its inserts because they rename rows.
 
-    Where rows get other keys, or ids to which others refer, these are all: new rows that refer to them find
-    them by these. In a table that refers to itself, those that give another one, but to no row that comes to
-    refer to a new one.
+    Where rows get other keys, these are all: new rows that refer to them find them by these. In a table that
+    refers to itself, those that give another one, but to no row that comes to refer to a new one.
     """
-    rule, table = each.pairing.rule, each.table
-    referring: list[Rule] = []
-    names = {*rule.key}
-    for other in going if table.does(Action.UPDATE) else ():
-        joins = [j for j in other.pairing.existing.joins.values() if j.rule == rule.id]
-        if other is each:
-            referring += [rule] * bool(joins)
-            continue  # rows that change places by their ids stay together
-        keys = [key for key in other.written.foreign_keys if key.table == each.written.name]
-        referring += [other.pairing.rule] * bool(joins or keys)
-        names.update(join.column for join in joins)
-        names.update(name for key in keys for name in key.references)
+    rule, table, names = each.pairing.rule, each.table, {*each.pairing.rule.key}
+    referring = [
+        other
+        for other in going
+        if any(join.rule == rule.id for join in other.pairing.existing.joins.values())
+    ]
     if not referring or table.updated_columns.isdisjoint(names):
         return None
-    if rule not in referring:
+    if not any(other is each for other in referring):
         return lambda step: isinstance(step, Change)
     new = {Reference(rule=rule.id, key=d.key) for d in table.select({Action.INSERT})}
 

@@ -108,6 +108,8 @@ class Settled:
     """The changes that must be made before all inserts."""
     waits: Mapping[Planned, Mapping[str, Planned]]
     """Change -> unique index -> the change that frees its value there."""
+    unordered: frozenset[str]
+    """Rules of which some changes can only be made where all of them are put in one order."""
 
 
 LATER = "what this plan writes ends that, but only afterwards; repair once more"
@@ -319,6 +321,9 @@ class _Claims:
     lost: set[Planned] = field(default_factory=set)
     """Those of them by which a row would get its key: nothing can refer to it by that."""
 
+    unordered: set[str] = field(default_factory=set)
+    """Rules of which all changes must be put in one order as well."""
+
     def settle(self) -> None:
         """Fail the changes whose claims do not hold, until no more are found."""
         every = [move for moves in (*self.movers.values(), *self.bringers.values()) for move in moves]
@@ -358,8 +363,11 @@ class _Claims:
 
     def _is_sequenced(self, move: Move, claim: Claim) -> bool:
         """Say whether a change is made before the one that needs what it frees, wherever both stand."""
-        if not {move.by.rule, claim.by.rule} <= {*self.sequenced}:
-            return False
+        return {move.by.rule, claim.by.rule} <= {*self.sequenced} and self._can_sequence(move, claim)
+
+    @staticmethod
+    def _can_sequence(move: Move, claim: Claim) -> bool:
+        """Say whether their order can be told from what the two changes say."""
         if claim.index:
             return move.by.rule == claim.by.rule and move.by != claim.by
         return claim.columns <= move.known
@@ -380,15 +388,18 @@ class _Claims:
                     continue
                 if not _is_too_late(move, claim, early):
                     continue
-                again = True
                 # What refers to a row goes first of all, or it would have to be written twice.
                 fits = move.phase == REMOVE or claim.index
                 needed = self.find_needed(move, {claim.by}) if fits else None
                 if needed is not None:
                     early |= needed
+                    again = True
+                elif self._can_sequence(move, claim):
+                    self.unordered |= {move.by.rule, claim.by.rule}
                 else:
                     self.fail(_say_later(claim))
                     self.settle()
+                    again = True
         return early
 
     def find_needed(self, move: Move, waiting: Collection[Planned]) -> set[Planned] | None:
@@ -461,4 +472,9 @@ def settle(
         move = every.answer(claim) if claim.index and claim.by not in every.void else None
         if move is not None and move.by.rule == claim.by.rule:
             waits.setdefault(claim.by, {})[claim.index] = move.by
-    return Settled(failed=every.failed, early=frozenset(early - every.void), waits=waits)
+    return Settled(
+        failed=every.failed,
+        early=frozenset(early - every.void),
+        waits=waits,
+        unordered=frozenset(every.unordered),
+    )

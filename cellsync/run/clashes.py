@@ -451,19 +451,21 @@ class _Preview:
             for key in plan.find_aside(question.each)
         }
         staying: set[Planned] = set()
-        sequenced = plan.find_moving_rules([question.each for question in self.questions])
+        every = [question.each for question in self.questions]
+        sequenced = plan.find_moving_rules(every)
         while True:
             settled = rules.settle(
                 self.claims, movers, bringers, refused=refused, void=void | staying, sequenced=sequenced
             )
             # A row that stays keeps those to which it refers, and those keep what they have.
             compared = [
-                remove_clashes(each, settled, sequenced=each.pairing.rule.id in sequenced)
-                for each in (question.each for question in self.questions)
+                remove_clashes(each, settled, sequenced=each.pairing.rule.id in sequenced) for each in every
             ]
             kept = plan.find_kept_removals(compared, self.target, self.failed) if self.claims else ()
-            before, staying = staying, {Planned(step.rule, step.key) for step in kept}
-            if staying == before:
+            found = staying, sequenced
+            staying = {Planned(step.rule, step.key) for step in kept}
+            sequenced |= plan.find_connected(settled.unordered, every)
+            if (staying, sequenced) == found:
                 return compared
 
     def _moves(

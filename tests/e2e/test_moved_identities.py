@@ -10,7 +10,6 @@ from replaying import Replayed, replay, way_back
 from servers import checksums
 
 from cellsync import run
-from cellsync.model import TableDiff
 from cellsync.report import sql
 from cellsync.run import telling
 
