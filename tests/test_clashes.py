@@ -600,3 +600,24 @@ def test_a_key_that_a_row_outside_the_rule_has_as_well(database: MakeDatabase) -
     assert rows(stand.urls["c1"], "SELECT k, r FROM t") == [{"k": 2, "r": 6}]
     assert result(stand.undo("r1", "u1"), "c1").problems == ()
     assert rows(stand.urls["c1"], "SELECT k, r FROM t ORDER BY k") == [{"k": 3, "r": 5}, {"k": 4, "r": 4}]
+
+
+def test_a_new_row_that_refers_to_itself_while_a_row_outside_the_rule_has_its_key(
+    database: MakeDatabase,
+) -> None:
+    """Once it is there, two rows have the key, and nobody can say which one it means."""
+    rules = """
+    rules:
+      - {table: t, key: [k], where: seen = 1, on_insert: {seen: 1}, columns: {include: [id, up]},
+         references: {up: t}}
+    """
+    own = "CREATE TABLE t (id int PRIMARY KEY, k int, up int, seen int)"
+    stand = stand_of(database, rules, own)
+    parent, child = stand.urls.values()
+    execute(parent, "INSERT INTO t VALUES (2, 10, 2, 1), (3, 20, 2, 1), (4, 30, NULL, 1)")
+    execute(child, "INSERT INTO t VALUES (21, 10, NULL, 0)")
+    seen = stand.diff()
+    assert codes(seen) == [("foreign-key-clash", (10,)), ("foreign-key-clash", (20,))]
+    assert "more than once" in findings(seen)[0].message
+    repaired(stand)
+    assert rows(child, "SELECT k FROM t ORDER BY k") == [{"k": 10}, {"k": 30}]

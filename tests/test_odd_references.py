@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from edges import Stand, as_if_large, converged, execute, result, ruleset, stand_of, table
+from edges import Stand, as_if_large, converged, execute, result, rows, ruleset, stand_of, table
 
 from cellsync.model import Dangling, Value
 from cellsync.report import json
@@ -79,3 +79,27 @@ def test_a_row_that_gets_its_key_by_this_plan(database: MakeDatabase) -> None:
     assert (counts.applied, counts.conflicts, counts.failed) == (1, 0, 0)
     stand.repair("r2")
     assert converged(stand)
+
+
+@pytest.mark.parametrize("dangling", [1, 9])
+def test_a_row_that_may_get_its_key_by_a_number_of_the_server(database: MakeDatabase, dangling: int) -> None:
+    """The server numbers the new row, and may take the number that a row refers to already."""
+    rules = "rules: [{table: u, key: [k]}, {table: t, key: [n, r], references: {r: u}}]"
+    stand = stand_of(
+        database,
+        rules,
+        "CREATE TABLE u (id int AUTO_INCREMENT PRIMARY KEY, k varchar(9))",
+        "CREATE TABLE t (id int AUTO_INCREMENT PRIMARY KEY, n int, r int)",
+    )
+    api, c1 = stand.urls.values()
+    execute(api, "INSERT INTO u VALUES (2, 'a'), (3, 'b')", "INSERT INTO t VALUES (1, 1, 2), (2, 2, 2)")
+    execute(c1, "INSERT INTO u VALUES (8, 'b')", f"INSERT INTO t VALUES (7, 1, {dangling})")
+    found = {each.code: each.message for each in table(stand.diff(), "c1", "t").findings}
+    assert [*found] == ["dangling-reference", *(["unique-clash"] if dangling > 8 else [])]
+    if dangling > 8:
+        assert "the server may give the number 9, to which it refers, to a new row" in found["unique-clash"]
+    counts = result(stand.repair("r1"), "c1").counts
+    assert (counts.conflicts, counts.failed) == (0, 0)
+    stand.repair("r2")
+    assert rows(c1, "SELECT t.n, u.k FROM t JOIN u ON t.r = u.id") == [{"n": 1, "k": "a"}, {"n": 2, "k": "a"}]
+    assert converged(stand) is (dangling > 8)

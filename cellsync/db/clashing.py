@@ -59,6 +59,12 @@ class Check(NamedTuple):
 class Clashing(Session):
     """Finds what planned rows would clash with. Reads only; MariaDB alone."""
 
+    def find_highest(self, table: str, column: str) -> Any:
+        """Return the highest value of a column; None where there is none."""
+        quote = self._dialect.quote
+        ((value,),) = self.query(f"SELECT MAX({quote(column)}) FROM {quote(table)}")
+        return value
+
     def can_find_holders(self, table: str, index: Index, rows: int) -> bool:
         """Say whether the holders of so many values are found in a time that makes sense."""
         known = self.tables([table])[table]

@@ -16,7 +16,6 @@ from cellsync.model import (
     Action,
     Cascade,
     Change,
-    Dangling,
     Finding,
     ForeignKey,
     Identity,
@@ -25,7 +24,6 @@ from cellsync.model import (
     Projection,
     Reference,
     Secrets,
-    ServerTime,
     Table,
     Value,
     shown,
@@ -34,6 +32,7 @@ from cellsync.plan import Claim, Compared, Move, Place, Planned
 from cellsync.plan import clashes as rules
 from cellsync.run.clearing import remove_clashes
 from cellsync.run.fitting import read_held
+from cellsync.run.waking import find_woken_rows
 
 CHANGES_AT_ONCE = 4_000
 """So many planned rows are in memory, and in a query, at once."""
@@ -156,6 +155,8 @@ class _Preview:
     """Changes that take rows away to which others refer now."""
     doubled: set[Reference] = field(default_factory=set)
     """What planned rows refer to where more than one row of the written side has that key."""
+    inserted: dict[str, set[Key]] = field(default_factory=dict)
+    """Rule -> the keys of its new rows, where another row may have them already."""
     targets: dict[Place, str] = field(default_factory=dict)
     """Rows to which planned ones refer, where some of their table are to be deleted, and by which."""
     moved: dict[ForeignKey, set[tuple[object, ...]]] = field(default_factory=dict)
@@ -217,8 +218,10 @@ class _Preview:
                 if reference.rule not in question.lacking:
                     continue
                 named = f"it refers to {shown(reference.key)} of {reference.rule}, which"
-                if reference in self.doubled:
-                    why = f"{named} {self.target.written} has more than once: keep one of those rows"
+                comes = reference in ids and reference.key in self._find_inserted(reference.rule)
+                if reference in self.doubled or comes:
+                    how = "would have" if comes else "has"
+                    why = f"{named} {self.target.written} {how} more than once: keep one of those rows"
                     self._add(
                         question.each, change, phase, self._find_foreign(question.each, change.key, why)
                     )
@@ -228,35 +231,19 @@ class _Preview:
                     planned = Planned(reference.rule, reference.key)
                     self._add(question.each, change, phase, finding, coming=planned)
 
+    def _find_inserted(self, rule: str) -> set[Key]:
+        """Return the keys of the new rows of a rule; found once."""
+        if rule not in self.inserted:
+            tables = [q.each.table for q in self.questions if q.each.pairing.rule.id == rule]
+            self.inserted[rule] = {row.key for table in tables for row in table.select({Action.INSERT})}
+        return self.inserted[rule]
+
     def _claim_keys(self, question: _Question) -> None:
         """Claim the keys of new rows that rows get which refer to nothing until this plan is made."""
-        each, key = question.each, question.each.pairing.existing.key
-        coming: dict[tuple[str, Value], Key] = {}
-        for other in self.questions:
-            joins = [part.join for part in key if part.join and part.join.rule == other.each.pairing.rule.id]
-            for phase in (rules.INSERT, rules.UPDATE) if joins else ():
-                for change in self._changes(other.each, phase):
-                    for join in joins:
-                        value = (change.after or {}).get(join.column)
-                        if value is not None and not isinstance(value, (Reference, ServerTime)):
-                            coming[join.rule, value] = change.key
-        taken = {
-            tuple(
-                coming.get((part.join.rule, held.raw), held)
-                if part.join is not None and isinstance(held, Dangling)
-                else held
-                for part, held in zip(key, dangling, strict=True)
-            )
-            for dangling in question.dangling
-        }
-        for change in self._changes(each, rules.INSERT) if coming else ():
-            if change.key in taken:
-                why = (
-                    f"{self.target.written} has that row, but what it refers to comes with this plan: repair "
-                    f"once more"
-                )
-                finding = self._find_unique(each, change.key, why)
-                self._add(each, change, rules.INSERT, finding)
+        each, others = question.each, [other.each for other in self.questions]
+        for change, how in find_woken_rows(self.database, each, question.dangling, others, self._changes):
+            finding = self._find_unique(each, change.key, f"{self.target.written} has that row, but {how}")
+            self._add(each, change, rules.INSERT, finding)
 
     def _claim_index(
         self,

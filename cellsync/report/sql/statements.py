@@ -127,7 +127,7 @@ class Statements:
     # -- Statements --------------------------------------------------------------------------
 
     def _statement(self, change: Change, conditions: Sequence[str], *, leaving: Leaving, back: bool) -> str:
-        """Return one statement; ``back`` says that it takes a change back, which no comparison has planned."""
+        """Return one statement; ``back`` says that it takes a change back: no comparison has planned it."""
         terms = [*self._guard(change), *self._free(change, leaving, exact=back)]
         terms += [*(self._unfollowed(change) if back else ()), *conditions]
         make = {Action.INSERT: self._insert, Action.UPDATE: self._update}.get(change.action, self._delete)
@@ -244,7 +244,9 @@ class Statements:
             source = f"(SELECT {self._every(change.table)} FROM {source} WHERE ({where}))"
         terms = [_alive("t", soft_delete)] if soft_delete is not None else []
         if target is not None and change.key:
-            joins, more = self._walked("t", target.table, zip(target.key, change.key, strict=True), binary=exact)
+            joins, more = self._walked(
+                "t", target.table, zip(target.key, change.key, strict=True), binary=exact
+            )
             terms += more
         else:
             row = {**_computed(change), **_merged(change)}
