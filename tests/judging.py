@@ -186,10 +186,8 @@ def check_repaired(
     if written is not None:
         yield from (f"wrong-write {each}" for each in written.wrong)
         made = list(_list_applied(cell))
-        # A reference that led nowhere may hold the number of a row that came since.
-        same = [change for change in made if _may_write_what_is_there(change)]
-        most, least = count_rows(made), count_rows(change for change in made if change not in same)
-        if quiet and (cell.counts.applied != len(made) or not least <= written.total <= most):
+        same, most = len(_list_unmoved(made)), count_rows(made)
+        if quiet and (cell.counts.applied != len(made) or not most - same <= written.total <= most):
             yield (
                 f"wrong-count: {cell.counts.applied} applied, {len(made)} changes made of {count_rows(made)} "
                 f"rows, {written.total} rows are other ones"
@@ -209,14 +207,28 @@ def _list_applied(cell: CellResult) -> Iterator[Change]:
                 yield change
 
 
-def _may_write_what_is_there(change: Change) -> bool:
-    """Say whether an update writes references alone, where the row has numbers that led nowhere."""
-    before, after = change.before or {}, change.after or {}
-    pairs = [(before.get(name), value) for name, value in after.items()]
-    return change.action is Action.UPDATE and all(
-        isinstance(now, Reference) and was is not None and not isinstance(was, Reference)
-        for was, now in pairs
-    )
+def _list_unmoved(made: Iterable[Change]) -> list[Reference]:
+    """Return the rows that updates may leave as they were: they refer to another row, by the same number.
+
+    A number that led nowhere may be that of a row which came since; two rows may have changed numbers, or one
+    have come with that of another which went.
+    """
+    rows: dict[Reference, list[Change]] = {}
+    for change in made:
+        rows.setdefault(Reference(rule=change.rule, key=change.key), []).append(change)
+    return [row for row, changes in rows.items() if _may_be_as_before(changes)]
+
+
+def _may_be_as_before(changes: Sequence[Change]) -> bool:
+    was: dict[str, object] = {}
+    now: dict[str, object] = {}
+    for change in changes:
+        if change.action is not Action.UPDATE:
+            return False
+        for name, value in (change.after or {}).items():
+            was.setdefault(name, (change.before or {}).get(name))
+            now[name] = value
+    return all(isinstance(now[name], Reference) and was[name] not in (None, now[name]) for name in now)
 
 
 def count_rows(changes: Iterable[Change]) -> int:

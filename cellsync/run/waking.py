@@ -47,7 +47,8 @@ def find_woken_rows(
             return "what it refers to comes with this plan: repair once more"
         free = isinstance(held.raw, int) and held.raw > highest.get(join.rule, held.raw)
         if key in numbered.get(join.rule, ()) and free:
-            return f"the server may give the number {shown(held.raw)}, to which it refers, to a new row: remove it"
+            number = shown(held.raw)
+            return f"the server may give the number {number}, to which it refers, to a new row: remove it"
         return ""
 
     for change in changes_of(each, rules.INSERT):
