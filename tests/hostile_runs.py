@@ -16,7 +16,7 @@ from oracle_writes import explain_writes
 from replaying import Replayed, replay, way_back
 
 from cellsync import run
-from cellsync.model import CellFailure, CellResult, Report, TableDiff, dangles
+from cellsync.model import CellFailure, CellResult, Dangling, Key, Report, TableDiff
 from cellsync.report import sql
 from cellsync.run import telling
 
@@ -124,7 +124,7 @@ class _Trial:
         yield from (f"diff-after {line}" for line in check_compared(found, judged))
         again = _only_cell(self.stand.repair(f"{self.run_id}-again", self.case.waived))
         if isinstance(again, CellResult) and again.counts.planned:
-            if _says_once_more(announced):
+            if _says_once_more(announced, again):
                 self.stand.undo(f"{self.run_id}-again", f"{self.run_id}-again-undo")
             else:
                 yield f"second-repair: {again.counts}"
@@ -167,18 +167,24 @@ class _Trial:
             yield f"client-undo differs: {changed}"
 
 
-def _says_once_more(cell: CellResult | CellFailure) -> bool:
-    """Say whether a finding says that the next repair writes again.
+def _says_once_more(announced: CellResult | CellFailure, again: CellResult) -> bool:
+    """Say whether a finding said that the next repair writes again, or of all its rows that they were open.
 
     A row whose key refers to nothing is a finding; what is done about it is open until its key is told.
     """
-    tables = cell.tables if isinstance(cell, CellResult) else ()
+    tables = announced.tables if isinstance(announced, CellResult) else ()
     findings = [each for table in tables if isinstance(table, TableDiff) for each in table.findings]
-    return any(
-        "repair once more" in each.message
-        or (each.code == "dangling-reference" and each.key is not None and dangles(each.key))
-        for each in findings
+    dangling = [each.key for each in findings if each.code == "dangling-reference" and each.key is not None]
+    keys = [change.key for plan in again.plans for change in plan.changes]
+    return any("repair once more" in each.message for each in findings) or all(
+        any(_may_be(was, key) for was in dangling) for key in keys
     )
+
+
+def _may_be(was: Key, now: Key) -> bool:
+    """Say whether a key that referred to nothing may be this one by now."""
+    pairs = zip(was, now, strict=False)
+    return len(was) == len(now) and all(isinstance(one, Dangling) or one == other for one, other in pairs)
 
 
 def _list_open(judged: oracle.Judged) -> list[str]:
