@@ -320,7 +320,10 @@ def _split_all(steps: Iterator[Change | Skipped], keys: Sequence[ForeignKey]) ->
         after, token = step.after or {}, step.together or f"itself-{number}"
         moved = {name: value for name, value in after.items() if name not in links}
         first = replace(step, after=moved, together=token)
-        parts = {n: v.key if isinstance(v, Reference) else v for n, v in moved.items()}
+        kept = step.unwritten
+        for name, value in moved.items():
+            if not isinstance(value, ServerTime):
+                kept[name] = value.key if isinstance(value, Reference) else value
         yield first
         yield replace(
             step,
@@ -328,10 +331,8 @@ def _split_all(steps: Iterator[Change | Skipped], keys: Sequence[ForeignKey]) ->
             before={**(step.before or {}), **moved},
             after={name: after[name] for name in after if name in links},
             together=token,
-            unwritten={
-                **step.unwritten,
-                **{name: part for name, part in parts.items() if not isinstance(part, ServerTime)},
-            },
+            unwritten_columns=tuple(kept),
+            unwritten_values=tuple(kept.values()),
         )
 
 
