@@ -75,7 +75,7 @@ class Change:
     def moves_row(self) -> bool:
         """True for an update that gives the row another primary key."""
         after = self.after
-        if after is None or self.action is not Action.UPDATE:
+        if after is None or not self.writes_identity:
             return False
         held = zip(self.identity_columns, self.identity, strict=False)
         return any(name in after and after[name] != part for name, part in held)
