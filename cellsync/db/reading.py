@@ -80,10 +80,18 @@ class Reading(Session):
         """Return what the collation of a column takes each text for; the same value for equal ones."""
         found: dict[KeyPart, KeyPart] = {}
         for part in batches(sorted(texts), SINGLE_KEYS_PER_QUERY):
-            parameters = {f"v{at}": text for at, text in enumerate(part)}
-            records = self.query(collation.classes(column, list(parameters)), **parameters)
-            found.update({part[int(at)]: (str(weight),) for at, weight in records})
+            found.update(self._weigh_texts(column, part))
         return found
+
+    def _weigh_texts(self, column: Column, texts: Sequence[Any]) -> Mapping[KeyPart, KeyPart]:
+        parameters = {f"v{at}": text for at, text in enumerate(texts)}
+        ((count, answer),) = self.query(collation.classes(column, list(parameters)), **parameters)
+        weights = collation.read_weights(int(count), answer)
+        if weights is None:
+            assert len(texts) > 1, "an answer about one text is shorter than any limit"
+            half = len(texts) // 2
+            return {**self._weigh_texts(column, texts[:half]), **self._weigh_texts(column, texts[half:])}
+        return {texts[at]: (weight,) for at, weight in weights.items()}
 
     def _rows_of(self, select: Select, keys: Sequence[Key]) -> Iterable[Row]:
         """Return the rows of some keys; each is one value on the wire, unless it is too long for that."""
