@@ -64,14 +64,17 @@ class Reading(Session):
         """Return for each key what the server's collations take it for; see ``diff.Reader``."""
         known = schema.columns(self._needed(projection))
         columns = [*collation.key_columns(projection.table, projection.key, known)]
-        flat = [tuple(collation.flatten_key(key, projection.key)) for key in keys]
+        leads = any(part.join is not None for part in projection.key)
+        flat = [tuple(collation.flatten_key(key, projection.key)) for key in keys] if leads else keys
         if self._dialect.name == "sqlite":
             return [folded(key) for key in flat]
         classes: list[Sequence[KeyPart]] = []
         for column, values in zip(columns, zip(*flat, strict=True), strict=True):
             texts = {*filter(_is_text, values)} if collation.is_loose(column) else set()
             found = self._classify_texts(column, texts) if len(texts) > 1 else {}
-            classes.append([found.get(value, value) for value in values])
+            classes.append([found.get(value, value) for value in values] if found else values)
+        if not leads:
+            return [*zip(*classes, strict=True)]
         # A NULL reference, and one to a row whose key is NULL, have the same scalars.
         shapes = [tuple(part is None for part in key) for key in keys]
         return [*zip(shapes, *classes, strict=True)]
