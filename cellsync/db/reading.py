@@ -71,7 +71,7 @@ class Reading(Session):
         classes: list[Sequence[KeyPart]] = []
         for column, values in zip(columns, zip(*flat, strict=True), strict=True):
             texts = {*filter(_is_text, values)} if collation.is_loose(column) else set()
-            found = self._classify_texts(column, texts) if len(texts) > 1 else {}
+            found = self._classify_texts(column, texts) if texts else {}
             classes.append([found.get(value, value) for value in values] if found else values)
         if not leads:
             return [*zip(*classes, strict=True)]
