@@ -206,6 +206,8 @@ def _change_to_data(change: Change) -> dict[str, Any]:
 
 
 def _change_from_data(data: Mapping[str, Any]) -> Change:
+    # A plan that an older cellsync wrote has none.
+    unwritten = data.get("unwritten", {})
     return Change(
         rule=data["rule"],
         table=data["table"],
@@ -219,8 +221,8 @@ def _change_from_data(data: Mapping[str, Any]) -> Change:
         origin=decode(data["origin"]),
         reason=data["reason"],
         together=data["together"],
-        # A plan that an older cellsync wrote has none.
-        unwritten={name: decode(part) for name, part in data.get("unwritten", {}).items()},
+        unwritten_columns=tuple(unwritten),
+        unwritten_values=tuple(map(decode, unwritten.values())),
     )
 
 

@@ -13,7 +13,7 @@ import tempfile
 import weakref
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
 from operator import itemgetter
@@ -51,14 +51,19 @@ class Packable(Protocol):
 
 
 def kept(
-    items: Iterable[T], short: int | None = None, *, tally: Callable[[T], Hashable] | None = None
+    items: Iterable[T],
+    short: int | None = None,
+    *,
+    tally: Callable[[T], Hashable] | None = None,
+    apart: Callable[[T], Hashable] | None = None,
 ) -> Sequence[T]:
     """Return the items as a sequence that takes little memory, however many they are.
 
     Up to ``short`` (or SHORT) of them are held as they are. Items of a long one are copies, equal
-    and not the same; so are those of another pass. ``tally`` is what ``tallied`` will ask for.
+    and not the same; so are those of another pass. ``tally`` is what ``tallied`` will ask for, and
+    ``apart`` what ``select`` will: where the order of the items means nothing.
     """
-    collected: Collector[T] = Collector(short, tally=tally)
+    collected: Collector[T] = Collector(short, tally=tally, apart=apart)
     collected.extend(items)
     return collected.kept()
 
@@ -89,18 +94,16 @@ def without(items: Sequence[T], leaving: Callable[[T], bool]) -> Sequence[T]:
     return left.kept()
 
 
-def select(
-    items: Sequence[T], wanted: Callable[[T], bool], is_plain_wanted: Callable[[Any], bool]
-) -> Iterator[T]:
-    """Yield the items that are wanted; ``is_plain_wanted`` says so of an item's plain values (see Packable).
+def select(items: Sequence[T], key: Callable[[T], Hashable], values: Collection[Hashable]) -> Iterator[T]:
+    """Yield the items whose key is one of some values.
 
-    Items of a long sequence that are not wanted are not unpacked.
+    Of a long sequence that is kept ``apart`` by this key the others are not read.
     """
     for part in parts(items):
-        if isinstance(part, _Spooled):
-            yield from part.select(wanted, is_plain_wanted)
+        if isinstance(part, _Spooled) and part.apart is key:
+            yield from part.select(values)
         else:
-            yield from filter(wanted, part)
+            yield from (item for item in part if key(item) in values)
 
 
 def find_bulky(items: Sequence[T], size: int) -> Iterator[T]:
@@ -115,9 +118,16 @@ def find_bulky(items: Sequence[T], size: int) -> Iterator[T]:
 class Collector(Generic[T]):
     """Gathers the items of one sequence, bit by bit."""
 
-    def __init__(self, short: int | None = None, *, tally: Callable[[T], Hashable] | None = None) -> None:
+    def __init__(
+        self,
+        short: int | None = None,
+        *,
+        tally: Callable[[T], Hashable] | None = None,
+        apart: Callable[[T], Hashable] | None = None,
+    ) -> None:
         self._short = SHORT if short is None else short
         self._tally = tally
+        self._apart = apart
         self._waiting: list[T] = []
         self._long: _Spooled[T] | None = None
         self._parts: list[Sequence[T]] = []
@@ -127,7 +137,7 @@ class Collector(Generic[T]):
         for item in items:
             self._waiting.append(item)
             if len(self._waiting) > self._short:
-                self._long = self._long or _Spooled(self._tally)
+                self._long = self._long or _Spooled(self._tally, self._apart)
                 self._long.extend(self._waiting)
                 self._waiting = []
 
@@ -174,6 +184,8 @@ class _Block(NamedTuple):
     size: int
     kind: type[Packable] | None
     """What they are, where plain values are written in their stead."""
+    key: Hashable
+    """What they have in common, where they are kept apart by it."""
 
 
 def _written(items: Sequence[Any]) -> tuple[bytes, type[Packable] | None]:
@@ -214,8 +226,9 @@ class _Long(Sequence[T]):
 class _Spooled(_Long[T]):
     """A long sequence. Several threads may read it."""
 
-    def __init__(self, tally: Callable[[T], Hashable] | None) -> None:
+    def __init__(self, tally: Callable[[T], Hashable] | None, apart: Callable[[T], Hashable] | None) -> None:
         super().__init__({tally: Counter()} if tally else {})
+        self.apart = apart
         # Not a with statement: the file lives as long as the sequence.
         self._file = tempfile.SpooledTemporaryFile(max_size=BUFFER)  # noqa: SIM115
         weakref.finalize(self, self._file.close)
@@ -224,15 +237,24 @@ class _Spooled(_Long[T]):
         self._length = 0
 
     def extend(self, items: Sequence[T]) -> None:
-        for key, counter in self._tallies.items():
-            counter.update(map(key, items))
-        for start in range(0, len(items), BLOCK):
-            block = items[start : start + BLOCK]
-            written, kind = _written(block)
-            self._blocks.append(_Block(self._length, self._file.tell(), len(written), kind))
-            with _in_the_folder():
-                self._file.write(written)
-            self._length += len(block)
+        for tally, counter in self._tallies.items():
+            counter.update(map(tally, items))
+        groups: dict[Hashable, Sequence[T]] = {None: items}
+        if self.apart is not None:
+            by_key: dict[Hashable, list[T]] = {}
+            for item in items:
+                by_key.setdefault(self.apart(item), []).append(item)
+            groups = {**by_key}
+        for key, group in groups.items():
+            for start in range(0, len(group), BLOCK):
+                self._write(group[start : start + BLOCK], key)
+
+    def _write(self, block: Sequence[T], key: Hashable) -> None:
+        written, kind = _written(block)
+        self._blocks.append(_Block(self._length, self._file.tell(), len(written), kind, key))
+        with _in_the_folder():
+            self._file.write(written)
+        self._length += len(block)
 
     def __len__(self) -> int:
         return self._length
@@ -245,13 +267,10 @@ class _Spooled(_Long[T]):
             first = self._blocks[number].first
             yield from islice(self._block(number), max(0, start - first), None)
 
-    def select(self, wanted: Callable[[T], bool], is_plain_wanted: Callable[[Any], bool]) -> Iterator[T]:
+    def select(self, values: Collection[Hashable]) -> Iterator[T]:
         for number, block in enumerate(self._blocks):
-            if block.kind is None:
-                yield from filter(wanted, self._block(number))
-            else:
-                plain = filter(is_plain_wanted, marshal.loads(self._read(number)))
-                yield from map(block.kind.unpacked, plain)
+            if block.key in values:
+                yield from self._block(number)
 
     def find_bulky(self, size: int) -> Iterator[T]:
         for number, block in enumerate(self._blocks):
@@ -289,7 +308,7 @@ class _Spooled(_Long[T]):
         return block
 
     def _read(self, number: int) -> bytes:
-        _, at, size, _ = self._blocks[number]
+        _, at, size, *_ = self._blocks[number]
         with self._lock, _in_the_folder():
             self._file.seek(at)
             return self._file.read(size)

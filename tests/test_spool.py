@@ -63,6 +63,18 @@ def test_a_long_sequence_is_like_a_tuple(items: list[object], short: int, start:
         found[len(items)]
 
 
+@given(items=st.lists(st.integers(), max_size=60), short=st.integers(0, 20), key=st.booleans())
+def test_items_that_are_kept_apart_are_read_apart(items: list[int], short: int, key: bool) -> None:
+    """All of them are there, those of one key in order; the others are not read for them."""
+    found = kept(iter(items), short, tally=parity, apart=parity)
+    assert sorted(found) == sorted(items)
+    assert tallied(found, parity) == Counter(map(parity, items))
+    for asked in (found, kept(items, short)):
+        assert list(spool.select(asked, parity, {int(key)})) == [n for n in items if parity(n) == key]
+        assert sorted(spool.select(asked, parity, {0, 1})) == sorted(items)
+    assert [found[at] for at in range(len(found))] == list(found)
+
+
 @given(parts=st.lists(ITEMS, max_size=5), short=st.integers(0, 20))
 def test_a_sequence_is_gathered_bit_by_bit(parts: list[list[object]], short: int) -> None:
     """Bits of any size, blocks that are not full."""
@@ -220,6 +232,8 @@ CHANGES = [
         after=after,
         reason="so",
         together="x",
+        unwritten_columns=("b", "c"),
+        unwritten_values=(None, ("k", 1)),
     )
     for action, before, after in [
         (Action.INSERT, None, {"a": 1, "b": None}),

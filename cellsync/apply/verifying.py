@@ -22,6 +22,7 @@ from cellsync.model import (
     safe,
     shown,
 )
+from cellsync.model.making import Pick, make_pick
 from cellsync.spool import parts
 
 KEYS_AT_ONCE = 5_000
@@ -122,15 +123,22 @@ def _find_unlike(
         changes = {change.key: change for change in applied if change.rule == rule}
         found = {row.key: row for row in reader.rows(targets[rule], keys=list(changes)) if not row.limbo}
         at = {part.column: number for number, part in enumerate(targets[rule].columns)}
+        picks: dict[tuple[str, ...], Pick] = {}
         for change in changes.values():
-            if unlike := _compare_row(change, found.get(change.key), targets[rule], at):
+            names = change.unwritten_columns
+            if names not in picks:
+                picks[names] = make_pick([at[name] for name in names if name in at])
+            if unlike := _compare_row(change, found.get(change.key), targets[rule], at, picks[names]):
                 yield unlike
 
 
 def _compare_row(
-    change: Change, row: Row | None, target: Projection, at: Mapping[str, int]
+    change: Change, row: Row | None, target: Projection, at: Mapping[str, int], pick: Pick
 ) -> _Unlike | None:
-    """Return what a row is otherwise than planned; ``at`` says where each column stands in it."""
+    """Return what a row is otherwise than planned; ``at`` says where each column stands in it.
+
+    ``pick`` takes the values out of it that the change must have left alone.
+    """
     if change.action is Action.DELETE or (change.after is not None and deletes(change, target)):
         return None if row is None else _describe_unlike(change, "was deleted, and is there again")
     if row is None:
@@ -141,7 +149,8 @@ def _compare_row(
         number = at.get(column)
         if number is not None and held[number] != value and held[number] != _plain(value):
             wrong[column] = f"{shown(safe(column, _plain(value)))}"
-    for column, part in change.unwritten.items():
+    altered = pick(held) != change.unwritten_values
+    for column, part in change.unwritten.items() if altered else ():
         number = at.get(column)
         if number is not None and held[number] != part:
             wrong[column] = f"{shown(safe(column, part))}, which was not written"

@@ -65,6 +65,10 @@ class Clashing(Session):
         ((value,),) = self.query(f"SELECT MAX({quote(column)}) FROM {quote(table)}")
         return value
 
+    def has_rows(self, table: str) -> bool:
+        """Say whether a table has any row, in the scope of a rule or not."""
+        return bool(self._ask(f"SELECT 1 FROM {self._name(table)} LIMIT 1"))
+
     def can_find_holders(self, table: str, index: Index, rows: int) -> bool:
         """Say whether the holders of so many values are found in a time that makes sense."""
         known = self.tables([table])[table]

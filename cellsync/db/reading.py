@@ -64,14 +64,17 @@ class Reading(Session):
         """Return for each key what the server's collations take it for; see ``diff.Reader``."""
         known = schema.columns(self._needed(projection))
         columns = [*collation.key_columns(projection.table, projection.key, known)]
-        flat = [tuple(collation.flatten_key(key, projection.key)) for key in keys]
+        leads = any(part.join is not None for part in projection.key)
+        flat = [tuple(collation.flatten_key(key, projection.key)) for key in keys] if leads else keys
         if self._dialect.name == "sqlite":
             return [folded(key) for key in flat]
         classes: list[Sequence[KeyPart]] = []
         for column, values in zip(columns, zip(*flat, strict=True), strict=True):
             texts = {*filter(_is_text, values)} if collation.is_loose(column) else set()
-            found = self._classify_texts(column, texts) if len(texts) > 1 else {}
-            classes.append([found.get(value, value) for value in values])
+            found = self._classify_texts(column, texts) if texts else {}
+            classes.append([found.get(value, value) for value in values] if found else values)
+        if not leads:
+            return [*zip(*classes, strict=True)]
         # A NULL reference, and one to a row whose key is NULL, have the same scalars.
         shapes = [tuple(part is None for part in key) for key in keys]
         return [*zip(shapes, *classes, strict=True)]
@@ -80,10 +83,18 @@ class Reading(Session):
         """Return what the collation of a column takes each text for; the same value for equal ones."""
         found: dict[KeyPart, KeyPart] = {}
         for part in batches(sorted(texts), SINGLE_KEYS_PER_QUERY):
-            parameters = {f"v{at}": text for at, text in enumerate(part)}
-            records = self.query(collation.classes(column, list(parameters)), **parameters)
-            found.update({part[int(at)]: (str(weight),) for at, weight in records})
+            found.update(self._weigh_texts(column, part))
         return found
+
+    def _weigh_texts(self, column: Column, texts: Sequence[Any]) -> Mapping[KeyPart, KeyPart]:
+        parameters = {f"v{at}": text for at, text in enumerate(texts)}
+        ((count, answer),) = self.query(collation.classes(column, list(parameters)), **parameters)
+        weights = collation.read_weights(int(count), answer)
+        if weights is None:
+            assert len(texts) > 1, "an answer about one text is shorter than any limit"
+            half = len(texts) // 2
+            return {**self._weigh_texts(column, texts[:half]), **self._weigh_texts(column, texts[half:])}
+        return {texts[at]: (weight,) for at, weight in weights.items()}
 
     def _rows_of(self, select: Select, keys: Sequence[Key]) -> Iterable[Row]:
         """Return the rows of some keys; each is one value on the wire, unless it is too long for that."""

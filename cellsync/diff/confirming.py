@@ -64,12 +64,8 @@ def confirm(
     fresh = [f for f in (*again.findings, *stray) if (f.code, f.cell, f.key) not in known]
     twins = list(find_twins(pairing, again.differences, held, classify, seen=seen))
     clashing = {key for finding in twins for key in (finding.key, *finding.twins) if key is not None}
-    differences = tuple(
-        _left_out(
-            _with_tombstone(_turned(difference, kinds), (tombstones or {}).get(difference.kind, ())), there
-        )
-        for difference in set_aside(again.differences, clashing)
-    )
+    left = set_aside(again.differences, clashing)
+    differences = tuple(_tell_more(difference, kinds, tombstones or {}, there) for difference in left)
     findings = (*first.findings, *fresh, *twins)
     return replace(
         first,
@@ -81,20 +77,25 @@ def confirm(
     )
 
 
+def _tell_more(
+    difference: Difference,
+    kinds: Mapping[Key, Kind],
+    tombstones: Mapping[Kind, Sequence[Row]],
+    there: Collection[Key],
+) -> Difference:
+    """Return a difference with what else the recheck found about its key."""
+    kind, key = difference.kind, difference.key
+    if kind is Kind.EXTRA and kinds[key] is not Kind.EXTRA:
+        difference = replace(difference, turned=kinds[key])
+    if deleted := tombstones.get(kind):
+        difference = _with_tombstone(difference, deleted)
+    if kind is Kind.MISSING and key in there:
+        difference = replace(difference, left_out=True)
+    return difference
+
+
 def _with_tombstone(difference: Difference, tombstones: Sequence[Row]) -> Difference:
     times = [row.since or "" for row in tombstones if row.key == difference.key]
     if not times or (difference.kind is Kind.EXTRA and not any(times)):
         return difference  # a deletion without a time is newer than nothing
     return replace(difference, tombstone=max(times) or "an unknown time")
-
-
-def _turned(difference: Difference, kinds: Mapping[Key, Kind]) -> Difference:
-    was = kinds[difference.key]
-    if difference.kind is not Kind.EXTRA or was is Kind.EXTRA:
-        return difference
-    return replace(difference, turned=was)
-
-
-def _left_out(difference: Difference, there: Collection[Key]) -> Difference:
-    left_out = difference.kind is Kind.MISSING and difference.key in there
-    return replace(difference, left_out=True) if left_out else difference

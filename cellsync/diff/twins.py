@@ -74,11 +74,12 @@ def _describe_double(pairing: Pairing, key: Key, first: Key) -> Finding:
     return Finding(code="collation-twin", cell=pairing.desired_cell, message=message, key=key, twins=(first,))
 
 
-def set_aside(differences: Iterable[Difference], keys: Collection[Key]) -> Iterator[Difference]:
-    """Yield the differences without the missing rows of some keys, and with their extra rows set aside."""
-    if not keys:
-        yield from differences
-        return
+def set_aside(differences: Iterable[Difference], keys: Collection[Key]) -> Iterable[Difference]:
+    """Return the differences without the missing rows of some keys, and with their extra rows set aside."""
+    return _set_some_aside(differences, keys) if keys else differences
+
+
+def _set_some_aside(differences: Iterable[Difference], keys: Collection[Key]) -> Iterator[Difference]:
     for difference in differences:
         if difference.key not in keys or difference.kind is Kind.CHANGED:
             yield difference  # a changed row is on both sides: it is clear which one it is

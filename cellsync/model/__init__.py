@@ -57,6 +57,7 @@ from cellsync.model.differences import (
     TableDiff,
     TableFailure,
     TableResult,
+    keep_differences,
     sort_of,
 )
 from cellsync.model.plans import (
@@ -330,6 +331,7 @@ __all__ = [
     "dangles",
     "deed_of",
     "folded",
+    "keep_differences",
     "masked",
     "name_change",
     "rank",

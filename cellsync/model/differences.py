@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from itertools import chain
+from operator import attrgetter
 from typing import Any, NamedTuple, Union
 
 from cellsync import spool
@@ -146,6 +147,15 @@ def sort_of(difference: Difference) -> Sort:
     return Sort(difference.kind, action, bool(difference.accepted), updated)
 
 
+action_of = attrgetter("action")
+"""What a repair does about a difference."""
+
+
+def keep_differences(differences: Iterable[Difference]) -> Sequence[Difference]:
+    """Return differences as a sequence that takes little memory (see ``spool``), apart by their action."""
+    return spool.kept(differences, tally=sort_of, apart=action_of)
+
+
 class Missing(Mapped[Packed, Difference]):
     """The rows of a table that the existing side has none of, each a difference when it is looked at."""
 
@@ -255,10 +265,7 @@ class TableDiff:
 
     def select(self, actions: Collection[Action]) -> Iterator[Difference]:
         """Yield the differences of which a repair does one of ``actions``."""
-        values = {_VALUES[action] for action in actions}
-        return spool.select(
-            self.differences, lambda each: each.action in actions, lambda plain: plain["action"] in values
-        )
+        return spool.select(self.differences, action_of, actions)
 
     def columns_of(self, difference: Difference) -> tuple[ColumnDifference, ...]:
         """Return what changed; of a missing row all desired, of an extra one all existing values."""

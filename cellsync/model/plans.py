@@ -51,9 +51,15 @@ class Change:
     reason: str = ""
     together: str = ""
     """Changes that follow each other with the same text here are made together or not at all."""
-    unwritten: Mapping[str, KeyPart] = field(default_factory=dict)
-    """Of an UPDATE by a rule: the compared columns that it leaves alone, and what they hold before and after
-    it, references as keys; for the verification."""
+    unwritten_columns: tuple[str, ...] = ()
+    """Of an UPDATE by a rule: the compared columns that it leaves alone, for the verification."""
+    unwritten_values: tuple[KeyPart, ...] = ()
+    """What these columns hold before and after it, references as keys."""
+
+    @property
+    def unwritten(self) -> dict[str, KeyPart]:
+        """What the columns hold that an update leaves alone, by name."""
+        return dict(zip(self.unwritten_columns, self.unwritten_values, strict=True))
 
     @property
     def writes_identity(self) -> bool:
@@ -69,7 +75,7 @@ class Change:
     def moves_row(self) -> bool:
         """True for an update that gives the row another primary key."""
         after = self.after
-        if after is None or self.action is not Action.UPDATE:
+        if after is None or not self.writes_identity:
             return False
         held = zip(self.identity_columns, self.identity, strict=False)
         return any(name in after and after[name] != part for name, part in held)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from cellsync.model import (
     Action,
     Change,
     Dangling,
     Difference,
-    Identity,
     Join,
     KeyPart,
     Load,
     Missing,
     Pairing,
+    Projection,
     Reference,
     Rule,
     ServerTime,
@@ -23,7 +24,7 @@ from cellsync.model import (
     Stored,
     Value,
 )
-from cellsync.model.making import made
+from cellsync.model.making import Pick, made, make_pick
 from cellsync.plan.inputs import Compared, Target, Words
 from cellsync.plan.ordering import self_ordered
 
@@ -43,7 +44,7 @@ def changes(
         reason = f"{', '.join(lost)} could not be compared, and this row refers to it"
         yield from (Skipped(rule=rule.id, key=difference.key, reason=reason) for difference in chosen)
         return
-    steps = map(_Maker(each.pairing, target).make_change, chosen)
+    steps = map(partial(_make_change, _find_common(each.pairing, target)), chosen)
     computed = find_computed(each)
     yield from (_without_computed(step, computed) for step in steps) if computed else steps
 
@@ -53,10 +54,10 @@ def load(each: Compared, target: Target) -> Load | None:
     pairing, rows = each.pairing, each.table.differences
     if not isinstance(rows, Missing) or rows.action is not Action.INSERT or find_computed(each):
         return None
-    make, columns, maker = rows.make, _columns(pairing), _Maker(pairing, target)
+    make, columns, common = rows.make, _columns(pairing), _find_common(pairing, target)
     return Load(
         rows.packed,
-        lambda packed: maker.make_insert(make(packed)),
+        lambda packed: _make_insert(common, make(packed)),
         fold=rows.fold,
         columns=columns,
         filled={name: value for name, value in find_constants(pairing.rule, target) if name not in columns},
@@ -95,108 +96,138 @@ def _columns(pairing: Pairing) -> tuple[str, ...]:
     return tuple(part.column for part in (*written.key, *written.columns, *read.carried))
 
 
-class _Maker:
-    """Makes the changes of one rule; what they have in common is found once."""
+class _Common(NamedTuple):
+    """What the changes of one rule have in common: found once, for a hundred thousand of them."""
 
-    def __init__(self, pairing: Pairing, target: Target) -> None:
-        rule, existing = pairing.rule, pairing.existing
-        self._rule = rule
-        self._constants = dict(find_constants(rule, target))
-        self._live = {rule.soft_delete.column: rule.soft_delete.live} if rule.soft_delete else {}
-        self._existing = existing
-        self._joins = existing.joins
-        # Spelled as the written table does: a server does not mind, a journal that is compared does.
-        self._key = tuple(part.column for part in existing.key)
-        self._compared = tuple(part.column for part in existing.columns)
-        self._inserted = (*(part.column for part in pairing.desired.carried), *self._key, *self._compared)
-        self._common = {
+    rule: Rule
+    existing: Projection
+    joins: Mapping[str, Join]
+    key: tuple[str, ...]
+    """Spelled as the written table does: a server does not mind, a journal that is compared does."""
+    compared: tuple[str, ...]
+    inserted: tuple[str, ...]
+    """The columns of a new row, in the order of ``carried``, ``key`` and ``values``."""
+    constants: Mapping[str, Stored]
+    live: Mapping[str, Stored]
+    fields: Mapping[str, Any]
+    """Those of a change, with what is the same in all."""
+    unwritten: dict[tuple[str, ...], tuple[tuple[str, ...], Pick]]
+    """The columns that an update writes -> those that it must leave alone, and what picks their values."""
+
+
+def _find_common(pairing: Pairing, target: Target) -> _Common:
+    rule, existing = pairing.rule, pairing.existing
+    key = tuple(part.column for part in existing.key)
+    compared = tuple(part.column for part in existing.columns)
+    return _Common(
+        rule=rule,
+        existing=existing,
+        joins=existing.joins,
+        key=key,
+        compared=compared,
+        inserted=(*(part.column for part in pairing.desired.carried), *key, *compared),
+        constants=dict(find_constants(rule, target)),
+        live={rule.soft_delete.column: rule.soft_delete.live} if rule.soft_delete else {},
+        fields={
             "rule": rule.id,
             "table": existing.table,
             "key_columns": rule.key,
             "identity_columns": existing.identity,
+            "identity": (),
+            "before": None,
+            "after": None,
             "together": "",
-        }
+            "unwritten_columns": (),
+            "unwritten_values": (),
+        },
+        unwritten={},
+    )
 
-    def make_change(self, difference: Difference) -> Change:
-        """Return the change that does what was decided about a difference."""
-        if difference.action is Action.INSERT:
-            return self.make_insert(difference)
-        if difference.action is Action.UPDATE:
-            return self._make_update(difference)
-        return self._make_removal(difference)
 
-    def make_insert(self, difference: Difference) -> Change:
-        """Return the INSERT of a missing row."""
-        row = difference.desired
-        assert row is not None
-        after = {**self._constants, **self._store(self._inserted, (*row.carried, *row.key, *row.values))}
-        return self._make(difference, Action.INSERT, before=None, after=after, identity=())
+def _make_change(common: _Common, difference: Difference) -> Change:
+    """Return the change that does what was decided about a difference."""
+    if difference.action is Action.INSERT:
+        return _make_insert(common, difference)
+    if difference.action is Action.UPDATE:
+        return _make_update(common, difference)
+    return _make_removal(common, difference)
 
-    def _make_update(self, difference: Difference) -> Change:
-        held, columns = difference.existing, difference.columns
-        assert held is not None
-        names = [column.column for column in columns]
-        before = self._store(self._key, held.key)
-        before.update(self._store(names, [column.existing for column in columns]))
-        before.update(self._live)
-        after = self._store(names, [column.desired for column in columns])
-        if len(after) > 1:
-            after = {name: after[name] for name in sorted(after)}
-        # What a rule tolerates may move at any time: it is no part of what a row must be.
-        tolerated = self._rule.tolerance
-        unwritten = {
-            name: part
-            for name, part in zip(self._compared, held.values, strict=True)
-            if name not in after and name not in tolerated
-        }
-        change = self._make(difference, Action.UPDATE, before=before, after=after, identity=held.identity)
-        return change.but(unwritten=unwritten) if unwritten else change
 
-    def _make_removal(self, difference: Difference) -> Change:
-        rule, held = self._rule, difference.existing
-        assert held is not None
-        before = self._store((*self._key, *self._compared), (*held.key, *held.values))
-        before.update(self._live)
-        if difference.action is Action.DELETE:  # the order of the removals goes by them
-            carried = [part.column for part in self._existing.carried]
-            before.update(self._store(carried, held.carried))
-        after: dict[str, Stored] | None = None
-        if difference.action is Action.SOFT_DELETE:
-            assert rule.soft_delete is not None
-            marks = dict(zip(self._existing.identity, held.identity, strict=True))
-            after = {rule.soft_delete.column: marks[rule.soft_delete.tombstone]}
-            if rule.soft_delete.at:
-                after[rule.soft_delete.at] = ServerTime.NOW
-        action = Action.UPDATE if after is not None else Action.DELETE
-        return self._make(difference, action, before=before, after=after, identity=held.identity)
+def _make_insert(common: _Common, difference: Difference) -> Change:
+    row = difference.desired
+    assert row is not None
+    after = _store(common.inserted, (*row.carried, *row.key, *row.values), common.joins)
+    return _fill_change(common, difference, action=Action.INSERT, after={**common.constants, **after})
 
-    def _store(self, names: Sequence[str], parts: Sequence[KeyPart]) -> dict[str, Any]:
-        """Return parts of a row as they are written, references still as keys."""
-        if not self._joins:
-            return dict(zip(names, parts, strict=True))
-        pairs = zip(names, parts, strict=True)
-        return {name: _storable(part, self._joins.get(name)) for name, part in pairs}
 
-    def _make(
-        self,
-        difference: Difference,
-        action: Action,
-        *,
-        before: Mapping[str, Stored] | None,
-        after: Mapping[str, Stored] | None,
-        identity: Identity,
-    ) -> Change:
-        own = {
-            "action": action,
+def _make_update(common: _Common, difference: Difference) -> Change:
+    held, joins = difference.existing, common.joins
+    assert held is not None
+    written = tuple([column.column for column in difference.columns])
+    before = _store(common.key, held.key, joins)
+    before.update(_store(written, [column.existing for column in difference.columns], joins))
+    before.update(common.live)
+    after = _store(written, [column.desired for column in difference.columns], joins)
+    known = common.unwritten.get(written)
+    if known is None:
+        known = common.unwritten[written] = _find_unwritten(common, written)
+    return _fill_change(
+        common,
+        difference,
+        action=Action.UPDATE,
+        identity=held.identity,
+        before=before,
+        after={name: after[name] for name in sorted(after)} if len(after) > 1 else after,
+        unwritten_columns=known[0],
+        unwritten_values=known[1](held.values),
+    )
+
+
+def _find_unwritten(common: _Common, written: Collection[str]) -> tuple[tuple[str, ...], Pick]:
+    # What a rule tolerates may move at any time: it is no part of what a row must be.
+    left = {*written, *common.rule.tolerance}
+    places = [at for at, name in enumerate(common.compared) if name not in left]
+    return tuple(common.compared[at] for at in places), make_pick(places)
+
+
+def _make_removal(common: _Common, difference: Difference) -> Change:
+    rule, held = common.rule, difference.existing
+    assert held is not None
+    before = _store((*common.key, *common.compared), (*held.key, *held.values), common.joins)
+    before.update(common.live)
+    if difference.action is Action.DELETE:  # the order of the removals goes by them
+        carried = [part.column for part in common.existing.carried]
+        before.update(_store(carried, held.carried, common.joins))
+        return _fill_change(common, difference, action=Action.DELETE, identity=held.identity, before=before)
+    assert rule.soft_delete is not None
+    marks = dict(zip(common.existing.identity, held.identity, strict=True))
+    after: dict[str, Stored] = {rule.soft_delete.column: marks[rule.soft_delete.tombstone]}
+    if rule.soft_delete.at:
+        after[rule.soft_delete.at] = ServerTime.NOW
+    return _fill_change(
+        common, difference, action=Action.UPDATE, identity=held.identity, before=before, after=after
+    )
+
+
+def _store(names: Sequence[str], parts: Sequence[KeyPart], joins: Mapping[str, Join]) -> dict[str, Any]:
+    """Return parts of a row as they are written, references still as keys."""
+    if not joins:
+        return dict(zip(names, parts, strict=True))
+    return {name: _storable(part, joins.get(name)) for name, part in zip(names, parts, strict=True)}
+
+
+def _fill_change(common: _Common, difference: Difference, **fields: object) -> Change:
+    desired = difference.desired
+    return made(
+        Change,
+        {
+            **common.fields,
             "key": difference.key,
-            "identity": identity,
-            "before": before,
-            "after": after,
-            "origin": difference.desired.identity if difference.desired else difference.origin,
+            "origin": desired.identity if desired is not None else difference.origin,
             "reason": difference.reason,
-            "unwritten": {},
-        }
-        return made(Change, {**self._common, **own})
+            **fields,
+        },
+    )
 
 
 def find_constants(rule: Rule, target: Target) -> Iterator[tuple[str, Stored]]:

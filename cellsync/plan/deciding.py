@@ -17,12 +17,12 @@ from cellsync.model import (
     Saying,
     Secrets,
     TableDiff,
+    keep_differences,
     rank,
     shown,
-    sort_of,
 )
 from cellsync.plan.inputs import Words
-from cellsync.spool import kept, ordered
+from cellsync.spool import ordered
 
 
 def decide(
@@ -35,7 +35,7 @@ def decide(
         alike = table.differences.decided(pairing.rule.on_missing, lambda each: _decided(each, told))
         return replace(table, differences=alike)
     every = (_decided(d, told) for d in table.differences)
-    decided = kept(every, tally=sort_of)
+    decided = keep_differences(every)
     return replace(table, differences=ordered(decided, key=_order))
 
 

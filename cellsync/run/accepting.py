@@ -26,9 +26,9 @@ from cellsync.model import (
     TableDiff,
     TableFailure,
     TableResult,
+    keep_differences,
     shown,
 )
-from cellsync.spool import kept
 
 
 def day(now: datetime) -> date:
@@ -106,7 +106,7 @@ def _marked(
 
     return replace(
         table,
-        differences=kept(_difference(d, about(d.key, cells), today) for d in table.differences),
+        differences=keep_differences(_difference(d, about(d.key, cells), today) for d in table.differences),
         findings=tuple(_finding(f, about(f.key, {child, f.cell}), today) for f in table.findings),
     )
 
@@ -164,7 +164,7 @@ def _held_back(rule: Rule, table: TableDiff, lacking: dict[str, set[Key]]) -> Ta
     more = any(lacking.values())
     while more:
         held: list[Difference] = []
-        table = replace(table, differences=kept(_all_held(rule, table, lacking, held)))
+        table = replace(table, differences=keep_differences(_all_held(rule, table, lacking, held)))
         own |= {difference.key for difference in held if _is_lacking(rule, difference)}
         more = bool(held)
     return table

@@ -8,7 +8,7 @@ would clash is a finding and is set aside; what the plan itself frees is made fi
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from cellsync import db, plan
@@ -164,7 +164,7 @@ class _Preview:
 
     def read_claims(self) -> None:
         """Ask the server about all planned rows, some thousands at a time."""
-        for question in self.questions:
+        for question in map(self._narrow, self.questions):
             if question.dangling:
                 self._claim_keys(question)
             if question.indexes or question.keys or question.lacking:
@@ -177,6 +177,13 @@ class _Preview:
                 for phase in (rules.UPDATE, rules.REMOVE) if updates else (rules.REMOVE,):
                     for part in self._parts(question.each, phase):
                         self._claim_freedom(question, phase, part)
+
+    def _narrow(self, question: _Question) -> _Question:
+        """Leave out what need not be asked of a table that has no row outside the rule's scope either."""
+        table = question.each.written.name
+        if not question.indexes or question.each.table.existing_rows or self.database.has_rows(table):
+            return question
+        return replace(question, indexes=())
 
     def _parts(self, each: Compared, phase: int) -> Iterator[list[Change]]:
         changes = iter(self._changes(each, phase))

@@ -24,12 +24,11 @@ from cellsync.model import (
     TableDiff,
     TableFailure,
     TableResult,
-    sort_of,
+    keep_differences,
 )
 from cellsync.run.look import State
 from cellsync.run.planning import Paired
 from cellsync.run.reading import Got, Rows, Want, failed, read
-from cellsync.spool import kept
 
 Found = Mapping[str, TableResult]
 """Rule -> its result in one child."""
@@ -51,7 +50,7 @@ def claimed(pairs: Mapping[str, Paired], found: Mapping[str, Found]) -> Mapping[
             table = found[child][rule]
             assert isinstance(table, TableDiff)
             every = (replace(d, claimed=doubled.get(d.key, ())) for d in table.differences)
-            marked[child][rule] = replace(table, differences=kept(every, tally=sort_of))
+            marked[child][rule] = replace(table, differences=keep_differences(every))
     return marked
 
 

@@ -30,12 +30,12 @@ from cellsync.model import (
     Secrets,
     Table,
     Value,
+    keep_differences,
     shown,
-    sort_of,
 )
 from cellsync.plan import Compared, clashes
 from cellsync.plan import fitting as rules
-from cellsync.spool import find_bulky, kept
+from cellsync.spool import find_bulky
 
 _ESCAPED = 16
 """No more bytes than a character takes in a statement, in a journal's record of it: \\\\u001a."""
@@ -108,7 +108,7 @@ class Fitting:
             return {}
         is_long = _find_long(each, columns, short // 2)
         bulky = find_bulky(each.table.differences, short // 2)
-        long = kept((one for one in bulky if one.action in plan.WRITING and is_long(one)), tally=sort_of)
+        long = keep_differences(one for one in bulky if one.action in plan.WRITING and is_long(one))
         if not long:
             return {}
         few = replace(each, table=replace(each.table, differences=long))
@@ -232,7 +232,7 @@ def leave_out(each: Compared, found: Mapping[Key, Finding]) -> Compared:
     left = (difference for difference in each.table.differences if difference.key not in found)
     table = replace(
         each.table,
-        differences=kept(left, tally=sort_of),
+        differences=keep_differences(left),
         findings=(*each.table.findings, *found.values()),
     )
     # What they refer to must stay with them.

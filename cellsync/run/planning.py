@@ -23,14 +23,13 @@ from cellsync.model import (
     TableDiff,
     TableFailure,
     TableResult,
-    sort_of,
+    keep_differences,
 )
 from cellsync.run import accepting, clashes, detecting
 from cellsync.run.fitting import Fitting
 from cellsync.run.look import State
 from cellsync.run.reading import Router, failed
 from cellsync.run.request import Desired, Edge, Prepared, Request, exit_code, with_plans
-from cellsync.spool import kept
 
 Paired = Mapping[str, Union[Pairing, TableFailure]]
 """Rule id -> how it is compared on one edge; rules whose gate is shut are left out."""
@@ -152,7 +151,7 @@ def _coming(pairs: Paired, decided: Found) -> dict[str, TableResult]:
         led = _inserted(pairing, pairs, decided)
         differences = (d for d in table.differences if pairing.rule.leading(d.key) in led)
         findings = (f for f in table.findings if f.key is None or pairing.rule.leading(f.key) in led)
-        kept_back = replace(table, differences=kept(differences, tally=sort_of), findings=tuple(findings))
+        kept_back = replace(table, differences=keep_differences(differences), findings=tuple(findings))
         left[rule] = _judged(kept_back)
     return left
 

@@ -126,7 +126,9 @@ class DesiredSide:
             if begins:
                 self._begun.add(rule)
             if self._samples_due[rule].is_now():
-                kept = [c for c in changes if c.rule == rule and not _removes(deed_of(c), projection)]
+                kept = [change for change in changes if change.rule == rule]
+                if rule in self._deleting:
+                    kept = [change for change in kept if not _removes(deed_of(change), projection)]
                 self._check_sample(rule, [change.origin for change in _spread(kept) if change.origin])
 
     def confirm_load(self, load: Load, packed: Sequence[Packed]) -> None:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import pytest
 from edges import MakeDatabase, Stand, add, execute, result, rows, stand_of, table
 from servers import checksums
+
+from cellsync.model import Difference
+from cellsync.run import confirming
+from cellsync.run.digesting import Block, Edge
 
 PARENTS = "CREATE TABLE t (id int PRIMARY KEY AUTO_INCREMENT, name varchar(20) UNIQUE) COLLATE {}"
 CHILDREN = (
@@ -180,3 +186,22 @@ def test_a_row_whose_fellow_is_in_limbo_is_not_removed(database: MakeDatabase) -
     done = stand.repair("r1")
     assert result(done, "c1").problems == ()
     assert [row["k"] for row in rows(stand.urls["c1"], "SELECT k FROM t ORDER BY k")] == ["a", "b"]
+
+
+def test_twins_are_found_where_a_batch_has_one_key(
+    database: MakeDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two new rows that are one key to the child, each of them alone in what is read again together."""
+
+    def batch_singly(blocks: Iterable[Block]) -> Iterator[dict[Edge, list[Difference]]]:
+        for block in blocks:
+            for edge, differences in block.found.items():
+                yield from ({edge: [difference]} for difference in differences)
+
+    monkeypatch.setattr(confirming, "_batches", batch_singly)
+    made = "CREATE TABLE t (k varchar(20) COLLATE {} PRIMARY KEY, v int)"
+    stand = stand_of(database, ONE, made.format("utf8mb4_nopad_bin"))
+    execute(stand.urls["c1"], "DROP TABLE t", made.format("utf8mb4_general_ci"))
+    for name in ("Foo", "foo"):
+        add(stand.urls["api"], "t", {"k": name, "v": 1})
+    check_left_alone(stand)
