@@ -174,7 +174,7 @@ SELECT 'c1' AS cell, 9 AS planned, @cellsync_made AS made,
 -- undo: SELECT 9, 0, 'gone'
 -- undo: FROM DUAL
 -- undo: WHERE NOT EXISTS (
--- undo:     SELECT 1 FROM `aggregates` AS t WHERE t.`deleted` = 0 AND t.`name` = 'gone')
+-- undo:     SELECT 1 FROM `aggregates` AS t WHERE t.`deleted` = 0 AND t.`name` = 'gone' AND CONVERT(t.`name` USING utf8mb4) COLLATE utf8mb4_nopad_bin = 'gone')
 -- undo:   AND NOT EXISTS (SELECT 1 FROM `aggregates` AS t WHERE t.`id` = 9)
 -- undo:   AND FIND_IN_SET(8, @cellsync_left) = 0;
 -- undo: SET @cellsync_made = @cellsync_made + (ROW_COUNT() = 1), @cellsync_open = CONCAT_WS(',', @cellsync_open, IF(ROW_COUNT() = 1, NULL, 8));
