@@ -123,3 +123,18 @@ def test_the_way_back_of_a_row_that_was_emptied_first(database: MakeDatabase) ->
     execute(parent, "INSERT INTO t (id, k, o) VALUES (1, 1, 1)")
     execute(child, "INSERT INTO t (id, k, up, o) VALUES (1, 1, NULL, 1), (4, 9, 4, 1), (5, 8, NULL, 2)")
     check_there_and_back(stand, Q_SCOPED, planned=2)
+
+
+@pytest.mark.parametrize("removed", ["A", "a "])
+def test_the_way_back_of_a_row_whose_key_equals_another(database: MakeDatabase, removed: str) -> None:
+    """The collation finds them equal, and no key of the table forbids that: both were there."""
+    stand = stand_of(
+        database,
+        RULE.format("columns: {include: [v]}"),
+        "CREATE TABLE t (id int AUTO_INCREMENT PRIMARY KEY, k varchar(9) COLLATE utf8mb4_unicode_ci, v int)",
+    )
+    parent, child = stand.urls.values()
+    for url in (parent, child):
+        execute(url, "INSERT INTO t (k, v) VALUES ('a', 1)")
+    execute(child, f"INSERT INTO t (k, v) VALUES ('{removed}', 1)")
+    check_there_and_back(stand, "SELECT HEX(k), v FROM t ORDER BY id", planned=1)

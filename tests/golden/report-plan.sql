@@ -36,7 +36,7 @@ INSERT INTO `aggregates` (`name`, `created_at`)
 SELECT 'east', UTC_TIMESTAMP()
 FROM DUAL
 WHERE NOT EXISTS (
-    SELECT 1 FROM `aggregates` AS t WHERE t.`name` = 'east' AND CONVERT(t.`name` USING utf8mb4) COLLATE utf8mb4_nopad_bin = 'east');
+    SELECT 1 FROM `aggregates` AS t WHERE t.`name` = 'east');
 SET @cellsync_made = @cellsync_made + (ROW_COUNT() = 1), @cellsync_open = CONCAT_WS(',', @cellsync_open, IF(ROW_COUNT() = 1, NULL, 1));
 
 -- 2: update aggregate_metadata aggregate_id=west key=cpu_allocation_ratio (rule aggregate-metadata):

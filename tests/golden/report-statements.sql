@@ -189,7 +189,7 @@ SELECT 'c1' AS cell, 9 AS planned, @cellsync_made AS made,
 -- undo:   AND CONVERT(`name` USING utf8mb4) COLLATE utf8mb4_nopad_bin = 'b'
 -- undo:   AND `deleted` = 0
 -- undo:   AND NOT EXISTS (
--- undo:     SELECT 1 FROM `aggregates` AS t WHERE t.`deleted` = 0 AND t.`name` = '~0f' AND CONVERT(t.`name` USING utf8mb4) COLLATE utf8mb4_nopad_bin = '~0f' AND NOT (t.`id` = 1))
+-- undo:     SELECT 1 FROM `aggregates` AS t WHERE t.`deleted` = 0 AND t.`name` = '~0f' AND NOT (t.`id` = 1))
 -- undo:   AND FIND_IN_SET(7, @cellsync_left) = 0
 -- undo:   AND @cellsync_made = @cellsync_before + 0
 -- undo: LIMIT 1;
@@ -202,7 +202,7 @@ SELECT 'c1' AS cell, 9 AS planned, @cellsync_made AS made,
 -- undo:   AND CONVERT(`name` USING utf8mb4) COLLATE utf8mb4_nopad_bin = 'a'
 -- undo:   AND `deleted` = 0
 -- undo:   AND NOT EXISTS (
--- undo:     SELECT 1 FROM `aggregates` AS t WHERE t.`deleted` = 0 AND t.`name` = 'b' AND CONVERT(t.`name` USING utf8mb4) COLLATE utf8mb4_nopad_bin = 'b' AND NOT (t.`id` = 2) AND NOT (t.`id` = 1))
+-- undo:     SELECT 1 FROM `aggregates` AS t WHERE t.`deleted` = 0 AND t.`name` = 'b' AND NOT (t.`id` = 2) AND NOT (t.`id` = 1))
 -- undo:   AND FIND_IN_SET(6, @cellsync_left) = 0
 -- undo:   AND @cellsync_made = @cellsync_before + 1
 -- undo: LIMIT 1;
@@ -215,7 +215,7 @@ SELECT 'c1' AS cell, 9 AS planned, @cellsync_made AS made,
 -- undo:   AND CONVERT(`name` USING utf8mb4) COLLATE utf8mb4_nopad_bin = '~0f'
 -- undo:   AND `deleted` = 0
 -- undo:   AND NOT EXISTS (
--- undo:     SELECT 1 FROM `aggregates` AS t WHERE t.`deleted` = 0 AND t.`name` = 'a' AND CONVERT(t.`name` USING utf8mb4) COLLATE utf8mb4_nopad_bin = 'a' AND NOT (t.`id` = 1) AND NOT (t.`id` = 2))
+-- undo:     SELECT 1 FROM `aggregates` AS t WHERE t.`deleted` = 0 AND t.`name` = 'a' AND NOT (t.`id` = 1) AND NOT (t.`id` = 2))
 -- undo:   AND FIND_IN_SET(5, @cellsync_left) = 0
 -- undo:   AND @cellsync_made = @cellsync_before + 2
 -- undo: LIMIT 1;

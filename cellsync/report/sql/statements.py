@@ -53,7 +53,7 @@ class Statements:
 
         Raises Untold where a name cannot be written, or how the rule refers to another is not known.
         """
-        return self._statement(change, conditions, leaving=self._leaving, back=not self._plan.targets)
+        return self._statement(change, conditions, leaving=self._leaving, apart=not self._plan.targets)
 
     def backward(self, change: Change, conditions: Sequence[str] = ()) -> str:
         """Return the statement that takes a change back where the row is still as it left it.
@@ -68,7 +68,7 @@ class Statements:
             moves = any(d.action is Action.UPDATE for d in self._plan.deeds)
             backwards = (back for each in self._plan.changes if (back := self._inverse(each)))
             self._returning = _leaving(backwards) if moves else {}
-        return self._statement(inverse, conditions, leaving=self._returning, back=True)
+        return self._statement(inverse, conditions, leaving=self._returning, apart=True)
 
     # -- What takes a change back ------------------------------------------------------------
 
@@ -126,10 +126,10 @@ class Statements:
 
     # -- Statements --------------------------------------------------------------------------
 
-    def _statement(self, change: Change, conditions: Sequence[str], *, leaving: Leaving, back: bool) -> str:
-        """Return one statement; ``back`` says that it takes a change back: no comparison has planned it."""
-        terms = [*self._guard(change), *self._free(change, leaving, exact=back)]
-        terms += [*(self._unfollowed(change) if back else ()), *conditions]
+    def _statement(self, change: Change, conditions: Sequence[str], *, leaving: Leaving, apart: bool) -> str:
+        """Return one statement; ``apart`` says that no plan has looked at the foreign keys."""
+        terms = [*self._guard(change), *self._free(change, leaving, apart=apart)]
+        terms += [*(self._unfollowed(change) if apart else ()), *conditions]
         make = {Action.INSERT: self._insert, Action.UPDATE: self._update}.get(change.action, self._delete)
         return make(change, terms)
 
@@ -203,11 +203,8 @@ class Statements:
         if exact != quick:
             yield exact
 
-    def _free(self, change: Change, leaving: Leaving, *, exact: bool) -> Iterator[str]:
-        """Yield that nobody holds the key, or the number, that a row is about to take.
-
-        With ``exact``, to the byte: what only a collation takes for one was there together before.
-        """
+    def _free(self, change: Change, leaving: Leaving, *, apart: bool) -> Iterator[str]:
+        """Yield that nobody holds the key, or the number, that a row is about to take."""
         if change.action is Action.UPDATE and change.identity_after != change.identity:
             yield from self._number_free(change, change.identity_after, mine=change.identity)
         if not _takes_a_key(change):
@@ -216,7 +213,10 @@ class Statements:
         aside = dict.fromkeys([*mine, *leaving.get((change.table, _taken(change)), ())])
         others = "".join(f" AND NOT ({self._held(change, _pairs(change, each))})" for each in aside)
         if change.key_columns and not dangles(change.key):
-            yield f"NOT EXISTS ({NEXT}SELECT 1 FROM {self._holders(change, exact=exact)}{others})"
+            # A removed row may have been beside one whose key only the collation finds equal; a row that
+            # is renamed back is not to come beside one.
+            binary = apart and change.action is Action.INSERT and self._takes_equal_keys(change)
+            yield f"NOT EXISTS ({NEXT}SELECT 1 FROM {self._holders(change, binary=binary)}{others})"
         number = self._numbered(change) if change.action is Action.INSERT else ()
         yield from self._number_free(change, number)
 
@@ -227,7 +227,7 @@ class Statements:
             taken += f" AND NOT ({self._held(change, _pairs(change, mine))})" if mine else ""
             yield f"NOT EXISTS (SELECT 1 FROM {name(change.table)} AS t WHERE {taken})"
 
-    def _holders(self, change: Change, *, exact: bool) -> str:
+    def _holders(self, change: Change, *, binary: bool) -> str:
         """Return the source of the rows that hold the key which a change takes, and what holds for them.
 
         Without a target it is told by what its columns store; where there is no rule with such a key any
@@ -245,15 +245,14 @@ class Statements:
         terms = [_alive("t", soft_delete)] if soft_delete is not None else []
         if target is not None and change.key:
             joins, more = self._walked(
-                "t", target.table, zip(target.key, change.key, strict=True), binary=exact
+                "t", target.table, zip(target.key, change.key, strict=True), binary=binary
             )
             terms += more
         else:
             row = {**_computed(change), **_merged(change)}
-            values = [(column, row.get(column)) for column in change.key_columns]
-            terms.append(self._held(change, values))
-            texts = ((n, value) for n, value in values if exact and isinstance(value, (str, bytes)))
-            terms += [self._same(change.table, n, f"t.{name(n)}", value) for n, value in texts]
+            stored = [(column, row.get(column)) for column in change.key_columns]
+            terms.append(self._held(change, stored))
+            terms += self._tell_apart(change, stored) if binary else ()
         return f"{source} AS t{joins} WHERE {' AND '.join(terms)}"
 
     def _every(self, table: str) -> str:
@@ -269,6 +268,30 @@ class Statements:
             if isinstance(stored, Reference)
             else self._alike(change.table, column, f"t.{name(column)}", stored)
             for column, stored in values
+        )
+
+    def _tell_apart(self, change: Change, values: Iterable[tuple[str, Stored]]) -> Iterator[str]:
+        """Yield that a row ``t`` stores these values to the byte."""
+        for column, stored in values:
+            if not isinstance(stored, (Reference, ServerTime)):
+                spelled = f"t.{name(column)}"
+                exact = self._same(change.table, column, spelled, stored)
+                if exact != self._alike(change.table, column, spelled, stored):
+                    yield exact
+
+    def _takes_equal_keys(self, change: Change) -> bool:
+        """Say whether two rows may have keys that only their bytes tell apart.
+
+        Where they may not, a guard by the collation keeps the server from refusing the row.
+        """
+        known = self._plan.tables.get(change.table)
+        target, rule = self._plan.targets.get(change.rule), self._plan.rules.get(change.rule)
+        soft_delete = target.soft_delete if target else rule.soft_delete if rule else None
+        # Of live rows, a key over the name and this column is one over the name.
+        own = (*change.key_columns, *([soft_delete.column] if soft_delete else []))
+        key = {column.lower() for column in own}
+        return known is not None and not any(
+            key >= {*map(str.lower, index.columns)} for index in known.unique_indexes
         )
 
     def _unfollowed(self, change: Change) -> Iterator[str]:
