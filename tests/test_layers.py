@@ -19,7 +19,7 @@ LAYERS = (
     {"errors", "masking"},
     {"spool"},
     {"model"},
-    {"transforms", "yamlfile", "codec", "symlinks"},
+    {"transforms", "yamlfile", "codec", "symlinks", "textfiles"},
     {"rules", "cells"},
     {"diff", "plan"},
     {"apply", "report", "journal", "driftlog", "db", "broker"},

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cellsync.errors import UsageError
 from cellsync.masking import is_url
+from cellsync.textfiles import read_whole
 
 _NO_PATH = "this is a URL, and a file is wanted: write a path"
 
@@ -18,7 +19,7 @@ def contents(file: Path) -> str:
     """
     check_path(str(file))
     try:
-        return file.read_bytes().decode("utf-8-sig")
+        return read_whole(file).decode("utf-8-sig")
     except OSError as error:
         raise UsageError(f"cannot read {file}: {error.strerror}") from error
     except UnicodeDecodeError:  # holds the bytes, and with them a password

@@ -28,6 +28,7 @@ from cellsync.cli.preparing import (
     told,
 )
 from cellsync.errors import ExitCode, UsageError
+from cellsync.textfiles import read_whole
 
 
 @command(cellsync)
@@ -160,7 +161,7 @@ def undo(
 
 def _read(path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return read_whole(Path(path), most=None).decode("utf-8")
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:

@@ -20,6 +20,7 @@ from cellsync.rules import complaints, drafts, meaning, selection
 from cellsync.rules.drafts import Sheet
 from cellsync.rules.selection import select
 from cellsync.rules.shape import schema
+from cellsync.textfiles import read_whole
 
 __all__ = ["load", "packs", "schema", "select"]
 
@@ -65,7 +66,7 @@ def _file(source: str) -> Path:
 
 def _read(file: Path) -> Sheet:
     try:
-        text = file.read_text(encoding="utf-8")
+        text = read_whole(file).decode("utf-8")
     except FileNotFoundError:
         known = sorted(packs())
         near = complaints.nearest(str(file), known)

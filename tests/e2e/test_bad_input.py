@@ -362,3 +362,30 @@ def test_a_file_that_was_not_written_to_its_end_is_not_there(tmp_path: Path) -> 
     with pytest.raises(NoRoom):
         put(pieces(), str(tmp_path / "report.json"))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "rules: /dev/zero",
+        "parent: {name: p, nova_conf: /dev/zero}",
+        "parent: {name: p, database: 'mysql://h/n', defaults_file: /dev/zero}",
+        "parent: {name: p, database: 'mysql://u:${file:/dev/zero}@h/n'}",
+        "",
+    ],
+    ids=["rules", "nova_conf", "defaults_file", "file", "configuration"],
+)
+def test_a_file_without_end_is_refused(cells: Deployment, line: str) -> None:
+    """A device in the place of a file would fill the memory."""
+    given = {"parent": "parent: {name: p, database: 'sqlite:///x.db'}", "rules": "rules: [nova-cells-v1]"}
+    given[line.partition(":")[0]] = line
+    cells.config.write_text("\n".join([*given.values(), "children: [{name: c, database: 'sqlite:///x.db'}]"]))
+    done = cells.run(*(("-c", "/dev/zero") if not line else ()), "diff")
+    assert done.code == 2
+    assert "larger than 16 MiB" in done.said
+
+
+def test_a_plan_file_without_end_is_refused(cells: Deployment) -> None:
+    """It may be large, and come through a pipe, but not from a device."""
+    done = cells.run("repair", "--yes", "--plan", "/dev/zero")
+    assert (done.code, "larger than 16 MiB" in done.said) == (2, True)
