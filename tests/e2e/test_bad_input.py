@@ -379,7 +379,7 @@ def test_a_file_without_end_is_refused(cells: Deployment, line: str) -> None:
     """A device in the place of a file would fill the memory."""
     given = {"parent": "parent: {name: p, database: 'sqlite:///x.db'}", "rules": "rules: [nova-cells-v1]"}
     given[line.partition(":")[0]] = line
-    cells.config.write_text("\n".join([*given.values(), "children: [{name: c, database: 'sqlite:///x.db'}]"]))
+    cells.config.write_text("\n".join([*given.values(), "children: [{name: c, database: 'sqlite:///c.db'}]"]))
     done = cells.run(*(("-c", "/dev/zero") if not line else ()), "diff")
     assert done.code == 2
     assert "larger than 16 MiB" in done.said
