@@ -12,6 +12,7 @@ from cellsync.cli import completing, logs
 from cellsync.cli.options import Common, cellsync, check_file, command
 from cellsync.cli.preparing import check_place, progress, put, request_for, topology_of
 from cellsync.errors import ExitCode, UsageError
+from cellsync.masking import mask_urls
 
 if TYPE_CHECKING:
     from cellsync.model import Pack, RuleSet
@@ -79,7 +80,8 @@ def rules_validate(common: Common, files: tuple[str, ...]) -> ExitCode:
     """Check rule files; every problem is named with its line and column."""
     packs = [pack for ruleset in _rulesets(common, files) for pack in ruleset.packs]
     if not common.silent:
-        put(["".join(f"{pack.name}: {_counted(pack)}, no problems\n" for pack in packs)], None)
+        text = "".join(f"{pack.name}: {_counted(pack)}, no problems\n" for pack in packs)
+        put([mask_urls(text)], None)
     return ExitCode.IN_STEP
 
 

@@ -389,3 +389,16 @@ def test_a_plan_file_without_end_is_refused(cells: Deployment) -> None:
     """It may be large, and come through a pipe, but not from a device."""
     done = cells.run("repair", "--yes", "--plan", "/dev/zero")
     assert (done.code, "larger than 16 MiB" in done.said) == (2, True)
+
+
+@pytest.mark.parametrize("verb", [("validate",), ("list",)])
+def test_the_name_of_a_pack_shows_no_password(
+    cells: Deployment, tmp_path: Path, verb: tuple[str, ...]
+) -> None:
+    """A URL got into it by mistake."""
+    file = tmp_path / "own.yaml"
+    file.write_text(OWN_RULES.replace("pack: own", "pack: ownrabbit://u:hunter2@h:5672/"))
+    cells.config.write_text(cells.config.read_text().replace("nova-cells-v1", str(file)))
+    done = cells.run("rules", *verb)
+    assert done.code == 0
+    assert "ownrabbit://" in done.out and "hunter2" not in done.said
