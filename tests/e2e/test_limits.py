@@ -198,3 +198,34 @@ def test_every_output_says_what_waits(database: MakeDatabase) -> None:
     assert checksums(c1)["t"] == before
     table = result(report, "c1").tables[0]
     assert table.status is Status.REFUSED
+
+
+@pytest.mark.parametrize("action", ["DELETE", "UPDATE"])
+def test_a_cascade_holds_back_what_could_cascade(database: MakeDatabase, action: str) -> None:
+    """Inserts, and updates of other columns, cannot."""
+    stand = stand_of(
+        database,
+        """
+        defaults: {on_extra: delete, limits: {updates: unlimited, deletes: unlimited}}
+        rules: [{table: t, key: [name], columns: {include: [id, v]}}]
+        """,
+        T,
+        f"CREATE TABLE w (n int PRIMARY KEY, t int, FOREIGN KEY (t) REFERENCES t (id) ON {action} CASCADE)",
+    )
+    api, c1 = stand.urls.values()
+    add(api, "t", {"id": 1, "name": "a", "v": 1}, {"id": 9, "name": "new", "v": 1})
+    add(c1, "t", {"id": 1, "name": "a", "v": 2})
+    if action == "DELETE":
+        add(c1, "t", {"id": 5, "name": "gone", "v": 1})
+    else:
+        add(api, "t", {"id": 3, "name": "moved", "v": 1})
+        add(c1, "t", {"id": 4, "name": "moved", "v": 1})
+    done = stand.repair("r1")
+    kind = "deletes" if action == "DELETE" else "updates"
+    assert (done.exit_code, guards(done)) == (3, [("cascade", "t", (kind,))])
+    left = {row["name"]: (row["id"], row["v"]) for row in rows(c1, "SELECT * FROM t")}
+    if action == "DELETE":
+        assert left == {"a": (1, 1), "new": (9, 1), "gone": (5, 1)}
+    else:
+        assert left == {"a": (1, 2), "new": (9, 1), "moved": (4, 1)}
+    assert stand.repair("r2", ["cascade:t"]).exit_code == 0
