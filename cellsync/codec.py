@@ -163,7 +163,10 @@ def plan_to_data(plan: Plan) -> dict[str, Any]:
         },
         "changes": Lines(_change_to_data(change) for change in plan.changes),
         "skipped": Lines({"rule": s.rule, "key": encode(s.key), "reason": s.reason} for s in plan.skipped),
-        "refusals": Lines({"code": r.code, "rule": r.rule, "message": r.message} for r in plan.refusals),
+        "refusals": Lines(
+            {"code": r.code, "rule": r.rule, "message": r.message, "holds": list(r.holds)}
+            for r in plan.refusals
+        ),
         "notices": list(plan.notices),
         "desired_rows": dict(plan.desired_rows),
     }
@@ -180,7 +183,9 @@ def plan_from_data(data: Mapping[str, Any]) -> Plan:
             Skipped(rule=each["rule"], key=decode(each["key"]), reason=each["reason"])
             for each in data["skipped"]
         ),
-        refusals=tuple(Refusal(**each) for each in data["refusals"]),
+        refusals=tuple(
+            Refusal(**{**each, "holds": tuple(each.get("holds", ()))}) for each in data["refusals"]
+        ),
         notices=tuple(data["notices"]),
         # A plan of an older version has none: then what is compared now stands in.
         desired_rows=dict(data.get("desired_rows", {})),

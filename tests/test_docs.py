@@ -313,7 +313,7 @@ def _yielded() -> set[str]:
         for module in _source()
         for node in ast.walk(module)
         if isinstance(node, ast.FunctionDef)
-        and ast.unparse(node.returns or ast.Constant("")).endswith("[tuple[str, str]]")
+        and ast.unparse(node.returns or ast.Constant("")).endswith(("[tuple[str, str]]", "[_Found]"))
     ]
     tuples = [
         node.value

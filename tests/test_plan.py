@@ -305,9 +305,19 @@ def three() -> list[plan.Compared]:
 
 def test_a_refused_rule_takes_the_rules_that_refer_to_it_along() -> None:
     """Also those that do so through another one; a rule that has nothing to do with it goes on."""
-    made = plan.build(three(), TARGET)
-    assert [(r.rule, r.code) for r in made.refusals] == [("a", "limit"), ("b", "depends"), ("c", "depends")]
+    rules = three()
+    rules[0] = replace(rules[0], written=replace(rules[0].written, triggers=("log",)))
+    made = plan.build(rules, TARGET)
+    assert [(r.rule, r.code, r.holds) for r in made.refusals] == [
+        ("a", "limit", ("updates",)),
+        ("a", "triggers", ()),
+        ("b", "depends", ()),
+        ("c", "depends", ()),
+    ]
     assert [change.rule for change in made.changes] == ["d"]
+    held = plan.build(three(), TARGET)
+    assert [(r.rule, r.code, r.holds) for r in held.refusals] == [("a", "limit", ("updates",))]
+    assert {change.rule for change in held.changes} == {"b", "c", "d"}
     waived = plan.build(three(), TARGET, waived=["limit:a"])
     assert (waived.refusals, {change.rule for change in waived.changes}) == ((), {"a", "b", "c", "d"})
 

@@ -15,7 +15,7 @@ verifying  the written keys, read again
 from cellsync.apply.doors import Desired, Lane, Reader, Recorder, Writer
 from cellsync.apply.executing import Denial, Withheld, denied, execute, reached
 from cellsync.apply.loading import Loaded
-from cellsync.apply.verifying import verify, verify_all
+from cellsync.apply.verifying import deletes, verify, verify_all
 
 __all__ = [
     "Denial",
@@ -26,6 +26,7 @@ __all__ = [
     "Recorder",
     "Withheld",
     "Writer",
+    "deletes",
     "denied",
     "execute",
     "reached",

@@ -39,6 +39,9 @@ LEVELS = {ExitCode.IN_STEP: logging.INFO, ExitCode.DIFFERENCES: logging.WARNING}
 )
 @click.option("--repair", is_flag=True, help="Write what is missing, as `repair --yes` does.")
 @click.option(
+    "--waive", "waived", multiple=True, metavar="CODE[:RULE]", help="Lift one guard, in every round."
+)
+@click.option(
     "--metrics-port",
     type=click.IntRange(0, 65535),
     metavar="N",
@@ -46,9 +49,17 @@ LEVELS = {ExitCode.IN_STEP: logging.INFO, ExitCode.DIFFERENCES: logging.WARNING}
 )
 @click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def watch(
-    common: Common, *, interval: float, repair: bool, metrics_port: int | None, format_: str
+    common: Common,
+    *,
+    interval: float,
+    repair: bool,
+    waived: tuple[str, ...],
+    metrics_port: int | None,
+    format_: str,
 ) -> ExitCode:
     """Compare again and again, and say so when the verdict changes; SIGTERM ends it cleanly.
+
+    What a guard stops or holds back is said once, until it stops or holds back something else.
 
     In the middle of a repair it ends after the batch that is being written.
     """
@@ -62,7 +73,7 @@ def watch(
 
     def make(*, again: bool = True) -> Request:
         common.endpoints.clear()
-        request = request_for(common, "repair" if repair else "diff", again=again)
+        request = request_for(common, "repair" if repair else "diff", waived=waived, again=again)
         return replace(request, stopping=stop.asked)
 
     with contextlib.suppress(Unreachable, ReadFailed):  # the parent lists the cells: a round tells
@@ -70,6 +81,7 @@ def watch(
     _end_on_signals(stop)
     board, last, text = Board(interval), "", ""
     unwritten: list[str] = []
+    held: set[_Guard] = set()
     with ExitStack() as stack:
         if metrics_port is not None:
             port = stack.enter_context(serving(board, metrics_port))
@@ -82,6 +94,7 @@ def watch(
             if line != last:
                 _say(common, each, line, format_)
             last = line
+            held = _say_held(common, each, held) if repair else held
             if streams.has_failed(sys.stdout):  # nobody would hear of the next change
                 break
     return ExitCode.IN_STEP
@@ -108,6 +121,27 @@ def _say_once(common: Common, failed: list[str], before: list[str]) -> list[str]
         if said not in before:
             logs.remark(common, said, level=logging.WARNING)
     return failed
+
+
+_Guard = tuple[str, str, str, tuple[str, ...]]
+"""Cell, rule, code, and what waits."""
+
+
+def _say_held(common: Common, each: Round, before: set[_Guard]) -> set[_Guard]:
+    """Say what guards stop or hold back, where they did not in the round before; return what they do."""
+    from cellsync.report import facts
+
+    if each.report is None:
+        return before
+    found: set[_Guard] = set()
+    for cell in facts.results(each.report):
+        for refusal in facts.refusals(cell):
+            guard = (cell.cell, refusal.rule, refusal.code, refusal.holds)
+            if guard not in before | found:
+                said = " ".join(filter(None, (refusal.rule, refusal.code)))
+                logs.remark(common, f"{said}: {refusal.message}", level=logging.WARNING, cell=cell.cell)
+            found.add(guard)
+    return found
 
 
 def _metrics(each: Round, before: str) -> str:

@@ -244,6 +244,8 @@ class TableDiff:
     """Why some rows could not be judged (a child that should own them did not answer)."""
     detector: bool = False
     """True for what a detector found: ``rule`` is its id, and there are findings alone."""
+    waits: frozenset[Action] = frozenset()
+    """The actions that a guard holds back, where it holds back no others of the rule."""
 
     @property
     def tally(self) -> Counter[Sort]:

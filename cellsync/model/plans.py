@@ -152,12 +152,14 @@ class Skipped:
 
 @dataclass(frozen=True, kw_only=True)
 class Refusal:
-    """A guard that stopped a rule and those that reference it: they write nothing."""
+    """A guard that stopped a rule and those that reference it, or some changes of a rule."""
 
     code: str
     """What ``--waive`` takes: "limit", "empty-desired", "triggers", ..."""
     rule: str
     message: str
+    holds: tuple[str, ...] = ()
+    """Which changes wait: "inserts", "updates" and "deletes"; () where the rule writes nothing at all."""
 
 
 class Deed(NamedTuple):

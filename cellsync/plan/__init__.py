@@ -8,11 +8,12 @@ clashes     the planned rows that the keys of the written table do not take
 joining     new rows with the rows that come with them
 ordering    their order: references to oneself, circles of unique values
 sequencing  one order for all changes of tables in which referenced values move
+withholding what waits, where some changes of a rule are held back
 building    the plan of one edge
 registering what to write into Nova's register of cells
 """
 
-from cellsync.plan.building import build, find_aside, find_kept_removals, find_refusals
+from cellsync.plan.building import arrange_held, build, find_aside, find_kept_removals, find_refusals
 from cellsync.plan.changing import changes
 from cellsync.plan.clashes import Claim, Move, Place, Planned
 from cellsync.plan.deciding import decide
@@ -20,6 +21,7 @@ from cellsync.plan.guarding import FREE_TO_GO, describe_fall, has_fallen, refuse
 from cellsync.plan.inputs import WRITING, Clashes, Compared, Target
 from cellsync.plan.linking import known_row
 from cellsync.plan.sequencing import find_connected, find_moving_rules
+from cellsync.plan.withholding import leave_out, list_stopped, list_waiting
 
 __all__ = [
     "FREE_TO_GO",
@@ -31,6 +33,7 @@ __all__ = [
     "Place",
     "Planned",
     "Target",
+    "arrange_held",
     "build",
     "changes",
     "decide",
@@ -42,6 +45,9 @@ __all__ = [
     "find_refusals",
     "has_fallen",
     "known_row",
+    "leave_out",
+    "list_stopped",
+    "list_waiting",
     "refuse",
     "unwritable",
 ]

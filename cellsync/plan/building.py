@@ -33,6 +33,7 @@ from cellsync.plan.linking import Linked, can_open
 from cellsync.plan.ordering import untangled
 from cellsync.plan.precedence import Early, chosen, find_early
 from cellsync.plan.sequencing import find_moving_rules, sequence
+from cellsync.plan.withholding import Waiting, hold_back, list_held, list_stopped
 from cellsync.spool import Collector
 
 Step = Union[Change, Skipped]
@@ -46,18 +47,20 @@ def build(
     waived: Collection[str] = (),
     failed: Collection[str] = (),
     coming: Mapping[str, str] | None = None,
+    refusals: Sequence[Refusal] | None = None,
 ) -> Plan:
     """Return the plan for one edge.
 
     ``compared`` holds decided results of the rules that write to the target; ``failed`` names the
     rules that could not be compared there, and ``coming`` says of rules whose rows come with others'
-    with those of which rule. Rows of referenced tables are inserted first and
-    deleted last, whether a rule or only a foreign key of the schema says that they are referenced.
+    with those of which rule. ``refusals`` are found where none are given. Rows of referenced tables are
+    inserted first and deleted last, whether a rule or only a foreign key of the schema says that they are
+    referenced.
     Rows that get another key are updated before new rows that refer to them by it, others after all inserts.
     """
     ordered = _ordered(compared)
-    refusals = find_refusals(ordered, target, waived)
-    stopped = {refusal.rule for refusal in refusals}
+    refusals = find_refusals(ordered, target, waived) if refusals is None else refusals
+    stopped, ordered = list_stopped(refusals), hold_back(ordered, refusals)
     going = [each for each in ordered if each.pairing.rule.id not in stopped]
     changes: Collector[Change] = Collector(tally=deed_of)
     skipped: Collector[Skipped] = Collector()
@@ -95,7 +98,7 @@ def build(
             steps = changes_of(each, actions, target, failed)
             first = early[each.pairing.rule.id]
             if actions == {Action.INSERT}:
-                lacking = _lacking(each, stopped, failed, coming or {})
+                lacking = _lacking(each, stopped | list_held(refusals, "inserts"), failed, coming or {})
                 steps = _whole(steps, each, ordered, target, lacking=lacking)
                 if first is not None:
                     updates = filter(first, changes_of(each, {Action.UPDATE}, target, failed))
@@ -131,11 +134,34 @@ def build(
 
 
 def find_refusals(compared: Sequence[Compared], target: Target, waived: Collection[str]) -> list[Refusal]:
-    """Return why rules of an edge must not write, those that refer to a refused one among them."""
+    """Return why rules of an edge must not write, or not all, those that refer to a refused one among them.
+
+    Limits are judged on what is left of a rule without the rows that wait for those of others.
+    """
     ordered = _ordered(compared)
     refusals = [*refuse_all(ordered, target, waived)]
-    refusals += [refusal for each in ordered for refusal in refuse(each, waived)]
+    waiting = Waiting()
+    for each in ordered:
+        less, keys = waiting.hold_dependents(each)
+        if keys:
+            refusals.append(_describe_waiting(each, len(keys)))
+        found = [*refuse(less, waived)]
+        waiting.hold(less, {kind for refusal in found for kind in refusal.holds})
+        refusals += found
     return with_dependents(refusals, ordered)
+
+
+def _describe_waiting(each: Compared, number: int) -> Refusal:
+    rule = each.pairing.rule
+    named = ", ".join(sorted({join.rule for join in each.pairing.existing.joins.values()}))
+    message = f"{number} deletes wait: the rows of {named} to which they belong stay, as was said"
+    return Refusal(code="depends", rule=rule.id, message=message, holds=("deletes",))
+
+
+def arrange_held(compared: Sequence[Compared], refusals: Sequence[Refusal]) -> list[Compared]:
+    """Return the rules as they stand without what waits by these refusals."""
+    left = {each.pairing.rule.id: each for each in hold_back(_ordered(compared), refusals)}
+    return [left[each.pairing.rule.id] for each in compared]
 
 
 def _written_in_order(updates: Iterable[Step], each: Compared) -> Iterator[Step]:

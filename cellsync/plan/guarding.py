@@ -1,4 +1,4 @@
-"""Whether a rule may write at all: limits, and what its table or its server forbids."""
+"""Whether a rule may write at all, and what of it: limits, and what its table or its server forbids."""
 
 from __future__ import annotations
 
@@ -11,9 +11,14 @@ from cellsync.model import (
     Refusal,
 )
 from cellsync.plan.inputs import Compared, Target
+from cellsync.plan.withholding import list_stopped
 
 FREE_TO_GO = 10
 """So many rows may always leave the desired side between two readings: as many as limits always allow."""
+
+
+_Found = tuple[str, ...]
+"""A code, a message, and the kinds of changes that wait; without these the whole rule waits."""
 
 
 def has_fallen(before: int, now: int) -> bool:
@@ -26,15 +31,16 @@ def has_fallen(before: int, now: int) -> bool:
 
 
 def refuse(compared: Compared, waived: Collection[str] = ()) -> Iterator[Refusal]:
-    """Yield the guards that stop a rule, each with its numbers and what to do.
+    """Yield the guards that stop a rule, or some of its changes, each with its numbers and what to do.
 
     ``waived`` holds what people waived: "CODE" for every rule, or "CODE:RULE".
     """
     rule = compared.pairing.rule
     for guard in (_over_limit, _empty_desired, _desired_fell, _acts_on_others, _without_transactions):
-        for code, message in guard(compared):
+        for code, message, *holds in guard(compared):
             if not {code, f"{code}:{rule.id}"} & set(waived):
-                yield Refusal(code=code, rule=rule.id, message=f"{message} (--waive {code}:{rule.id})")
+                said = f"{message} (--waive {code}:{rule.id})"
+                yield Refusal(code=code, rule=rule.id, message=said, holds=tuple(holds))
     if any(counted(compared).values()) and not compared.pairing.existing.identity:
         table, cell = compared.written.name, compared.pairing.existing_cell
         message = (
@@ -54,7 +60,7 @@ def counted(compared: Compared) -> Mapping[str, int]:
     }
 
 
-def _over_limit(compared: Compared) -> Iterator[tuple[str, str]]:
+def _over_limit(compared: Compared) -> Iterator[_Found]:
     limits, existing = compared.pairing.rule.limits, compared.table.existing_rows
     given: Mapping[str, Limit | None] = {
         "inserts": limits.inserts,
@@ -71,10 +77,11 @@ def _over_limit(compared: Compared) -> Iterator[tuple[str, str]]:
             f"{compared.pairing.existing_cell} are more than the limit of {limit} "
             f"({limit.allowance(existing)} rows, {limits.free} are always allowed); look whether "
             f"{compared.pairing.desired_cell} is what it should be, then raise the limit or waive it",
+            name,
         )
 
 
-def _empty_desired(compared: Compared) -> Iterator[tuple[str, str]]:
+def _empty_desired(compared: Compared) -> Iterator[_Found]:
     deletes = counted(compared)["deletes"]
     if deletes and 0 in (compared.table.desired_rows, compared.desired_again):
         yield (
@@ -84,7 +91,7 @@ def _empty_desired(compared: Compared) -> Iterator[tuple[str, str]]:
         )
 
 
-def _desired_fell(compared: Compared) -> Iterator[tuple[str, str]]:
+def _desired_fell(compared: Compared) -> Iterator[_Found]:
     first = compared.desired_first
     before, now = compared.table.desired_rows if first is None else first, compared.desired_again
     if now is not None and has_fallen(before, now):
@@ -100,7 +107,7 @@ def describe_fall(table: str, cell: str, before: int, now: int, since: str) -> s
     )
 
 
-def _acts_on_others(compared: Compared) -> Iterator[tuple[str, str]]:
+def _acts_on_others(compared: Compared) -> Iterator[_Found]:
     counts, table, cell = counted(compared), compared.written, compared.pairing.existing_cell
     if table.triggers and any(counts.values()):
         yield (
@@ -110,7 +117,7 @@ def _acts_on_others(compared: Compared) -> Iterator[tuple[str, str]]:
         )
     falling = [str(key) for key in table.cascades if key.on_delete and compared.table.does(Action.DELETE)]
     if falling:
-        yield "cascade", _cascade(f"deleting rows of {table.name} in {cell}", falling)
+        yield "cascade", _cascade(f"deleting rows of {table.name} in {cell}", falling), "deletes"
     moving = {name.lower() for name in compared.table.updated_columns}
     following = [
         str(key)
@@ -119,7 +126,7 @@ def _acts_on_others(compared: Compared) -> Iterator[tuple[str, str]]:
     ]
     if following:
         what = f"updating {', '.join(sorted(moving))} of {table.name} in {cell}"
-        yield "cascade", _cascade(what, following)
+        yield "cascade", _cascade(what, following), "updates"
 
 
 def _cascade(what: str, keys: Sequence[str]) -> str:
@@ -129,7 +136,7 @@ def _cascade(what: str, keys: Sequence[str]) -> str:
     )
 
 
-def _without_transactions(compared: Compared) -> Iterator[tuple[str, str]]:
+def _without_transactions(compared: Compared) -> Iterator[_Found]:
     table, cell = compared.written, compared.pairing.existing_cell
     if not any(counted(compared).values()):
         return
@@ -181,7 +188,7 @@ def unwritable(
 def with_dependents(refusals: Sequence[Refusal], compared: Sequence[Compared]) -> list[Refusal]:
     """Add the rules that reference a refused rule: their rows would lead nowhere."""
     result = list(refusals)
-    stopped = {refusal.rule for refusal in refusals}
+    stopped = list_stopped(refusals)
     for each in compared:
         rule = each.pairing.rule
         causes = sorted(stopped & set(rule.references.values()) - {rule.id})

@@ -118,7 +118,9 @@ def cards(table: TableDiff, cell: CellResult, room: Room, secrets: Secrets, name
     for difference in islice(facts.ordered(table), share):
         statements = room.told.get((cell.cell, table.rule, difference.key))
         unplanned = statements == []
-        telling = _Telling(names, table.status, refused, left_alone, unmade, room.written, unplanned)
+        telling = _Telling(
+            names, table.status, refused, left_alone, unmade, room.written, unplanned, table.waits
+        )
         card = _card(difference, table, secrets, telling)
         left -= size(card, names)
         if left < 0:
@@ -149,6 +151,8 @@ class _Telling(NamedTuple):
     written: bool
     unplanned: bool
     """Whether no plan has a change for it."""
+    waits: frozenset[Action]
+    """The actions that a guard holds back; () where it holds back all, or none does."""
 
 
 def _card(found: Difference, table: TableDiff, secrets: Secrets, told: _Telling) -> Card:
@@ -224,7 +228,7 @@ def _why_not(found: Difference, told: _Telling) -> str:
         return f"A repair leaves it: {words.shorten(told.skipped[found.key], PROSE)}"
     if found.action not in facts.WRITES:
         return _would(found, told)
-    if told.refused or told.status is Status.REFUSED:
+    if (told.refused or told.status is Status.REFUSED) and (not told.waits or found.action in told.waits):
         return f"{_would(found, told)}, but is refused{told.refused and f' ({told.refused})'}"
     if found.key in told.unmade:
         return f"The repair has not written it: {words.shorten(told.unmade[found.key], PROSE)}"

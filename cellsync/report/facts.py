@@ -316,10 +316,17 @@ def unplanned(table: TableDiff, cell: CellResult) -> TableDiff:
     return replace(table, differences=spool.kept(d for d in table.differences if d.key not in planned))
 
 
+def is_held(table: TableDiff, action: Action) -> bool:
+    """Say whether a guard holds back what a repair would do about a difference."""
+    return table.status is Status.REFUSED and (not table.waits or action in table.waits)
+
+
 def writable(report: Report) -> int:
     """Count the differences that a repair would mend, were it run as things stand."""
-    open_tables = [table for table in tables(results(report)) if table.status is not Status.REFUSED]
-    return acting(open_tables, *WRITES)
+    return sum(
+        acting([table], *(action for action in WRITES if not is_held(table, action)))
+        for table in tables(results(report))
+    )
 
 
 def unknown(cell: CellResult) -> int:

@@ -292,8 +292,10 @@ def _breaks(table: TableDiff, report: Report) -> Sequence[str]:
 
 def _command(table: TableDiff, cell: CellResult, report: Report) -> str:
     """Return what mends the differences of a table; "" where no repair would."""
-    refused = any(each.rule == table.rule for each in facts.refusals(cell))
-    due = table.does(*facts.WRITES) and table.status not in (Status.REPAIRED, Status.REFUSED) and not refused
+    refused = any(each.rule == table.rule and not each.holds for each in facts.refusals(cell))
+    free = [action for action in facts.WRITES if action not in table.waits]
+    done = table.status is Status.REPAIRED or (table.status is Status.REFUSED and not table.waits)
+    due = table.does(*free) and not done and not refused
     return f"cellsync repair {cell.cell} --rule {table.rule}" if due and facts.compares(report) else ""
 
 

@@ -349,6 +349,7 @@ def refusal(refused: Refusal) -> Object:
         "rule": refused.rule,
         "message": refused.message,
         "waive": words.waiver(refused),
+        "holds": list(refused.holds),
     }
 
 

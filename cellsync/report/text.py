@@ -105,6 +105,7 @@ def _sections(report: Report, style: Style) -> Iterator[tuple[str, Sequence[Line
     yield "accepted findings (not counted):", list(_findings(report, style, accepted=True))
     yield "schema differences:", list(_schema_section(report, style))
     yield "refused (these rules, and those that refer to them, write nothing):", list(_refusals(report))
+    yield "held back (these changes wait, the others do not):", list(_refusals(report, partly=True))
     yield "skipped:", list(_skipped(report, style))
     yield "went wrong:", list(_problems(report, style))
     yield _notices_title(report), list(_notices(report))
@@ -305,14 +306,14 @@ def _fact(difference: Difference, table: TableDiff, style: Style) -> str:
     fact = ", ".join([f"{difference.kind.value} {key}", *steps])
     if difference.accepted:
         return f"{fact}, accepted: {words.shorten(difference.accepted, style.prose)}"
-    return f"{fact} ({_action(difference.action, table.status)})"
+    return f"{fact} ({_action(difference.action, table)})"
 
 
-def _action(action: Action, status: Status) -> str:
+def _action(action: Action, table: TableDiff) -> str:
     """Return what a repair does about a difference, or did, or was refused to do."""
-    if action in facts.WRITES and status is Status.REPAIRED:
+    if action in facts.WRITES and table.status is Status.REPAIRED:
         return words.DONE[action]
-    refused = action in facts.WRITES and status is Status.REFUSED
+    refused = action in facts.WRITES and facts.is_held(table, action)
     return words.ACTION[action] + (" refused" if refused else "")
 
 
@@ -395,10 +396,11 @@ def _side(text: str | None) -> str:
     return "absent" if text is None else text
 
 
-def _refusals(report: Report) -> Iterator[Line]:
+def _refusals(report: Report, *, partly: bool = False) -> Iterator[Line]:
     for cell in facts.results(report):
         for refusal in facts.refusals(cell):
-            yield from _refusal(cell.cell, refusal)
+            if bool(refusal.holds) is partly:
+                yield from _refusal(cell.cell, refusal)
 
 
 def _refusal(cell: str, refusal: Refusal) -> Iterator[Line]:

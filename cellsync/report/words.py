@@ -72,7 +72,7 @@ EXIT = {
     ExitCode.IN_STEP: "in step, or all done",
     ExitCode.DIFFERENCES: "differences or findings remain",
     ExitCode.USAGE: "usage or configuration",
-    ExitCode.REFUSED: "a guard refused some rule, which wrote nothing",
+    ExitCode.REFUSED: "a guard refused some rule, or some of its changes: these were not written",
     ExitCode.INCOMPLETE: "incomplete: something could not be compared, or a change failed or conflicted",
     ExitCode.LOCKED: "another run holds the lock",
     ExitCode.BUG: "a bug in cellsync",

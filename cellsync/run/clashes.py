@@ -85,12 +85,13 @@ def find_clashes(
     *,
     desired: Mapping[str, Table],
     failed: Sequence[str],
-    waived: Sequence[str],
+    refused: Collection[str],
     secrets: Secrets,
 ) -> list[Compared]:
     """Return the compared rules of one edge without the rows that would clash, which are findings then.
 
-    ``desired`` are the tables of the desired side, by name. Raises ReadFailed.
+    ``desired`` are the tables of the desired side, by name, ``refused`` the rules that write nothing. Raises
+    ReadFailed.
     """
     database = databases[target.written]
     if not database.makes_schemas:
@@ -103,7 +104,6 @@ def find_clashes(
         preview.read_claims()
         for question in questions:
             preview.read_doubles(question, databases)
-        refused = {refusal.rule for refusal in plan.find_refusals(compared, target, waived)}
         return preview.settle(refused)
 
 

@@ -22,7 +22,6 @@ from cellsync.model import (
     Identity,
     Index,
     Key,
-    Kind,
     Missing,
     Projected,
     Projection,
@@ -227,29 +226,10 @@ def _find_long(each: Compared, columns: Collection[str], most: int) -> Callable[
 
 def leave_out(each: Compared, found: Mapping[Key, Finding]) -> Compared:
     """Return a compared rule without the rows of some keys, and with findings about them."""
+    left = plan.leave_out(each, found)
     if not found:
-        return each
-    left = (difference for difference in each.table.differences if difference.key not in found)
-    table = replace(
-        each.table,
-        differences=keep_differences(left),
-        findings=(*each.table.findings, *found.values()),
-    )
-    # What they refer to must stay with them.
-    staying = [d.existing for d in each.table.differences if d.key in found and d.kind is Kind.EXTRA]
-    table = replace(table, aside=(*table.aside, *(row for row in staying if row is not None)))
-    lost = each.clashes.lost.union(_find_lost(each, found))
-    return replace(each, table=table, clashes=replace(each.clashes, lost=lost))
-
-
-def _find_lost(each: Compared, found: Mapping[Key, Finding]) -> Iterator[Key]:
-    """Yield the keys that no row will have: of rows that are not inserted, or do not get them."""
-    for difference in each.table.differences:
-        if difference.key in found and (
-            difference.kind is Kind.MISSING
-            or any(column.column in each.pairing.rule.key for column in difference.columns)
-        ):
-            yield difference.key
+        return left
+    return replace(left, table=replace(left.table, findings=(*left.table.findings, *found.values())))
 
 
 def read_held(

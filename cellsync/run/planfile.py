@@ -16,10 +16,11 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
-from cellsync import codec
+from cellsync import apply, codec
 from cellsync.errors import ConfigurationError, ExitCode, PlanRefused, Problem
 from cellsync.masking import mask_urls
 from cellsync.model import (
+    Action,
     CellFailure,
     CellResult,
     Change,
@@ -243,8 +244,7 @@ def _adopt_edge(request: Request, edge: Edge, planned: PlanFile) -> _Adopted:
     torn = {change.together for change in now.changes if change.together and _mark(change) not in wanted}
     changes = without(now.changes, lambda c: _mark(c) not in wanted or c.together in torn)
     due = {mark for change in changes if (mark := _mark(change)) in wanted}
-    refused = {refusal.rule for refusal in now.refusals}
-    left = [change for change in plan.changes if _mark(change) not in due and change.rule not in refused]
+    left = [c for c in plan.changes if _mark(c) not in due and not _is_refused(c, now.refusals, edge)]
     read = [change for change in left if change.rule in edge.targets]
     lost = [change for change in left if change.rule not in edge.targets]
     asked = {(change.rule, change.key) for change in plan.changes}
@@ -265,6 +265,14 @@ def _adopt_edge(request: Request, edge: Edge, planned: PlanFile) -> _Adopted:
         ),
         moved=kept(_moved(read, now)),
     )
+
+
+def _is_refused(change: Change, refusals: Sequence[Refusal], edge: Edge) -> bool:
+    """Say whether a guard holds a change back."""
+    target = edge.targets.get(change.rule)
+    gone = change.after is None or (target is not None and apply.deletes(change, target))
+    kind = "deletes" if gone else "inserts" if change.action is Action.INSERT else "updates"
+    return any(each.rule == change.rule and (not each.holds or kind in each.holds) for each in refusals)
 
 
 def _mark(change: Change) -> bytes:

@@ -18,6 +18,7 @@ from cellsync.model import (
     Key,
     Kind,
     Pairing,
+    Refusal,
     Report,
     Status,
     TableDiff,
@@ -111,17 +112,26 @@ def _plan_cell(
             _compared(state, child, direction, pairs, decided, counts=counts),
         )
         if compared:
-            compared, decided = _previewed(state, child, compared, target, decided)
+            compared, decided, refusals = _previewed(state, child, compared, target, decided)
             decided = _coming(pairs, decided)
-            edges.append(_edge(state, direction, compared, target, found=decided))
+            edges.append(_edge(state, direction, compared, target, found=decided, refusals=refusals))
     # A diff writes nothing, so nothing is refused: it shows what a repair would refuse.
     writing = state.request.run.verb != "diff"
-    refused = {refusal.rule for edge in edges for refusal in edge.plan.refusals if writing}
+    refusals = [refusal for edge in edges for refusal in edge.plan.refusals]
+    refused = {refusal.rule for refusal in refusals if writing}
+    waits = plan.list_waiting(refusals)
     tables = tuple(
-        replace(table, status=Status.REFUSED) if rule in refused else table for rule, table in decided.items()
+        replace(table, status=Status.REFUSED) if rule in refused else table
+        for rule, table in ((rule, _with_waits(table, waits)) for rule, table in decided.items())
     )
     result = CellResult(cell=child.name, status=worst(tables), tables=tables)
     return with_plans(result, [edge.plan for edge in edges]), edges
+
+
+def _with_waits(table: TableResult, waits: Mapping[str, frozenset[Action]]) -> TableResult:
+    if not isinstance(table, TableDiff) or table.rule not in waits:
+        return table
+    return replace(table, waits=waits[table.rule])
 
 
 def _with_detected(state: State, cell: CellResult, detected: Found) -> CellResult:
@@ -275,8 +285,8 @@ def _target(state: State, child: Cell, direction: Direction) -> plan.Target:
 
 def _previewed(
     state: State, child: Cell, compared: Sequence[plan.Compared], target: plan.Target, decided: Found
-) -> tuple[list[plan.Compared], dict[str, TableResult]]:
-    """Set the rows aside that the written tables would not take, as findings."""
+) -> tuple[list[plan.Compared], dict[str, TableResult], list[Refusal]]:
+    """Set the rows aside that the written tables would not take, as findings; say what guards hold back."""
     origin = state.parent if target.written == child.name else child.name
     about = Fitting(
         databases=state.databases,
@@ -287,20 +297,12 @@ def _previewed(
         run=state.request.run,
     )
     try:
-        found = clashes.find_clashes(
-            state.databases,
-            about.set_unfit_aside(compared),
-            target,
-            desired=about.desired,
-            failed=about.failed,
-            waived=state.request.waived,
-            secrets=about.secrets,
-        )
+        found, refusals = _find_clashes(state, about, about.set_unfit_aside(compared))
     except ReadFailed as error:
         why = f"what its rows would clash with could not be read: {error}"
         lost = [each for each in compared if each.table.differences]
         failures = {each.table.rule: failed(each.pairing.rule, why) for each in lost}
-        return [each for each in compared if not each.table.differences], {**decided, **failures}
+        return [each for each in compared if not each.table.differences], {**decided, **failures}, []
     entries, today = state.request.topology.accepted, accepting.day(state.request.clock())
     result = dict(decided)
     for before, after in zip(compared, found, strict=True):
@@ -313,7 +315,40 @@ def _previewed(
             assert isinstance(marked, TableDiff)
             findings = (*before.table.findings, *marked.findings)
             result[name] = _judged(replace(after.table, findings=findings))
-    return found, result
+    return found, result, refusals
+
+
+def _find_clashes(
+    state: State, about: Fitting, compared: Sequence[plan.Compared]
+) -> tuple[list[plan.Compared], list[Refusal]]:
+    """Return the rules without the rows that would clash, and the guards; what waits clashes with nothing."""
+    waived = state.request.waived
+
+    def find(rules: Sequence[plan.Compared], refusals: Sequence[Refusal]) -> list[plan.Compared]:
+        return clashes.find_clashes(
+            state.databases,
+            rules,
+            about.target,
+            desired=about.desired,
+            failed=about.failed,
+            refused=plan.list_stopped(refusals),
+            secrets=about.secrets,
+        )
+
+    found = find(compared, plan.find_refusals(compared, about.target, waived))
+    refusals = plan.find_refusals(found, about.target, waived)
+    if not any(refusal.holds for refusal in refusals):
+        return found, refusals
+    again = find(plan.arrange_held(compared, refusals), refusals)
+    return [_take_findings(*each) for each in zip(compared, again, strict=True)], refusals
+
+
+def _take_findings(each: plan.Compared, again: plan.Compared) -> plan.Compared:
+    """Return a rule with the findings about it when it had fewer changes, and without the rows of these."""
+    fresh = again.table.findings[len(each.table.findings) :]
+    left = plan.leave_out(each, {finding.key for finding in fresh if finding.key is not None})
+    table = replace(left.table, findings=(*left.table.findings, *fresh)) if fresh else left.table
+    return replace(left, table=table, clashes=again.clashes)
 
 
 def _edge(
@@ -323,6 +358,7 @@ def _edge(
     target: plan.Target,
     *,
     found: Found,
+    refusals: Sequence[Refusal],
 ) -> Edge:
     cells = {cell.name: cell for cell in (state.request.topology.parent, *state.request.children)}
     rules = state.request.ruleset.rules
@@ -340,6 +376,7 @@ def _edge(
                 waived=state.request.waived,
                 failed=[rule for rule, table in found.items() if isinstance(table, TableFailure)],
                 coming={rule.id: rule.comes_with.rule for rule in rules if rule.comes_with is not None},
+                refusals=refusals,
             ),
             targets={each.pairing.rule.id: each.pairing.existing for each in compared},
             tables=state.looks[target.written].tables,

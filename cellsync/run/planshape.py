@@ -125,9 +125,9 @@ _LISTED: Mapping[str, Mapping[str, _Check]] = {
         "unwritten": _is_parts,
     },
     "skipped": {"rule": _is_text, "key": _is_values, "reason": _is_text},
-    "refusals": {"code": _is_text, "rule": _is_text, "message": _is_text},
+    "refusals": {"code": _is_text, "rule": _is_text, "message": _is_text, "holds": _is_list_of_texts},
 }
-_OPTIONAL = ("desired_rows", "unwritten")
+_OPTIONAL = ("desired_rows", "unwritten", "holds")
 """What a plan of an older cellsync does not have."""
 
 

@@ -103,23 +103,24 @@ def test_only_its_own_waiver_lifts_a_limit(kind: str, waivers: Sequence[str], da
 
 
 def test_a_refused_rule_stops_its_dependents_and_nobody_else(database: MakeDatabase) -> None:
-    """t is over its limit: u, which refers to it, is refused too; w is written; exit 3."""
+    """t has a trigger: u, which refers to it, is refused too; w is written; exit 3."""
     stand = stand_of(
         database,
         """
         rules:
-          - {table: t, key: [name], limits: {inserts: 1, free: 1}}
+          - {table: t, key: [name]}
           - {table: u, key: [t_id, host], references: {t_id: t}}
           - {table: w, key: [id]}
         """,
         T, U, W,
     )  # fmt: skip
+    execute(stand.urls["c1"], "CREATE TRIGGER log BEFORE INSERT ON t FOR EACH ROW SET NEW.v = 7")
     add(stand.urls["api"], "t", *numbered(1, 2))
     add(stand.urls["api"], "u", {"t_id": 1, "host": "h"})
     add(stand.urls["api"], "w", {"id": 1})
     before = checksums(stand.urls["c1"], tables=["t", "u"])
     done = stand.repair("r1")
-    assert (done.exit_code, refused(done)) == (3, [("limit", "t"), ("depends", "u")])
+    assert (done.exit_code, refused(done)) == (3, [("triggers", "t"), ("depends", "u")])
     statuses = [found.status for found in result(done, "c1").tables]
     assert statuses == [Status.REFUSED, Status.REFUSED, Status.REPAIRED]
     assert checksums(stand.urls["c1"], tables=["t", "u"]) == before
@@ -127,7 +128,7 @@ def test_a_refused_rule_stops_its_dependents_and_nobody_else(database: MakeDatab
 
 
 def test_rows_are_not_removed_from_under_rows_that_must_stay(database: MakeDatabase) -> None:
-    """The removal of u's rows is refused, so the rows of t that they refer to stay as well."""
+    """The removals of u's rows wait, so the rows of t that they refer to stay as well."""
     soft = "soft_delete: {column: deleted, live: 0, tombstone: id, at: deleted_at}, on_extra: soft_delete"
     marks = "deleted int, deleted_at datetime, created_at datetime"
     stand = stand_of(
@@ -154,7 +155,7 @@ def test_rows_are_not_removed_from_under_rows_that_must_stay(database: MakeDatab
     done = stand.repair("r1")
     assert refused(done) == [("limit", "u")]
     (skipped,) = result(done, "c1").skipped
-    assert (skipped.rule, skipped.reason) == ("t", "rows of u may refer to it, and that rule was refused")
+    assert (skipped.rule, skipped.reason) == ("t", "rows of u that stay refer to it")
     assert checksums(stand.urls["c1"]) == before
     assert stand.repair("r2", ["limit:u"]).exit_code == 0
     assert values(

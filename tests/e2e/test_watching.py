@@ -100,6 +100,26 @@ def watching(cells: Deployment, *options: str) -> Iterator[Watch]:
         watch.process.wait()
 
 
+def test_a_watch_goes_on_under_a_limit_and_says_once_what_waits(cells: Deployment) -> None:
+    """New rows come round after round while the deletes wait; a waiver lifts the guard."""
+    for cell in cells.urls:
+        cells.sql(cell, "CREATE TABLE ware (id int AUTO_INCREMENT PRIMARY KEY, name varchar(20) UNIQUE)")
+        cells.sql(cell, "INSERT INTO ware (name) VALUES ('kept')")
+    cells.sql("c1", "INSERT INTO ware (name) SELECT CONCAT('old', seq) FROM seq_1_to_30")
+    shop = cells.rule_file(RULES.replace("key: [name]", "key: [name], on_extra: delete"))
+    with watching(shop, "--repair") as watch:
+        for number in range(3):
+            cells.sql("parent", f"INSERT INTO ware (name) VALUES ('new{number}')")
+            watch.until(lambda: cells.sql("c1", f"SELECT 1 FROM ware WHERE name = 'new{number}'"))  # noqa: B023
+        watch.lines(3)
+        assert watch.end() == 0
+    assert sum("30 deletes" in line for line in watch.said) == 1, watch.said
+    assert len(cells.sql("c1", "SELECT name FROM ware WHERE name LIKE 'old%'")) == 30
+    with watching(shop, "--repair", "--waive", "limit:ware") as watch:
+        watch.until(lambda: not cells.sql("c1", "SELECT 1 FROM ware WHERE name LIKE 'old%'"))
+        assert watch.end() == 0
+
+
 @pytest.fixture
 def shop(cells: Deployment) -> Deployment:
     """Give a parent with wares, and two children that have them all."""
