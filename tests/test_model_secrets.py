@@ -20,6 +20,12 @@ URL = "rabbit://nova:hunter2@h/v"
         "public_key",
         "auth_token",
         "secret",
+        "encrypted_blob",
+        "blob",
+        "totp_secret",
+        "password_hash",
+        "private",
+        "private_note",
     ],
 )
 def test_the_usual_secrets_are_hidden(column: str) -> None:
@@ -28,7 +34,7 @@ def test_the_usual_secrets_are_hidden(column: str) -> None:
     assert safe(column, "hunter2") == HIDDEN
 
 
-@pytest.mark.parametrize("column", ["name", "passthrough", "is_public", "key", "user_id", "private"])
+@pytest.mark.parametrize("column", ["name", "passthrough", "is_public", "key", "user_id", "hash", "blobs"])
 def test_other_columns_are_shown(column: str) -> None:
     """Also those whose names only look a little like it."""
     assert not Secrets().hides(column)
@@ -64,6 +70,14 @@ def test_columns_that_need_no_look_show_every_value_as_it_is() -> None:
     assert secrets.veiled(columns, table="carts") == {"Admin_Pass", "Transport_URL", "password"}
     for column in {*columns} - secrets.veiled(columns, table="orders"):
         assert secrets.safe(column, URL, table="orders") == URL
+
+
+def test_a_rule_file_hides_more_and_the_configuration_shows_it() -> None:
+    """A pack knows its tables; who runs it has the last word."""
+    secrets = Secrets(packs=("cards.number", "*_pin"), show=("door_pin",))
+    assert secrets.hides("number", table="cards") and not secrets.hides("number", table="doors")
+    assert secrets.hides("card_pin", table="cards") and not secrets.hides("door_pin", table="doors")
+    assert secrets.veiled(("number", "id"), table="cards") == {"number"}
 
 
 def test_all_of_a_usual_pattern_may_be_shown() -> None:

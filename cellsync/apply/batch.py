@@ -9,6 +9,7 @@ from cellsync.apply.doors import Desired, RawRow, Writer
 from cellsync.apply.verifying import deletes
 from cellsync.errors import Rejected, WriteFailed
 from cellsync.model import (
+    USUAL_SECRETS,
     Action,
     Change,
     Dangling,
@@ -22,12 +23,12 @@ from cellsync.model import (
     Reference,
     Row,
     Rule,
+    Secrets,
     ServerTime,
     Stored,
     Table,
     Value,
     dangles,
-    safe,
     shown,
 )
 
@@ -72,12 +73,14 @@ class Batch:
         desired: Desired | None = None,
         rules: Mapping[str, Rule] | None = None,
         alone: bool = False,
+        secrets: Secrets = USUAL_SECRETS,
     ) -> None:
         """With ``alone``, each row is written by itself and read back at once: slow, and exact."""
         self._changes = changes
         self._desired = desired
         self._writer = writer
         self._alone = alone
+        self._secrets = secrets
         first = changes[0]
         self._table = writer.tables([first.table]).get(first.table)
         self._target = targets.get(first.rule)
@@ -284,11 +287,16 @@ class Batch:
         if before.items() <= held.items() and ServerTime not in {*map(type, before.values())}:
             return None
         moved = [
-            f"{name} was {_shown(name, expected)} and is {_shown(name, held.get(name))}"
+            f"{name} was {self._shown(name, expected)} and is {self._shown(name, held.get(name))}"
             for name, expected in before.items()
             if held.get(name) != expected or isinstance(expected, ServerTime)
         ]
         return ", ".join(moved) or None
+
+    def _shown(self, column: str, value: Value | ServerTime) -> str:
+        """Return a value as a message has it."""
+        text = shown(self._secrets.safe(column, value, table=self._changes[0].table))
+        return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(text)} characters)"
 
     def _write(self, change: Change) -> Outcome:
         values = self._values(change.after)
@@ -459,7 +467,7 @@ class Batch:
         values = self._values(change.after)
         if now is None:
             pairs = zip(self._identity, self._identity_after(change), strict=True)
-            key = ", ".join(f"{name} {_shown(name, value)}" for name, value in pairs)
+            key = ", ".join(f"{name} {self._shown(name, value)}" for name, value in pairs)
             return (
                 f"it does not fit: the server does not keep its primary key {key}{self._describe_triggers()}"
             )
@@ -467,7 +475,7 @@ class Batch:
         if expected.items() <= now.items():
             return ""
         wrong = [
-            f"{name} {_shown(name, wanted)} as {_shown(name, now.get(name))}"
+            f"{name} {self._shown(name, wanted)} as {self._shown(name, now.get(name))}"
             for name, wanted in expected.items()
             if now.get(name) != wanted and not isinstance(wanted, ServerTime) and self._exact(name)
         ]
@@ -568,11 +576,6 @@ def _raw_key(change: Change, target: Projection) -> Key:
 def _value(stored: Stored) -> Value:
     assert not isinstance(stored, (Reference, ServerTime))
     return stored
-
-
-def _shown(column: str, value: Value | ServerTime) -> str:
-    text = shown(safe(column, value))
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(text)} characters)"
 
 
 def _lower(names: Iterable[str]) -> set[str]:

@@ -27,6 +27,7 @@ from cellsync.errors import (
     WriteFailed,
 )
 from cellsync.model import (
+    USUAL_SECRETS,
     Action,
     Change,
     Deed,
@@ -37,6 +38,7 @@ from cellsync.model import (
     Projection,
     Refusal,
     Rule,
+    Secrets,
     folded,
 )
 from cellsync.spool import parts
@@ -126,6 +128,7 @@ def execute(
     second: Lane | None = None,
     desired: Desired | None = None,
     rules: Mapping[str, Rule] | None = None,
+    secrets: Secrets = USUAL_SECRETS,
 ) -> Iterator[Outcome | Loaded | Withheld]:
     """Make the changes in their order and yield what became of each, in the same order.
 
@@ -140,10 +143,11 @@ def execute(
     made, whatever the reason of each. Where ``stopping`` says so, nothing more is begun after a batch: the
     rest has no outcome. ``second`` is another way to the same database, for rows of a Load alone: their
     batches go both ways at once. ``desired`` is asked before every transaction: where it says that a rule
-    must not write any more, what is left of the rule, and of those that refer to it, is withheld.
+    must not write any more, what is left of the rule, and of those that refer to it, is withheld. No message
+    has what ``secrets`` hides.
     """
     lanes = [Lane(writer, recorder), *([second] if second else [])]
-    made = _Making(lanes, targets, sparing, failures, stopping, desired=desired, rules=rules)
+    made = _Making(lanes, targets, sparing, failures, stopping, desired=desired, rules=rules, secrets=secrets)
     for part in parts(changes):
         yield from made.loads(part) if isinstance(part, Load) else made.changes(part)
         if made.over:
@@ -170,6 +174,7 @@ class _Making:
         *,
         desired: Desired | None,
         rules: Mapping[str, Rule] | None,
+        secrets: Secrets,
     ) -> None:
         self.over = False
         """True when it was stopped: no more was made."""
@@ -181,6 +186,7 @@ class _Making:
         self._stopping = stopping
         self._desired = desired
         self._rules = rules
+        self._secrets = secrets
         self._refused: dict[str, Refusal] = {}
         self._stopped: dict[str, str] = {}
         self._gone = ""
@@ -350,6 +356,7 @@ class _Making:
                             desired=desired,
                             rules=self._rules,
                             alone=alone,
+                            secrets=self._secrets,
                         )
                         for part in parts
                     ]

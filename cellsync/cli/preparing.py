@@ -78,6 +78,14 @@ def ruleset_of(common: Common, topology: Topology) -> RuleSet:
     return rules.load(sources)
 
 
+def _find_hidden(common: Common, topology: Topology) -> tuple[str, ...]:
+    """Return what the rule files hide, for a command that needs no rules; all columns where they are bad."""
+    try:
+        return ruleset_of(common, topology).hides if common.rules or topology.rules else ()
+    except ConfigurationError:
+        return ("*",)
+
+
 def request_for(
     common: Common,
     verb: str,
@@ -111,6 +119,8 @@ def request_for(
             "--changes-only needs a place to remember: name a drift_log in cellsync.yaml, or --drift-log FILE"
         )
     ruleset = model.RuleSet(packs=(), rules=(), digest="") if without_rules else ruleset_of(common, topology)
+    hidden = _find_hidden(common, topology) if without_rules else ruleset.hides
+    topology = replace(topology, secrets=replace(topology.secrets, packs=hidden))
     if planned is not None:
         cells = cells or planned.cells
         chosen = chosen or (() if features else [name for name in planned.rule_ids if ruleset.rule(name)])

@@ -159,7 +159,7 @@ from cellsync.model.schemas import (
     Survey,
     Table,
 )
-from cellsync.model.secrets import HIDDEN, Secrets, safe
+from cellsync.model.secrets import HIDDEN, USUAL_SECRETS, Secrets, safe
 from cellsync.model.tls import TLS_FILES, Tls, Verify, tls
 from cellsync.model.values import (
     Dangling,
@@ -196,6 +196,7 @@ __all__ = [
     "MOST_ROWS",
     "OUTCOMES",
     "TLS_FILES",
+    "USUAL_SECRETS",
     "Accepted",
     "Action",
     "Advice",

@@ -459,6 +459,8 @@ class Pack:
     detectors: tuple[Detector, ...] = ()
     changes: tuple[str, ...] = ()
     """The ids of the rules that the file changes."""
+    hides: tuple[str, ...] = ()
+    """Patterns of columns that no output shows, unless the configuration shows them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -471,6 +473,11 @@ class RuleSet:
     """SHA-256 of the rules' meaning, in hex: a plan made with other rules is told by it."""
     left_out: frozenset[str] = frozenset()
     """The ids of the files' rules and detectors that a selection left out."""
+
+    @property
+    def hides(self) -> tuple[str, ...]:
+        """The patterns of columns that the packs hide."""
+        return tuple(pattern for pack in self.packs for pattern in pack.hides)
 
     @property
     def detectors(self) -> tuple[Detector, ...]:

@@ -23,7 +23,11 @@ USUAL = (
     "*secret*",
     "*token*",
     "*credential*",
+    "private*",
     "*private_key*",
+    "*_hash",
+    "blob",
+    "encrypted_blob",
     "public_key",
     "key_data",
     "user_data",
@@ -42,17 +46,19 @@ class Secrets:
     hide: tuple[str, ...] = ()
     """Patterns beside ``USUAL``."""
     show: tuple[str, ...] = ()
+    packs: tuple[str, ...] = ()
+    """Patterns of the rule files in use: like ``USUAL``, they hide what ``show`` does not have."""
 
     def hides(self, column: str, *, table: str = "") -> bool:
         """Say whether the values of a column are not shown."""
-        return _hides(self.hide, self.show, table.lower(), column.lower())
+        return _hides(self, table.lower(), column.lower())
 
     def veiled(self, columns: tuple[str, ...], *, table: str) -> frozenset[str]:
         """Return those of a table's columns whose values may only be shown as ``safe`` returns them.
 
         The others need not be asked about, value by value; for the same columns this is remembered.
         """
-        return _veiled(self.hide, self.show, table.lower(), columns)
+        return _veiled(self, table.lower(), columns)
 
     def safe(self, column: str, value: T, *, table: str = "") -> T | str:
         """Return a value as it may be shown. NULL hides nothing; the password in a URL never shows."""
@@ -64,23 +70,26 @@ class Secrets:
         return masked(str(value)) if is_url else value
 
 
+USUAL_SECRETS = Secrets()
+"""What is hidden where no configuration is at hand."""
+
+
 def safe(column: str, value: T) -> T | str:
     """Return a value as it may be shown where no configuration is at hand."""
-    return Secrets().safe(column, value)
+    return USUAL_SECRETS.safe(column, value)
 
 
 @lru_cache(maxsize=4096)
-def _hides(hide: tuple[str, ...], show: tuple[str, ...], table: str, column: str) -> bool:
+def _hides(secrets: Secrets, table: str, column: str) -> bool:
     def among(patterns: tuple[str, ...]) -> bool:
         lowered = (pattern.lower() for pattern in patterns)
         return any(fnmatchcase(f"{table}.{column}" if "." in each else column, each) for each in lowered)
 
-    return among(hide) or (among(USUAL) and not among(show))
+    usual = (*USUAL, *secrets.packs)
+    return among(secrets.hide) or (among(usual) and not among(secrets.show))
 
 
 @lru_cache(maxsize=256)
-def _veiled(
-    hide: tuple[str, ...], show: tuple[str, ...], table: str, columns: tuple[str, ...]
-) -> frozenset[str]:
+def _veiled(secrets: Secrets, table: str, columns: tuple[str, ...]) -> frozenset[str]:
     lowered = ((column, column.lower()) for column in columns)
-    return frozenset(name for name, low in lowered if low in URLS or _hides(hide, show, table, low))
+    return frozenset(name for name, low in lowered if low in URLS or _hides(secrets, table, low))

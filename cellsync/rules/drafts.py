@@ -170,6 +170,7 @@ class Sheet:
             explains={name: tuple(map(_need, steps)) for name, steps in data.get("explains", {}).items()},
             detectors=tuple(draft.detector for draft in self.detectors),
             changes=tuple(each.rule for each in self.amendments),
+            hides=tuple(data.get("secrets", {}).get("hide", ())),
         )
 
 

@@ -510,6 +510,23 @@ _SCHEMA: Node = {
             ),
             "services": _SERVICES,
             "explains": _EXPLAINS,
+            "secrets": _object(
+                {
+                    "hide": _list(
+                        {
+                            **_text("COLUMN or TABLE.COLUMN; * stands for anything"),
+                            "pattern": r"^[^\s./]+(\.[^\s./]+)?$",
+                        },
+                        "a list of patterns of columns",
+                        "Patterns: COLUMN is about every table, TABLE.COLUMN about one; * is any text.",
+                        at_least=1,
+                    )
+                },
+                "a mapping of hide",
+                "Columns whose values no output shows, beside those that are named like secrets. "
+                "cellsync.yaml can show them. Default: none.",
+                required=("hide",),
+            ),
             "defaults": _object(
                 {key: node for key, node in _RULE.items() if key not in NO_DEFAULT},
                 "a mapping of rule keys",
@@ -555,8 +572,8 @@ _SCHEMA: Node = {
                 at_least=1,
             ),
         },
-        "a mapping of pack, why, requires, features, services, explains, defaults, changes, rules and "
-        "detectors",
+        "a mapping of pack, why, requires, features, services, explains, secrets, defaults, changes, rules "
+        "and detectors",
         "A rule file of cellsync: which tables of a parent's and its children's databases propagate, and "
         "how, and what else can be wrong with them.",
     ),

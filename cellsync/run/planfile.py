@@ -29,11 +29,11 @@ from cellsync.model import (
     Key,
     Plan,
     Refusal,
+    Secrets,
     Skipped,
     Status,
     TableDiff,
     name_change,
-    safe,
     shown,
 )
 from cellsync.run import planshape
@@ -263,7 +263,7 @@ def _adopt_edge(request: Request, edge: Edge, planned: PlanFile) -> _Adopted:
                 notices=tuple(notice for notice in now.notices if notice in plan.notices) if changes else (),
             ),
         ),
-        moved=kept(_moved(read, now)),
+        moved=kept(_moved(read, now, request.topology.secrets)),
     )
 
 
@@ -289,7 +289,7 @@ def _row_text(row: Mapping[str, Any] | None) -> str | None:
     return None if row is None else codec.row_to_text({name: row[name] for name in sorted(row)})
 
 
-def _moved(changes: Sequence[Change], now: Plan) -> Iterator[tuple[Change, str]]:
+def _moved(changes: Sequence[Change], now: Plan, secrets: Secrets) -> Iterator[tuple[Change, str]]:
     """Yield the changes that are not due as they stand in the file, with why that is, as far as it shows."""
     missing = {(change.rule, change.key) for change in changes}
     due: dict[tuple[str, Key], Change] = {}
@@ -297,10 +297,10 @@ def _moved(changes: Sequence[Change], now: Plan) -> Iterator[tuple[Change, str]]
         if (change.rule, change.key) in missing:
             due.setdefault((change.rule, change.key), change)
     for change in changes:
-        yield change, _difference(change, due.get((change.rule, change.key)))
+        yield change, _difference(change, due.get((change.rule, change.key)), secrets)
 
 
-def _difference(planned: Change, due: Change | None) -> str:
+def _difference(planned: Change, due: Change | None, secrets: Secrets) -> str:
     if due is None:
         return (
             "it is not due: the row is in step, was changed after the plan was made, or is outside the rule"
@@ -308,16 +308,16 @@ def _difference(planned: Change, due: Change | None) -> str:
     if planned.action is not due.action:
         return f"{due.action.value} is due now, and not {planned.action.value}"
     was, now = planned.before or {}, due.before or {}
+
+    def told(column: str, value: Any) -> str:
+        return mask_urls(shown(secrets.safe(column, value, table=planned.table)))
+
     rows = [
-        f"{name} was {_value(name, was[name])} and is {_value(name, now[name])}"
+        f"{name} was {told(name, was[name])} and is {told(name, now[name])}"
         for name in was
         if name in now and was[name] != now[name]
     ]
     return ", ".join(rows) or "another change of this row is due now"
-
-
-def _value(column: str, value: Any) -> str:
-    return mask_urls(shown(safe(column, value)))
 
 
 _UNREAD = "the rule could not be compared now, or is not in use"

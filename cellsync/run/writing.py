@@ -285,6 +285,7 @@ def _make_changes(
             second=second,
             desired=desired,
             rules=edge.plan.rules,
+            secrets=request.topology.secrets,
         ):
             if isinstance(outcome, apply.Withheld):
                 late.update(

@@ -84,3 +84,37 @@ def test_a_conflict_tells_no_secret(keyed: Deployment, tmp_path: Path) -> None:
     done = keyed.run("repair", "--yes", "--plan", str(plan))
     assert done.code == 4
     assert "s3cret" not in done.said
+
+
+WORD = "canary"
+
+
+@pytest.mark.parametrize("where", ["rule file", "configuration"])
+def test_what_a_rule_file_or_the_configuration_hides_is_in_no_output(
+    cells: Deployment, tmp_path: Path, where: str
+) -> None:
+    """Compared, planned, moved in between, written and undone: a column that nobody would take for secret."""
+    hidden = "hide: [key_pairs.fingerprint]"
+    own = cells.rule_file(
+        "pack: own\n"
+        + (f"secrets: {{{hidden}}}\n" if where == "rule file" else "")
+        + "rules:\n"
+        + "  - {id: pairs, table: key_pairs, key: [user_id, name], columns: {include: [fingerprint]}}\n"
+    )
+    if where == "configuration":
+        secrets(own, f"{{{hidden}}}")
+    own.repair()
+    for cell in ("parent", "c1", "c2"):
+        own.sql(cell, "UPDATE key_pairs SET fingerprint = :it", it=f"{WORD}-{cell}")
+    said = "".join(own.run(*verb).said for verb in OUTPUTS)
+    plan = tmp_path / "plan.json"
+    own.run("plan", "c1", "-o", str(plan))
+    own.sql("c1", "UPDATE key_pairs SET fingerprint = :it", it=f"another-{WORD}")
+    moved = own.run("repair", "--yes", "--plan", str(plan))
+    assert moved.code == 4 and "fingerprint was (not shown) and is (not shown)" in moved.said
+    said += moved.said + own.run("repair", "--yes", "-v").said
+    said += (
+        own.run("history", own.last_run(), "-v").said + own.run("undo", own.last_run(), "--yes", "-v").said
+    )
+    assert WORD not in said and "(not shown)" in said
+    assert own.sql("c1", "SELECT fingerprint FROM key_pairs") == [(f"another-{WORD}",)]
