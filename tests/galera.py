@@ -23,11 +23,8 @@ import sqlalchemy as sa
 from cellsync.demo.database import connected
 from cellsync.demo.server import PrivateServer, ServerFailed
 
-PROVIDERS = (
-    "/usr/lib/galera/libgalera_smm.so",
-    "/usr/lib/libgalera_smm.so",
-    "/usr/lib64/galera-4/libgalera_smm.so",
-)
+LIBRARIES = ("/usr/lib", "/usr/lib64", "/usr/local/lib")
+"""Where a system may have libgalera_smm.so, in a folder of any name. scripts/setup looks there, too."""
 STATE = "6a1e3f60-0000-4000-8000-0123456789ab"
 """The UUID of the cluster's state, of which every node has transaction 0 before the first start."""
 SYNCED_SECONDS = 60
@@ -74,7 +71,7 @@ rm -f "$place"
 
 def find_provider() -> str:
     """Return the path of Galera's library, or raise ServerFailed."""
-    found = next((path for path in PROVIDERS if Path(path).exists()), None)
+    found = next((str(path) for root in LIBRARIES for path in Path(root).rglob("libgalera_smm.so")), None)
     if found is None:
         raise ServerFailed("libgalera_smm.so was not found: install Galera (Debian: galera-4)")
     return found

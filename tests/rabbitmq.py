@@ -23,8 +23,15 @@ PASSWORD = "a p@ss:w/rd%41#"
 """Awkward on purpose: every place that puts it into a URL must quote it."""
 STARTING = 90
 """Seconds that a node may take on a busy machine."""
-_SBIN = Path("/usr/lib/rabbitmq/bin")
+_SBINS = ("bin", "lib/rabbitmq_server-*/sbin")
+"""Where its programs may stand in its folder; those on the PATH want to be root. So looks scripts/setup."""
 _ALL = {"configure": ".*", "write": ".*", "read": ".*"}
+
+
+def _find_program(name: str) -> str:
+    found = next((path for sbin in _SBINS for path in Path("/usr/lib/rabbitmq").glob(f"{sbin}/{name}")), None)
+    assert found is not None, f"RabbitMQ's {name} is not installed: scripts/test does it"
+    return str(found)
 
 
 class RabbitMQ:
@@ -59,13 +66,12 @@ class RabbitMQ:
 
     def start(self) -> None:
         """Start the node and wait until it lets people in; what it was left with is there again."""
-        program = _SBIN / "rabbitmq-server"
-        assert program.exists(), "RabbitMQ is not installed: scripts/setup test does it"
+        program = _find_program("rabbitmq-server")
         self._configure()
         epmd = find("epmd")
         assert epmd is not None, "Erlang's epmd is not there, which comes with RabbitMQ"
         self._spawn(epmd, "-address", "127.0.0.1", "-port", str(self._epmd_port))
-        self.node = self._spawn(str(program))
+        self.node = self._spawn(program)
         ended = time.monotonic() + STARTING
         while not self._answers():
             assert self.node.poll() is None and time.monotonic() < ended, self._log()
@@ -116,7 +122,7 @@ class RabbitMQ:
 
     def control(self, *arguments: str) -> None:
         """Run rabbitmqctl, which takes a second or two."""
-        command = [str(_SBIN / "rabbitmqctl"), "-q", "-n", self._node, *arguments]
+        command = [_find_program("rabbitmqctl"), "-q", "-n", self._node, *arguments]
         subprocess.run(command, env=self._environment(), check=True, capture_output=True, **self._as_user())
 
     def _configure(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from sqlalchemy.engine import make_url
 
 from cellsync import cells
 from cellsync.cells.mappings import CELL0
-from cellsync.errors import UsageError
+from cellsync.errors import ConfigurationError, UsageError
 from cellsync.model import Cell, CellMapping, Secret, Topology
 
 API = 'parent: {name: api, database: "mysql://u:p@h0/nova_api"}\n'
@@ -102,6 +103,43 @@ def test_templates_of_brokers_with_several_hosts_have_numbers(tmp_path: Path) ->
     child = children(tmp_path, mapping(C1, "c1", "mysql://u@h/x", template), given=given)["c1"]
     assert child.broker is not None
     assert child.broker.url.reveal() == "rabbit://u:p@r1:5672,v:q@r2:5673/c1"
+
+
+@pytest.mark.parametrize(
+    ("given", "filled"),
+    [
+        ("rabbit://u:p@[::1]:5672,v:q@r2:5673/", "rabbit://u:p@[::1]:5672,v:q@r2:5673/c1"),
+        ("rabbit://u:p@r1:5672,v:q@[FE80::1]:5673/", "rabbit://u:p@r1:5672,v:q@[fe80::1]:5673/c1"),
+        ("rabbit://u:[x]@r1:5672,v:q@r2:5673/", "rabbit://u:[x]@r1:5672,v:q@r2:5673/c1"),
+    ],
+)
+def test_a_template_is_filled_alike_on_every_python(tmp_path: Path, given: str, filled: str) -> None:
+    """``urlsplit`` takes the first since Python 3.13.2 no more, the last from 3.11.4 to 3.13.1 not."""
+    parts = []
+    for number, host in enumerate(given.split(","), start=1):
+        name = f"[{{hostname{number}}}]" if "@[" in host else f"{{hostname{number}}}"
+        parts.append(f"{{username{number}}}:{{password{number}}}@{name}:{{port{number}}}")
+    template = f"rabbit://{','.join(parts)}/c1"
+    located = f'{{from: cell_mappings, broker: "{given}"}}'
+    child = children(tmp_path, mapping(C1, "c1", "mysql://u@h/x", template), given=located)["c1"]
+    assert child.broker is not None and not child.broker.fault, child.broker.fault
+    assert child.broker.url.reveal() == filled
+
+
+@pytest.mark.parametrize(
+    "netloc",
+    ["[::1", "::1]", "[x]", "[::1]x", "x[::1]", "[v1.a]", "h:65536", "h:+5", "h:5_0", "u:[p@h", "[]"],
+)
+def test_a_url_that_some_python_takes_is_refused_on_every_python(tmp_path: Path, netloc: str) -> None:
+    """With one sentence, whatever ``urlsplit`` of this Python says of it; most are refused with the file."""
+    given = f'{{from: cell_mappings, database: "mysql://{netloc}/nova"}}'
+    try:
+        fault = children(tmp_path, mapping(C1, "c1", "mysql://u@{hostname}/x"), given=given)[
+            "c1"
+        ].database.fault
+    except ConfigurationError as error:
+        fault = str(error)
+    assert re.search(r"is no URL$|is not a database URL|the URL names no|the port must be", fault), fault
 
 
 def test_a_nova_conf_of_an_api_host_says_everything(tmp_path: Path) -> None:

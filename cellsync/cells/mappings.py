@@ -10,8 +10,8 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from ipaddress import IPv6Address
 from pathlib import Path
-from urllib.parse import SplitResult, urlsplit
 
 from cellsync.cells import endpoints
 from cellsync.cells.names import fault_of_name
@@ -23,7 +23,12 @@ CELL0 = "00000000-0000-0000-0000-000000000000"
 
 _NO_BROKER = ("", "none", "fake")
 _FIELD = re.compile(r"\{\{|\}\}|\{(\w*)\}")
-_PARTS = ("username", "password", "hostname", "port")
+_URL = re.compile(
+    r"(?:(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*):)?(?://(?P<netloc>[^/?#]*))?"
+    r"(?P<path>[^?#]*)(?:\?(?P<query>[^#]*))?(?:#(?P<fragment>.*))?"
+)
+_ADDRESS = re.compile(r"(?:\[(?P<ipv6>[^\[\]]*)\]|(?P<name>[^\[\]:]*))(?::(?P<port>[0-9]*))?")
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f]")
 
 
 def children(topology: Topology, rows: Sequence[CellMapping]) -> Topology:
@@ -121,26 +126,52 @@ def _filled(text: str, given: Secret | None, key: str) -> str:
 
 
 def _parts(url: str, key: str) -> Mapping[str, str | int | None]:
-    """Return field -> its value; of a URL with several hosts ``username1``, ``hostname2``, too."""
+    """Return field -> its value; of a URL with several hosts ``username1``, ``hostname2``, too.
+
+    ``urlsplit`` is not asked: which brackets it takes depends on the Python, and so would what a child is.
+    """
+    match = _URL.fullmatch(url)
     try:
-        split = urlsplit(url)
-        # With several hosts the port is no number: Nova takes the numbered fields then.
-        several = split.netloc.split(",")
+        if match is None or _UNPRINTABLE.search(url):
+            raise ValueError("it has control characters")
+        netloc = match["netloc"] or ""
+        if ("[" in netloc) != ("]" in netloc):
+            raise ValueError("it has half a pair of brackets")
         parts: dict[str, str | int | None] = {
-            "scheme": split.scheme,
-            "path": split.path.lstrip("/"),
-            "query": split.query,
-            "fragment": split.fragment,
-            **({} if len(several) > 1 else _login(split)),
+            "scheme": (match["scheme"] or "").lower(),
+            "path": match["path"].lstrip("/"),
+            "query": match["query"] or "",
+            "fragment": match["fragment"] or "",
         }
-        if len(several) > 1:
-            for number, netloc in enumerate(several, start=1):
-                login = _login(urlsplit(f"//{netloc}"))
-                parts.update({f"{name}{number}": value for name, value in login.items()})
+        hosts = netloc.split(",")
+        if len(hosts) == 1:
+            return {**parts, **_login(netloc)}
+        # Nova takes the numbered fields then.
+        for number, host in enumerate(hosts, start=1):
+            parts.update({f"{name}{number}": value for name, value in _login(host).items()})
     except ValueError:
         raise UsageError(f"the {key} under children, from which it is filled, is no URL") from None
     return parts
 
 
-def _login(split: SplitResult) -> dict[str, str | int | None]:
-    return {name: getattr(split, name) for name in _PARTS}
+def _login(netloc: str) -> dict[str, str | int | None]:
+    """Return the parts of USER:PASSWORD@HOST:PORT, None for what is not there.
+
+    Raises ValueError where HOST is neither a name nor an IPv6 address in brackets, or PORT no port.
+    """
+    user, at, address = netloc.rpartition("@")
+    username, colon, password = user.partition(":")
+    match = _ADDRESS.fullmatch(address)
+    if match is None:
+        raise ValueError("a host is neither a name nor an address in brackets")
+    if match["ipv6"] is not None:
+        IPv6Address(match["ipv6"])
+    port = int(match["port"]) if match["port"] else None
+    if port is not None and port > 65535:
+        raise ValueError("a port is too high")
+    return {
+        "username": username if at else None,
+        "password": password if colon else None,
+        "hostname": (match["ipv6"] or match["name"]).lower() or None,
+        "port": port,
+    }
