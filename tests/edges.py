@@ -239,9 +239,9 @@ class Stand:
         edges = take_edges((parent, urls[parent]), {name: urls[name] for name in children}, known)
         return {name: edge for name, edge in edges.items() if name in (self.scope or children)}
 
-    def undo(self, undone: str, run_id: str) -> Report:
+    def undo(self, undone: str, run_id: str, waived: Sequence[str] = ()) -> Report:
         """Take a run back."""
-        request = self.request("undo", run_id)
+        request = self.request("undo", run_id, waived)
         return run.write(request, run.prepare_undo(request, undone))
 
 

@@ -6,19 +6,18 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import cast
 
 from cellsync.apply.doors import Desired, RawRow, Writer
+from cellsync.apply.rawkeys import plain_value, project_raw_key, read_raw_key
 from cellsync.apply.verifying import deletes
 from cellsync.errors import Rejected, WriteFailed
 from cellsync.model import (
     USUAL_SECRETS,
     Action,
     Change,
-    Dangling,
     Fate,
     Identity,
     Join,
     Key,
     Outcome,
-    Projected,
     Projection,
     Reference,
     Row,
@@ -26,7 +25,6 @@ from cellsync.model import (
     Secrets,
     ServerTime,
     Stored,
-    Table,
     Value,
     dangles,
     shown,
@@ -74,13 +72,18 @@ class Batch:
         rules: Mapping[str, Rule] | None = None,
         alone: bool = False,
         secrets: Secrets = USUAL_SECRETS,
+        cascaded: bool = False,
     ) -> None:
-        """With ``alone``, each row is written by itself and read back at once: slow, and exact."""
+        """With ``alone``, each row is written by itself and read back at once: slow, and exact.
+
+        With ``cascaded``, foreign keys may have made some of the changes, which somebody waived.
+        """
         self._changes = changes
         self._desired = desired
         self._writer = writer
         self._alone = alone
         self._secrets = secrets
+        self._cascaded = cascaded
         first = changes[0]
         self._table = writer.tables([first.table]).get(first.table)
         self._target = targets.get(first.rule)
@@ -160,10 +163,10 @@ class Batch:
         taking = [change for change in self._changes if _takes_a_key(change)]
         if not taking:
             return {}
-        target = self._target or _raw_target(self._table, taking[0], self._rule)
+        target = self._target or project_raw_key(self._table, taking[0], self._rule)
         if not target.key:
             return {}  # the server computes the key, and has the last word
-        keys = {change.key if self._target else _raw_key(change, target): change.key for change in taking}
+        keys = {change.key if self._target else read_raw_key(change, target): change.key for change in taking}
         # Rows of this batch give up their own keys; unique values have put them in order.
         leaving = {change.identity for change in taking if change.action is Action.UPDATE}
         found: dict[Key, Row] = {}
@@ -239,6 +242,8 @@ class Batch:
             return Outcome(change=change, fate=Fate.APPLIED)
         problem = self._problem(change)
         if problem is not None:
+            if self._cascaded and self._is_done(change):
+                return Outcome(change=change, fate=Fate.APPLIED, written=False)
             return Outcome(change=change, fate=Fate.CONFLICT, message=problem)
         try:
             return self._write_alone(change) if self._alone else self._write(change)
@@ -264,6 +269,22 @@ class Batch:
         if self._desired is not None and change.key in self._returned and _removes(change, self._target):
             return f"{self._desired.name} has the row again"
         return self._moved(change, held) or (self._followed(change, held) if self._spares else None)
+
+    def _is_done(self, change: Change) -> bool:
+        """Say whether a row is as a change wants it, although nothing was written for that."""
+        held = self._locked.get(change.identity)
+        if change.action is not Action.UPDATE:
+            return change.action is Action.DELETE and bool(change.identity) and held is None
+        if any(not self._resolved.get(reference) for reference in references((change,))):
+            return False
+        # Which row has the key may have changed, too.
+        places = [row.identity for row in self._holders(self._target, [change.key])] if self._target else []
+        if places and places != [change.identity]:
+            held = self._writer.lock(change.table, self._identity, places).get(places[0])
+        values = self._values(change.after, held)
+        return held is not None and all(
+            held.get(name) == value for name, value in values.items() if not isinstance(value, ServerTime)
+        )
 
     def _followed(self, change: Change, held: RawRow) -> str | None:
         """Say which foreign keys would change or delete rows that nobody planned to write."""
@@ -302,7 +323,7 @@ class Batch:
         values = self._values(change.after)
         if change.action is Action.INSERT:
             number = self._writer.insert(change.table, values)
-            identity = tuple(_value(values.get(name, number)) for name in self._identity)
+            identity = tuple(plain_value(values.get(name, number)) for name in self._identity)
             return Outcome(change=change.but(identity=identity), fate=Fate.APPLIED)
         located = dict(zip(self._identity, change.identity, strict=True))
         if change.action is Action.UPDATE:
@@ -390,7 +411,7 @@ class Batch:
         trailing spaces, rounds decimals and drops fractions of a second, with a note at most; a trigger
         may write what it likes.
         """
-        made = [outcome.change for outcome in outcomes if outcome.fate is Fate.APPLIED]
+        made = [each.change for each in outcomes if each.fate is Fate.APPLIED and each.written]
         known = {self._of(row): row for row in self._inserted.values()}
         # Of a row that is changed twice only the last state can be read, and that at its last primary key.
         last: dict[Identity, Change] = {}
@@ -408,7 +429,7 @@ class Batch:
         result: list[Outcome] = []
         altered: list[Outcome] = []
         for change, outcome in zip(self._changes, outcomes, strict=True):
-            if outcome.fate is not Fate.APPLIED:
+            if outcome.fate is not Fate.APPLIED or not outcome.written:
                 result.append(outcome)
                 continue
             done = outcome.change
@@ -455,7 +476,7 @@ class Batch:
             return change.identity_after
         values = self._values(change.after)
         pairs = zip(self._identity, change.identity, strict=True)
-        return tuple(_value(values.get(name, value)) for name, value in pairs)
+        return tuple(plain_value(values.get(name, value)) for name, value in pairs)
 
     def _describe_alteration(self, change: Change, now: RawRow | None) -> str:
         """Say what the server keeps otherwise than a change wrote it; "" where it keeps all of it.
@@ -536,46 +557,6 @@ def _takes_a_key(change: Change) -> bool:
     before, after = change.before or {}, change.after or {}
     # A journaled update names its key whether it wrote it or not.
     return any(name in after and after[name] != before.get(name) for name in change.key_columns)
-
-
-def _raw_target(table: Table | None, change: Change, rule: Rule | None) -> Projection:
-    """Return a projection onto the raw key columns, for changes that are taken back.
-
-    ``rule`` says, where there still is one with this key, which rows of the table hold a key: those that it
-    does not see, and those that are soft-deleted, may have had the same one all the time.
-    """
-    assert table is not None
-    seen = rule if rule is not None and rule.key == change.key_columns else None
-    soft_delete = seen.soft_delete if seen is not None else None
-    columns = [c for name in change.key_columns if (c := table.column(name))]
-    if any(column.generated for column in columns) and change.action is not Action.INSERT:
-        columns = []  # what it will be only the server knows
-    identity = [column for name in table.identity if (column := table.column(name))]
-    return Projection(
-        rule=change.rule,
-        table=table.name,
-        key=tuple(Projected(column=column.name, family=column.family) for column in columns),
-        columns=(),
-        identity=tuple(column.name for column in identity),
-        identity_families=tuple(column.family for column in identity),
-        where=seen.where_existing if seen is not None else None,
-        soft_delete=soft_delete if soft_delete and table.column(soft_delete.column) else None,
-        parent="",
-        child="",
-    )
-
-
-def _raw_key(change: Change, target: Projection) -> Key:
-    after = change.after or {}
-    # What the server computes is in no row that is written; the key tells it.
-    computed = dict(zip(change.key_columns, change.key, strict=False))
-    parts = [after.get(part.column, computed.get(part.column)) for part in target.key]
-    return tuple(None if isinstance(part, (tuple, Dangling)) else _value(part) for part in parts)
-
-
-def _value(stored: Stored) -> Value:
-    assert not isinstance(stored, (Reference, ServerTime))
-    return stored
 
 
 def _lower(names: Iterable[str]) -> set[str]:

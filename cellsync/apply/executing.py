@@ -129,6 +129,7 @@ def execute(
     desired: Desired | None = None,
     rules: Mapping[str, Rule] | None = None,
     secrets: Secrets = USUAL_SECRETS,
+    cascaded: Collection[str] = (),
 ) -> Iterator[Outcome | Loaded | Withheld]:
     """Make the changes in their order and yield what became of each, in the same order.
 
@@ -144,10 +145,21 @@ def execute(
     rest has no outcome. ``second`` is another way to the same database, for rows of a Load alone: their
     batches go both ways at once. ``desired`` is asked before every transaction: where it says that a rule
     must not write any more, what is left of the rule, and of those that refer to it, is withheld. No message
-    has what ``secrets`` hides.
+    has what ``secrets`` hides. In the tables ``cascaded``, waived foreign keys act on rows, too: a change
+    that one of them has made is made, and is not recorded.
     """
     lanes = [Lane(writer, recorder), *([second] if second else [])]
-    made = _Making(lanes, targets, sparing, failures, stopping, desired=desired, rules=rules, secrets=secrets)
+    made = _Making(
+        lanes,
+        targets,
+        sparing,
+        failures,
+        stopping,
+        desired=desired,
+        rules=rules,
+        secrets=secrets,
+        cascaded=cascaded,
+    )
     for part in parts(changes):
         yield from made.loads(part) if isinstance(part, Load) else made.changes(part)
         if made.over:
@@ -175,6 +187,7 @@ class _Making:
         desired: Desired | None,
         rules: Mapping[str, Rule] | None,
         secrets: Secrets,
+        cascaded: Collection[str],
     ) -> None:
         self.over = False
         """True when it was stopped: no more was made."""
@@ -187,6 +200,7 @@ class _Making:
         self._desired = desired
         self._rules = rules
         self._secrets = secrets
+        self._cascaded = cascaded
         self._refused: dict[str, Refusal] = {}
         self._stopped: dict[str, str] = {}
         self._gone = ""
@@ -357,6 +371,7 @@ class _Making:
                             rules=self._rules,
                             alone=alone,
                             secrets=self._secrets,
+                            cascaded=part[0].table in self._cascaded,
                         )
                         for part in parts
                     ]
@@ -475,8 +490,9 @@ def _transaction(
         for change, outcome in zip(todo, outcomes, strict=True):
             if change.together and outcome.fate is not Fate.APPLIED:
                 raise Torn([Outcome(change=change, fate=outcome.fate, message=outcome.message)])
-            unfit = recorder.refuses(outcome.change) if outcome.fate is Fate.APPLIED else None
+            applied = outcome.fate is Fate.APPLIED and outcome.written
+            unfit = recorder.refuses(outcome.change) if applied else None
             if unfit is not None:
                 raise Torn([Outcome(change=change, fate=Fate.FAILED, message=unfit)])
-        recorder.record([outcome for outcome in outcomes if outcome.fate is Fate.APPLIED])
+        recorder.record([each for each in outcomes if each.fate is Fate.APPLIED and each.written])
     return outcomes

@@ -48,6 +48,8 @@ class Outcome:
     change: Change
     fate: Fate
     message: str = ""
+    written: bool = True
+    """False of an applied change that a waived cascade had made already: there is nothing to record."""
 
 
 @dataclass(frozen=True, kw_only=True)

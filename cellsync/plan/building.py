@@ -146,7 +146,7 @@ def find_refusals(compared: Sequence[Compared], target: Target, waived: Collecti
         if keys:
             refusals.append(_describe_waiting(each, len(keys)))
         found = [*refuse(less, waived)]
-        waiting.hold(less, {kind for refusal in found for kind in refusal.holds})
+        waiting.hold(less, found)
         refusals += found
     return with_dependents(refusals, ordered)
 

@@ -68,15 +68,16 @@ class Waiting:
             for column, part in zip(columns, parts, strict=False)
         )
 
-    def hold(self, each: Compared, kinds: Collection[str]) -> Compared:
-        """Return a rule without its changes of some kinds."""
-        actions = {action for kind in kinds for action in KINDS[kind]}
-        if not actions or not each.table.does(*actions):
-            return each
-        keys = {difference.key for difference in each.table.select(actions)}
-        if "deletes" in kinds:
-            gone = {difference.key for difference in each.table.select(KINDS["deletes"])}
-            self._staying.setdefault(each.pairing.rule.id, set()).update(gone)
+    def hold(self, each: Compared, refusals: Sequence[Refusal]) -> Compared:
+        """Return a rule without what its own refusals hold back."""
+        rule = each.pairing.rule.id
+        keys: set[Key] = set()
+        for refusal in refusals:
+            for kind in refusal.holds if refusal.rule == rule and refusal.code != "depends" else ():
+                found = {d.key for d in each.table.select(KINDS[kind]) if _is_about(refusal, d, each)}
+                if kind == "deletes":
+                    self._staying.setdefault(rule, set()).update(found)
+                keys |= found
         return leave_out(each, keys)
 
 
@@ -85,17 +86,15 @@ def hold_back(ordered: Sequence[Compared], refusals: Sequence[Refusal]) -> list[
     if not any(refusal.holds for refusal in refusals):
         return [*ordered]
     waiting = Waiting()
-    left: list[Compared] = []
-    for each in ordered:
-        kinds = {
-            kind
-            for refusal in refusals
-            if refusal.rule == each.pairing.rule.id and refusal.code != "depends"
-            for kind in refusal.holds
-        }
-        less, _ = waiting.hold_dependents(each)
-        left.append(waiting.hold(less, kinds))
-    return left
+    return [waiting.hold(waiting.hold_dependents(each)[0], refusals) for each in ordered]
+
+
+def _is_about(refusal: Refusal, difference: Difference, each: Compared) -> bool:
+    """Say whether a guard is about this row, too: an update sets a cascade off by some columns alone."""
+    if refusal.code != "cascade" or difference.action is not Action.UPDATE:
+        return True
+    followed = {name.lower() for key in each.written.cascades if key.on_update for name in key.references}
+    return any(column.column.lower() in followed for column in difference.columns)
 
 
 def leave_out(each: Compared, keys: Collection[Key]) -> Compared:

@@ -286,6 +286,7 @@ def _make_changes(
             desired=desired,
             rules=edge.plan.rules,
             secrets=request.topology.secrets,
+            cascaded=_find_cascaded(edge, request.waived),
         ):
             if isinstance(outcome, apply.Withheld):
                 late.update(
@@ -374,6 +375,20 @@ def _all_failed(edge: Edge, cause: str) -> Written:
         failed[deed.rule, Fate.FAILED] += number
     unmade = _unmade(edge.plan.changes, cause)
     return Written(edge=edge, fates=failed, problems=(cause,), unmade=unmade)
+
+
+def _find_cascaded(edge: Edge, waived: Collection[str]) -> frozenset[str]:
+    """Return the tables on whose rows foreign keys may act because somebody waived that."""
+    tables = {table.name: table for table in edge.plan.tables.values()}
+    deeds = edge.plan.deeds if waived else ()
+    todo = [deed.table for deed in deeds if {"cascade", f"cascade:{deed.rule}"} & {*waived}]
+    found: set[str] = set()
+    for name in todo:
+        acting = tables[name].cascades if name in tables else ()
+        fresh = {key.table for key in acting} - found
+        found |= fresh
+        todo += fresh
+    return frozenset(found)
 
 
 def _with_dependents(edge: Edge, refused: Mapping[str, Refusal]) -> Iterator[Refusal]:
