@@ -40,7 +40,8 @@ def _text(of: Dossier, style: Style) -> Iterator[Block]:
 
 def _sections(of: Dossier, style: Style) -> Iterator[tuple[str, Sequence[Block]]]:
     if of.checked:
-        yield "databases and brokers:", list(register.answers(of.checked, style, depth=1))
+        title = "databases and brokers:" if register.has_brokers(of.checked) else "databases:"
+        yield title, list(register.answers(of.checked, style, depth=1))
     if services := list(chain.from_iterable(map(_services, of.vitals))):
         yield "services:", services
     if of.unread or of.unseen or (of.runs and of.triage is None):

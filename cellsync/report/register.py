@@ -134,7 +134,8 @@ def _checked(cells: Sequence[CheckedCell], error: str, code: ExitCode, style: St
     down = [cell for cell in cells if not cell.sound]
     few = words.listed([cell.cell for cell in down])
     names = few if len(down) <= 5 else f"{len(down)} of {len(cells)} cells"
-    verdict = f"{names}: not everything answers" if down else "every database and broker answers"
+    everything = "every database and broker answers" if has_brokers(cells) else "every database answers"
+    verdict = f"{names}: not everything answers" if down else everything
     yield Line(verdict, tone=Tone.BAD if down else Tone.GOOD)
     yield Line("")
     yield from answers(cells, style)
@@ -150,7 +151,8 @@ def answers_again(cells: Sequence[CheckedCell], well: Sequence[str], *, everybod
     """Yield one line about the cells that are well again; nothing where there are none."""
     if not well:
         return
-    rest = ": every database and broker answers" if everybody else ""
+    every = "every database and broker answers" if has_brokers(cells) else "every database answers"
+    rest = f": {every}" if everybody else ""
     yield f"everything answers again in {', '.join(well)}{rest}\n"
     for cell in cells:
         if cell.cell in well and cell.isolated:
@@ -159,15 +161,23 @@ def answers_again(cells: Sequence[CheckedCell], well: Sequence[str], *, everybod
 
 def answers(cells: Sequence[CheckedCell], style: Style, *, depth: int = 0) -> Iterator[Line]:
     """Yield what answered in every cell; those where not everything did come first."""
+    without = "; no broker" if has_brokers(cells) else ""
     for cell in sorted(cells, key=lambda cell: cell.sound):
-        yield from (Line(line.text, line.depth + depth, line.tone) for line in _checked_cell(cell, style))
+        lines = _checked_cell(cell, style, without)
+        yield from (Line(line.text, line.depth + depth, line.tone) for line in lines)
 
 
-def _checked_cell(cell: CheckedCell, style: Style) -> Iterator[Line]:
+def has_brokers(cells: Sequence[CheckedCell]) -> bool:
+    """Say whether any cell has a broker, or should have one: else nothing is said of brokers."""
+    return any(cell.broker or cell.unknown for cell in cells)
+
+
+def _checked_cell(cell: CheckedCell, style: Style, without: str) -> Iterator[Line]:
+    """Yield what answered in one cell; ``without`` is said where it has no broker."""
     if cell.sound and not style.verbose:
-        brokers = "; ".join(map(_probe, cell.broker)) or "no broker"
+        brokers = "".join(f"; {_probe(probe)}" for probe in cell.broker) or without
         isolated = " (isolated)" if cell.isolated else ""
-        yield Line(f"{cell.cell}{isolated}: database ok, {_ms(cell.database.latency)}; {brokers}")
+        yield Line(f"{cell.cell}{isolated}: database ok, {_ms(cell.database.latency)}{brokers}")
         yield from _silent(cell)
         return
     yield Line(f"{cell.cell}{' (isolated)' if cell.isolated else ''}:", tone=Tone.TITLE)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from cellsync.model import Action, CellResult, Direction, Report, Status
+from cellsync.model import Action, CellFailure, CellResult, Direction, Report, Status
 from cellsync.report import facts, words
 from cellsync.report.facts import Stage, Tally
 from cellsync.report.words import counted
@@ -132,9 +132,10 @@ def _left(report: Report) -> Iterator[str]:
 def _obstacles(report: Report) -> Iterator[str]:
     """Say what stands in the way: cells and rules that were not compared, refusals, findings."""
     cells = facts.results(report)
-    if failed := len(facts.failures(report)):
-        every = f"{failed} of {len(report.cells)} cells" if len(report.cells) > 1 else report.cells[0].cell
-        yield f"{every} could not be compared"
+    if failed := facts.failures(report):
+        every = f"{len(failed)} of {len(report.cells)} cells" if len(report.cells) > 1 else failed[0].cell
+        few = f" ({_names(failed)})" if len(report.cells) > 1 and len(failed) <= FEW else ""
+        yield f"{every} could not be compared{few}"
     if broken := [cell for cell in cells if facts.broken(cell)]:
         rules = counted(sum(len(facts.broken(cell)) for cell in broken), "rule")
         yield f"{rules} could not be compared in {_names(broken)}"
@@ -162,6 +163,10 @@ def _accepted(report: Report) -> Iterator[str]:
         yield f"{subject} {'is' if differences + findings == 1 else 'are'} accepted"
 
 
-def _names(cells: list[CellResult]) -> str:
+FEW = 3
+"""So many cells are named; more are counted."""
+
+
+def _names(cells: Sequence[CellResult | CellFailure]) -> str:
     """Return the names of a few cells, or how many they are."""
-    return words.listed([cell.cell for cell in cells]) if len(cells) <= 3 else counted(len(cells), "cell")
+    return words.listed([cell.cell for cell in cells]) if len(cells) <= FEW else counted(len(cells), "cell")

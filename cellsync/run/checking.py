@@ -22,6 +22,7 @@ from cellsync.model import (
     CellRow,
     CheckedCell,
     Decision,
+    HostStatus,
     Report,
     Role,
 )
@@ -76,12 +77,17 @@ def check(request: Request, *, timeout: float, isolation: Isolation | None = Non
     asked = {cell.name: known[cell.name] for cell in cells if cell.name in known}
     probes = ask_brokers(asked, timeout=timeout, queues=brokers.NOVA_CELLS)
     above = tables[topology.parent.name]
+    # A database that does not answer says nothing of Nova: that it does not is reported by itself.
+    answered = [rows for probe, rows in answers.values() if probe.status is HostStatus.OK]
+    has_register = any(not isinstance(rows, str) or "has no table" not in rows for rows in answered)
     found = tuple(
         CheckedCell(
             cell=cell.name,
             database=answers[cell.name][0],
             broker=probes.get(cell.name, ()),
-            unknown="" if cell.name in known else _unknown(request, cell.name, tables),
+            unknown=""
+            if cell.name in known
+            else _unknown(request, cell.name, tables, has_register=has_register),
             isolated=cell.role is Role.CHILD
             and not isinstance(above, str)
             and diff.is_isolated(above, cell.name),
@@ -95,12 +101,12 @@ def check(request: Request, *, timeout: float, isolation: Isolation | None = Non
     return _decide(request, found, above, isolation, timeout)
 
 
-def _unknown(request: Request, name: str, tables: diff.Tables) -> str:
+def _unknown(request: Request, name: str, tables: diff.Tables, *, has_register: bool) -> str:
     """Return why the broker of a cell is not known; "" where the cells have none (no table of cells)."""
     cell = request.topology.cell(name)
     if request.topology.mapped is not None:
         return cell.broker.fault if cell is not None and cell.broker is not None else ""
-    if all(isinstance(rows, str) and "has no table" in rows for rows in tables.values()):
+    if not has_register:
         return ""
     parent = request.topology.parent.name
     sources = [rows for cell, rows in tables.items() if (cell == parent) is (name != parent)]
