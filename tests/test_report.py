@@ -531,7 +531,9 @@ def test_the_first_line_is_the_verdict() -> None:
         first("drift")
         == "2 of 2 cells are out of step with api: 6 rows missing, 2 changed, 2 extra; 2 findings"
     )
-    assert first("unreachable") == "2 of 3 cells could not be compared (c2 and c3); 1 of 3 cells is in step with api"
+    assert first("unreachable") == (
+        "2 of 3 cells could not be compared (c2 and c3); 1 of 3 cells is in step with api"
+    )
     assert first("repaired") == "repaired 3 rows in c1; 1 difference is reported only"
 
 
