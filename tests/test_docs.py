@@ -22,7 +22,7 @@ from click.testing import CliRunner
 from deployment import Deployment
 from drifts import API_DRIFTS, DRIFTS, Drift
 from rabbitmq import RabbitMQ
-from registered import CELLS_TABLE, ROW, SERVICES
+from registered import CELLS_TABLE, ROW, SERVICES, as_row
 from servers import Server, load, sql
 from sqlalchemy.engine import URL, make_url
 
@@ -651,8 +651,8 @@ class Incident:
                 )
             self._sql(cell, "UPDATE services SET updated_at = UTC_TIMESTAMP()")
         for child in ("c1", "c2"):
-            self._sql("api", ROW, name=child, is_parent=0, broker=urls[child])
-            self._sql(child, ROW, name="api", is_parent=1, broker=urls["api"])
+            self._sql("api", ROW, name=child, is_parent=0, broker=as_row(urls[child]))
+            self._sql(child, ROW, name="api", is_parent=1, broker=as_row(urls["api"]))
 
     def _sql(self, cell: str, statement: str, **parameters: Any) -> None:
         sql(self._cells[cell].render_as_string(hide_password=False), statement, **parameters)

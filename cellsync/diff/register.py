@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from cellsync.model import (
@@ -12,7 +12,9 @@ from cellsync.model import (
     BrokerHost,
     Cell,
     CellRow,
+    Escaping,
     Listed,
+    NovaRelease,
     Registered,
     Role,
     Secret,
@@ -30,6 +32,20 @@ class Register:
 
     topology: Topology
     tables: Tables
+    releases: Mapping[str, NovaRelease | None] = field(default_factory=dict)
+    """Cell -> its release of Nova, as far as its database says; cellsync.yaml has the last word."""
+
+    def release(self, cell: str) -> NovaRelease | None:
+        """Return what a cell runs: cells are upgraded in step, so another one may tell."""
+        if self.topology.release is not None:
+            return NovaRelease(name=self.topology.release, source="release in cellsync.yaml")
+        own = self.releases.get(cell)
+        return own or next(filter(None, self.releases.values()), None)
+
+    def read_url(self, cell: str, text: str) -> Broker:
+        """Return a broker from a URL that a cell's Nova reads. Raises ValueError as ``Broker.parse``."""
+        release = self.release(cell)
+        return Broker.parse(text, release.escaping if release else Escaping.PERCENT)
 
     @cached_property
     def brokers(self) -> Mapping[str, Broker]:
@@ -40,12 +56,35 @@ class Register:
         """
         parent = self.topology.parent
         above = self.rows(parent)
-        below = [row for child in self.topology.children for row in live(self.rows(child), parent.name)]
-        found = {parent.name: _broker(parent, [row for row in below if row.is_parent])}
+        below = [
+            (child.name, row)
+            for child in self.topology.children
+            for row in live(self.rows(child), parent.name)
+            if row.is_parent
+        ]
+        found = {parent.name: self._broker(parent, below)}
         for child in self.topology.children:
             last = last_removed(above, child.name)
-            found[child.name] = _broker(child, [*live(above, child.name), *([last] if last else [])])
+            rows = [*live(above, child.name), *([last] if last else [])]
+            found[child.name] = self._broker(child, [(parent.name, row) for row in rows])
         return {name: broker for name, broker in found.items() if broker is not None}
+
+    def _broker(self, cell: Cell, rows: Sequence[tuple[str, CellRow]]) -> Broker | None:
+        """Return a cell's broker: of cellsync.yaml, else of the first of these rows that can be read."""
+        given = cell.broker
+        if given is None:
+            texts = [(where, row.transport_url.reveal()) for where, row in rows]
+        elif given.fault:
+            return None
+        else:
+            texts = [(cell.name, given.url.reveal())]
+        for where, text in texts:
+            try:
+                plain = given is not None and not given.by_release
+                return Broker.parse(text) if plain else self.read_url(where, text)
+            except ValueError:
+                continue  # the row is listed with what is wrong with it
+        return None
 
     def rows(self, cell: Cell) -> Sequence[CellRow]:
         """Return the rows of a cell's table, none where it could not be read."""
@@ -106,7 +145,7 @@ class Register:
 
     def _urls(self, cell: Cell, row: CellRow) -> Iterator[str]:
         try:
-            url = Broker.parse(row.transport_url.reveal())
+            url = self.read_url(cell.name, row.transport_url.reveal())
         except ValueError as error:
             yield f"transport_url {error}"
             return
@@ -122,6 +161,20 @@ class Register:
         said = self.brokers.get(row.name) if other is not None and other.broker is not None else None
         if said is not None and (set(said.addresses), said.vhost) != (set(url.addresses), url.vhost):
             yield f"cellsync.yaml says that the broker of {row.name} is {masked(str(said))}"
+        elif said is not None and self._is_encoded_in_vain(cell, row, said, url):
+            yield (
+                f"user or password are percent-encoded, which {self.release(cell.name)} does not decode: "
+                f"delete the row and create it again"
+            )
+
+    def _is_encoded_in_vain(self, cell: Cell, row: CellRow, said: Broker, read: Broker) -> bool:
+        """Say whether a row is right as later releases read it: earlier cellsyncs wrote such rows."""
+        release = self.release(cell.name)
+        if release is None or release.escaping is not Escaping.RAW:
+            return False
+        meant = Broker.parse(row.transport_url.reveal())
+        logins = {_login(host) for host in said.hosts}
+        return {_login(host) for host in meant.hosts} == logins != {_login(host) for host in read.hosts}
 
 
 def last_removed(rows: Sequence[CellRow], name: str) -> CellRow | None:
@@ -160,19 +213,6 @@ def foreign(url: Broker, other: Broker) -> tuple[str, ...]:
 
 def _login(host: BrokerHost) -> tuple[str | None, Secret | None]:
     return host.username, host.password
-
-
-def _broker(cell: Cell, rows: Sequence[CellRow]) -> Broker | None:
-    """Return a cell's broker: of cellsync.yaml, else of the first of these rows that can be read."""
-    texts = [cell.broker.url.reveal()] if cell.broker else [row.transport_url.reveal() for row in rows]
-    if cell.broker and cell.broker.fault:
-        return None
-    for text in texts:
-        try:
-            return Broker.parse(text)
-        except ValueError:
-            continue  # the row is listed with what is wrong with it
-    return None
 
 
 def _seen(rows: Sequence[CellRow]) -> list[CellRow]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from cellsync.model.brokers import BrokerProbe, HostStatus
+from cellsync.model.releases import NovaRelease
 from cellsync.model.values import Secret, Value
 
 TABLE = "cells"
@@ -82,6 +83,8 @@ class DatabaseProbe:
     latency: float | None = None
     server: str = ""
     error: str = ""
+    release: NovaRelease | None = None
+    """Of Nova, by the version of its schema; asked only beside a table of cells."""
 
 
 class Decision(str, Enum):

@@ -71,7 +71,8 @@ def check(request: Request, *, timeout: float, isolation: Isolation | None = Non
     request.progress("asking databases")
     answers = ask_databases(cells, timeouts=request.timeouts, clock=time.monotonic, timeout=timeout)
     tables = {name: rows for name, (_, rows) in answers.items()}
-    known = diff.Register(topology, tables).brokers
+    releases = {name: probe.release for name, (probe, _) in answers.items()}
+    known = diff.Register(topology, tables, releases).brokers
     request.progress("asking brokers")
     asked = {cell.name: known[cell.name] for cell in cells if cell.name in known}
     probes = ask_brokers(asked, timeout=timeout, queues=brokers.NOVA_CELLS)

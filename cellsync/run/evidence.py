@@ -65,9 +65,10 @@ def gather(request: Request, child: Cell, *, timeout: float) -> Evidence:
     answers = ask_databases([parent, child], timeouts=request.timeouts, clock=time.monotonic, timeout=timeout)
     tables = {name: rows for name, (_, rows) in answers.items()}
     up = [cell for cell in (parent, child) if answers[cell.name][0].status is HostStatus.OK]
-    register = diff.Register(replace(request.topology, children=(child,)), tables)
+    releases = {name: probe.release for name, (probe, _) in answers.items()}
+    register = diff.Register(replace(request.topology, children=(child,)), tables, releases)
     known = register.brokers
-    urls = {**_urls(tables, parent, child), **{str(broker): broker for broker in known.values()}}
+    urls = {**_urls(register, parent, child), **{str(broker): broker for broker in known.values()}}
     request.progress("asking brokers and services")
     used = ask_brokers(urls, timeout=timeout, queues=brokers.NOVA_CELLS)
     alive = beats(request, up, timeout=timeout)
@@ -106,18 +107,16 @@ def gather(request: Request, child: Cell, *, timeout: float) -> Evidence:
     )
 
 
-def _urls(tables: diff.Tables, parent: Cell, child: Cell) -> dict[str, Broker]:
+def _urls(register: diff.Register, parent: Cell, child: Cell) -> dict[str, Broker]:
     """Return the brokers to which the live rows of the two for each other lead."""
     found = {}
     for where, other in ((parent, child), (child, parent)):
-        rows = tables[where.name]
-        for row in () if isinstance(rows, str) else rows:
-            if row.live and row.name == other.name:
-                try:
-                    broker = Broker.parse(row.transport_url.reveal())
-                except ValueError:
-                    continue  # the judgement of the row says so
-                found[str(broker)] = broker
+        for row in diff.live(register.rows(where), other.name):
+            try:
+                broker = register.read_url(where.name, row.transport_url.reveal())
+            except ValueError:
+                continue  # the judgement of the row says so
+            found[str(broker)] = broker
     return found
 
 

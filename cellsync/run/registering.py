@@ -19,9 +19,11 @@ from cellsync.model import (
     Change,
     DatabaseIdentity,
     Direction,
+    Escaping,
     Health,
     HostStatus,
     NovaConf,
+    NovaRelease,
     Plan,
     Refusal,
     Registered,
@@ -59,6 +61,7 @@ class Known:
     identity: DatabaseIdentity
     health: Health
     rows: tuple[CellRow, ...]
+    release: NovaRelease | None
     instances: Mapping[str, int]
     """Path of a cell -> its live instances, where they were asked for."""
 
@@ -87,7 +90,9 @@ def create(request: Request, asked: Creation) -> Prepared:
     plans.check_name(parent.name)
     sides = _sides(asked.side, parent, child)
     known, failures = look(request, [cell for cell, _ in sides])
-    urls = _urls(request, asked, known)
+    rows = {name: each.rows for name, each in known.items()}
+    register = diff.Register(request.topology, rows, _releases(known))
+    urls = _urls(request, asked, register)
     steps = []
     for cell, other in sides:
         if cell.name not in known:
@@ -95,7 +100,7 @@ def create(request: Request, asked: Creation) -> Prepared:
         wanted = plans.Wanted(
             name=other.name,
             is_parent=other.role is Role.PARENT,
-            transport_url=str(urls[other.name]),
+            transport_url=_written(register, cell, other, urls[other.name]),
             weight_offset=asked.weight_offset,
             weight_scale=asked.weight_scale,
         )
@@ -129,7 +134,7 @@ def listed(request: Request) -> Registered:
     known, failures = look(request, [topology.parent, *topology.children])
     rows = {name: each.rows for name, each in known.items()}
     errors = {name: each.error for name, each in failures.items()}
-    return diff.Register(topology, {**rows, **errors}).summary()
+    return diff.Register(topology, {**rows, **errors}, _releases(known)).summary()
 
 
 def delete(request: Request, name: str, side: Side) -> Prepared:
@@ -213,7 +218,7 @@ def restore(request: Request, names: Sequence[str], *, timeout: float) -> Prepar
             continue
         change, url = _back(request, held, name)
         changes.append(change)
-        refusals += _still_dead(request, name, url, timeout)
+        refusals += _still_dead(request, held, name, url, timeout)
     step = _Step(
         known=held,
         changes=tuple(changes),
@@ -237,6 +242,7 @@ def look(request: Request, cells: Sequence[Cell]) -> tuple[dict[str, Known], dic
                 identity=database.identity(),
                 health=database.health(),
                 rows=db.whole_register(database),
+                release=db.read_release(database),
                 instances={},
             )
 
@@ -265,10 +271,32 @@ def _sides(side: Side, parent: Cell, child: Cell) -> list[tuple[Cell, Cell]]:
     return {Side.PARENT: [above], Side.CHILD: [below], Side.BOTH: [above, below]}[side]
 
 
-def _urls(request: Request, asked: Creation, known: Mapping[str, Known]) -> dict[str, Broker]:
+def _releases(known: Mapping[str, Known]) -> dict[str, NovaRelease | None]:
+    return {name: each.release for name, each in known.items()}
+
+
+def _written(register: diff.Register, cell: Cell, other: Cell, broker: Broker) -> str:
+    """Return a transport_url as the Nova of a cell reads it. Raises UsageError for what it cannot hold."""
+    release = register.release(cell.name)
+    escapings = list(Escaping) if release is None else [release.escaping]
+    try:
+        texts = {broker.write(escaping) for escaping in escapings}
+    except ValueError as error:
+        raise UsageError(
+            f"the broker of {other.name}: {error}, which no transport_url can hold in "
+            f"{release or 'every release of Nova'}"
+        ) from None
+    if len(texts) > 1:
+        raise UsageError(
+            f"the broker of {other.name}: its user or password has characters that some releases of Nova "
+            f"decode and others do not, and {cell.name} has no migrate_version: add release to cellsync.yaml"
+        )
+    return texts.pop()
+
+
+def _urls(request: Request, asked: Creation, register: diff.Register) -> dict[str, Broker]:
     """Return the brokers of the parent and of the child. Raises UsageError for one that is not known."""
     parent, child = request.topology.parent, _child(request, asked.child)
-    register = diff.Register(request.topology, {name: each.rows for name, each in known.items()})
     found = dict(register.brokers)
     if asked.broker is not None:
         described = child if asked.describes is Side.CHILD else parent
@@ -347,9 +375,10 @@ def _too_many(request: Request, held: Known, rows: Sequence[CellRow], most: str 
     return _refusal(request, "max-isolated", message)
 
 
-def _still_dead(request: Request, name: str, url: str, timeout: float) -> list[Refusal]:
+def _still_dead(request: Request, held: Known, name: str, url: str, timeout: float) -> list[Refusal]:
+    register = diff.Register(request.topology, {}, _releases({held.cell.name: held}))
     try:
-        broker = Broker.parse(url)
+        broker = register.read_url(held.cell.name, url)
     except ValueError as error:
         return _refusal(request, "broker", f"the row of {name} cannot be used: transport_url {error}")
     probes = ask_broker(broker, timeout=timeout)

@@ -197,7 +197,7 @@ def _child_row(found: Evidence) -> Judgement:
 
 def _parent_row(found: Evidence) -> Judgement:
     status, evidence, advice = _row(found, found.child, found.parent)
-    url = _url(found.child, found.parent)
+    url = _url(found, found.child, found.parent)
     if status is not HopStatus.OK or url is None:
         return status, evidence, advice
     # Nobody else asks the broker that answers go to: the next hops are the child's own.
@@ -262,7 +262,7 @@ def _no_row(where: Side, other: Side) -> Judgement:
 
 
 def _child_broker(found: Evidence) -> Judgement:
-    broker = _url(found.parent, found.child) or found.child.broker
+    broker = _url(found, found.parent, found.child) or found.child.broker
     name = found.child.cell.name
     if broker is None:
         return _unknown(
@@ -271,7 +271,7 @@ def _child_broker(found: Evidence) -> Judgement:
     probes = found.used.get(str(broker), ())
     dead = _dead(probes)
     if dead:
-        if _url(found.parent, found.child) is None:
+        if _url(found, found.parent, found.child) is None:
             return _broken(dead, "mend the broker; the parent does not send to it now")
         return _broken(
             dead, f"cellsync cells isolate {name} now, for the parent hangs with it; then mend the broker"
@@ -287,11 +287,11 @@ def _child_broker(found: Evidence) -> Judgement:
     return _ok(f"{sound}{taken}")
 
 
-def _url(where: Side, other: Side) -> Broker | None:
+def _url(found: Evidence, where: Side, other: Side) -> Broker | None:
     """Return the broker to which the live row of one cell for the other leads."""
     rows = () if isinstance(where.rows, str) else diff.live(where.rows, other.cell.name)
     try:
-        return Broker.parse(rows[0].transport_url.reveal()) if rows else None
+        return found.register.read_url(where.cell.name, rows[0].transport_url.reveal()) if rows else None
     except ValueError:
         return None
 

@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 import pytest
-from deployment import Deployment
+from deployment import Deployment, Done
 from registered import ROW, brokers_of, configured, registered, rows, with_tables
 
 PARENT_URL = "rabbit://guest:guest@127.0.0.1:1/parent"
@@ -90,16 +90,16 @@ def test_a_creation_is_undone(empty: Deployment) -> None:
     assert (rows(empty, "parent"), rows(empty, "c1")) == ([], [])
 
 
-PASSWORDS = ["@ / : % #", "p@ss/1%", "a,b'c\"d\\e"]
+PASSWORDS = ["pw%41+!$x", "p: %zz", "a;b'c\"d\\e"]
 
 
 @pytest.mark.parametrize("password", PASSWORDS)
 @pytest.mark.parametrize("given", ["stdin", "environment", "option"])
-def test_a_password_comes_from_where_nobody_sees_it_and_is_encoded(
+def test_a_password_comes_from_where_nobody_sees_it_and_is_written_as_liberty_reads_it(
     empty: Deployment, monkeypatch: pytest.MonkeyPatch, password: str, given: str
 ) -> None:
     """It is in the row, and neither in what is printed nor in the journal's record of the command."""
-    from cellsync.model import Broker
+    from cellsync.model import Broker, Escaping
 
     brokers_of(empty, parent=PARENT_URL)
     options = ["--username", "nova", "--hostname", "::1", "--virtual_host", "/", "--side", "parent"]
@@ -113,7 +113,9 @@ def test_a_password_comes_from_where_nobody_sees_it_and_is_encoded(
     monkeypatch.setattr("sys.argv", ["cellsync", "cells", "create", "c1", *options])
     done = empty.run("-v", "cells", "create", "c1", *options, "--yes")
     assert done.code == 0, done.said
-    written = Broker.parse(rows(empty, "parent")[0][-1])
+    text = rows(empty, "parent")[0][-1]
+    assert text == f"rabbit://nova:{password}@[::1]:5672//"
+    written = Broker.parse(text, Escaping.RAW)
     assert written.hosts[0].password is not None
     assert (written.hosts[0].password.reveal(), written.hosts[0].host, written.vhost) == (
         password,
@@ -127,6 +129,91 @@ def test_a_password_comes_from_where_nobody_sees_it_and_is_encoded(
     assert password not in shown
     assert written.hosts[0].password.reveal() not in shown
     assert str(written) not in shown
+    assert text not in shown
+
+
+HARD = "a@b/c:d?e#f,g[h]i%41+!$é"
+"""Only a percent-encoded URL can hold it."""
+
+
+def create_with(empty: Deployment, password: str, *options: str) -> Done:
+    """Register c1 in the parent with this password."""
+    brokers_of(empty, parent=PARENT_URL)
+    given = ("--username", "nova", f"--password={password}", "--hostname", "127.0.0.1", *options)
+    return empty.run("cells", "create", "c1", *given, "--side", "parent", "--yes", "--waive", "broker")
+
+
+@pytest.mark.parametrize("version", [233, 302, 319])
+def test_what_an_old_release_cannot_hold_is_refused_with_its_characters(
+    empty: Deployment, version: int
+) -> None:
+    """And with its release; nothing is written, and the rest of the password is not shown."""
+    for cell in empty.urls:
+        empty.sql(cell, "UPDATE migrate_version SET version = :version", version=version)
+    done = create_with(empty, HARD)
+    assert done.code == 2
+    assert "the broker of c1: the password has @, /, ?, #, ,, [, ] and é, which no transport_url" in done.said
+    assert f"(migrate_version {version})" in done.said
+    assert HARD not in done.said and "%41" not in done.said
+    assert rows(empty, "parent") == []
+
+
+@pytest.mark.parametrize("version", [216, 334, 391])
+def test_what_another_release_decodes_is_encoded(empty: Deployment, version: int) -> None:
+    """Havana's own parser, and oslo.messaging from Newton on."""
+    from cellsync.model import Broker, Secret
+
+    for cell in empty.urls:
+        empty.sql(cell, "UPDATE migrate_version SET version = :version", version=version)
+    assert create_with(empty, HARD).code == 0
+    text = rows(empty, "parent")[0][-1]
+    assert text.startswith("rabbit://nova:a%40b%2Fc%3Ad")
+    assert Broker.parse(text).hosts[0].password == Secret(HARD)
+
+
+def test_cellsync_yaml_can_say_the_release(empty: Deployment) -> None:
+    """Where nothing says the release, only what all of them read alike is written."""
+    for cell in empty.urls:
+        empty.sql(cell, "DROP TABLE migrate_version")
+    unsure = create_with(empty, "pw%41")
+    assert (unsure.code, "add release to cellsync.yaml" in unsure.said) == (2, True), unsure.said
+    assert create_with(empty, "plain").code == 0
+    empty.sql("parent", "DELETE FROM cells")
+
+    def create(release: str) -> Done:
+        brokers_of(empty, parent=PARENT_URL)
+        empty.config.write_text(f"{empty.config.read_text()}release: {release}\n")
+        given = ("--username", "nova", "--password=pw%41", "--hostname", "127.0.0.1", "--side", "parent")
+        return empty.run("cells", "create", "c1", *given, "--yes", "--waive", "broker")
+
+    assert create("Liberty").code == 0
+    assert rows(empty, "parent")[0][-1] == "rabbit://nova:pw%41@127.0.0.1:5672/"
+    empty.sql("parent", "DELETE FROM cells")
+    assert create("newton").code == 0
+    assert rows(empty, "parent")[0][-1] == "rabbit://nova:pw%2541@127.0.0.1:5672/"
+
+
+def test_a_row_that_an_earlier_cellsync_encoded_is_called_wrong(known: Deployment) -> None:
+    """As Liberty reads it the password is another one than that of cellsync.yaml."""
+    encoded = "rabbit://nova:pw%2541%2B@127.0.0.1:1/c1"
+    brokers_of(known, **{**URLS, "c1": encoded})
+    known.sql("parent", "UPDATE cells SET transport_url = :broker WHERE name = 'c1'", broker=encoded)
+    done = known.run("cells", "list")
+    assert (done.code, "which Liberty (migrate_version 302) does not decode" in done.out) == (1, True)
+    raw = "rabbit://nova:pw%41+@127.0.0.1:1/c1"
+    known.sql("parent", "UPDATE cells SET transport_url = :broker WHERE name = 'c1'", broker=raw)
+    assert known.run("cells", "list").code == 0
+
+
+def test_the_broker_of_a_nova_conf_is_read_as_its_release_reads_it(known: Deployment) -> None:
+    """The one of cellsync.yaml is percent-encoded in every release."""
+    (known.folder / "c1.conf").write_text(
+        "[DEFAULT]\ntransport_url = rabbit://nova:pw%41+!$$x@127.0.0.1:1/c1\n[cells]\nname = c1\n"
+    )
+    configured(known, c1={"nova_conf": "c1.conf"}, parent={"broker": PARENT_URL})
+    known.sql("parent", "DELETE FROM cells WHERE name = 'c1'")
+    assert known.run("cells", "create", "c1", "--side", "parent", "--yes", "--waive", "broker").code == 0
+    assert rows(known, "parent", "name = 'c1'")[0][-1] == "rabbit://nova:pw%41+!$x@127.0.0.1:1/c1"
 
 
 def _last(cells: Deployment) -> str:

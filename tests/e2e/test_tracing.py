@@ -14,7 +14,7 @@ import amqp
 import pytest
 from deployment import Deployment, Done
 from rabbitmq import PASSWORD, RabbitMQ, free_port
-from registered import alive, configured, registered
+from registered import alive, as_row, configured, registered
 
 from cellsync.broker import NOVA_CELLS
 
@@ -39,7 +39,7 @@ class Path:
 
     def row(self, cell: str, url: str) -> None:
         """Change where the live rows of a cell lead."""
-        self.cells.sql(cell, "UPDATE cells SET transport_url = :broker WHERE deleted = 0", broker=url)
+        self.cells.sql(cell, "UPDATE cells SET transport_url = :broker WHERE deleted = 0", broker=as_row(url))
 
     def configure(self, **changed: dict[str, Any]) -> None:
         """Write the cell file with the parent's broker, and these changes."""
