@@ -94,6 +94,7 @@ from cellsync.model.registry import (
     CheckedCell,
     DatabaseProbe,
     Decision,
+    Hanging,
     Hop,
     HopStatus,
     Listed,
@@ -102,6 +103,8 @@ from cellsync.model.registry import (
     Side,
     Trace,
     Vitals,
+    answered_queues,
+    unattended,
 )
 from cellsync.model.releases import RELEASES, NovaRelease, release_of_schema
 from cellsync.model.results import (
@@ -246,6 +249,7 @@ __all__ = [
     "ForeignKey",
     "Found",
     "Gate",
+    "Hanging",
     "Health",
     "Heartbeats",
     "Hop",
@@ -333,6 +337,7 @@ __all__ = [
     "Verify",
     "Vitals",
     "Way",
+    "answered_queues",
     "dangles",
     "deed_of",
     "folded",
@@ -345,6 +350,7 @@ __all__ = [
     "sort_of",
     "starred",
     "tls",
+    "unattended",
 ]
 
 _OF_SOME_VERBS = ("drift", "explanations", "dossier")

@@ -6,11 +6,11 @@ Havana to Stein.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from cellsync.model.brokers import BrokerProbe, HostStatus
+from cellsync.model.brokers import BrokerProbe, HostStatus, Queue
 from cellsync.model.releases import NovaRelease
 from cellsync.model.values import Secret, Value
 
@@ -108,6 +108,8 @@ class CheckedCell:
     database: DatabaseProbe
     broker: tuple[BrokerProbe, ...]
     """By host, in the order of the URL."""
+    awaited: bool = False
+    """True where a nova-cells must take messages at the broker: its cell is in the register."""
     unknown: str = ""
     """Why there is no broker to ask; empty where there is one, or where the cell has none."""
     isolated: bool = False
@@ -121,10 +123,33 @@ class CheckedCell:
         return bool(self.broker) and all(probe.status is not HostStatus.OK for probe in self.broker)
 
     @property
+    def queues(self) -> tuple[Queue, ...]:
+        """What the first host of the broker that answers says of nova-cells' queues."""
+        return answered_queues(self.broker)
+
+    @property
+    def silent(self) -> tuple[Queue, ...]:
+        """The queues of nova-cells from which nobody takes messages, at a broker that lives.
+
+        A child that is silent hangs the parent as one whose broker is dead does.
+        """
+        return unattended(self.queues) if self.awaited else ()
+
+    @property
     def sound(self) -> bool:
         """Say whether everything that was asked answered."""
         asked = [self.database.status, *(probe.status for probe in self.broker)]
-        return not self.unknown and all(status is HostStatus.OK for status in asked)
+        return not self.unknown and not self.silent and all(status is HostStatus.OK for status in asked)
+
+
+def answered_queues(probes: Sequence[BrokerProbe]) -> tuple[Queue, ...]:
+    """Return the queues of the first host that answers; the hosts of one broker have the same."""
+    return next((probe.queues for probe in probes if probe.status is HostStatus.OK), ())
+
+
+def unattended(queues: Sequence[Queue]) -> tuple[Queue, ...]:
+    """Return the queues that nobody takes messages from; a queue that is not there is one."""
+    return tuple(queue for queue in queues if not queue.consumers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,11 +209,22 @@ class Hop:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Hanging:
+    """Another child that holds the parent up: a request to all cells waits for it, and fails."""
+
+    cell: str
+    evidence: str
+    advice: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Trace:
     """The path of a request from the parent to a child and back, hop by hop."""
 
     child: str
     hops: tuple[Hop, ...]
+    hanging: tuple[Hanging, ...] = ()
+    """The other children that hang the parent, in the order of its table."""
 
     @property
     def first_broken(self) -> Hop | None:

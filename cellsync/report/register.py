@@ -33,7 +33,7 @@ _CHECK_EXIT = {ExitCode.IN_STEP: "everything answers", ExitCode.INCOMPLETE: "som
 _TRACE_EXIT = {
     ExitCode.IN_STEP: "every hop is sound",
     ExitCode.DIFFERENCES: "the path is sound, rows are out of step",
-    ExitCode.INCOMPLETE: "a hop is broken, or could not be checked",
+    ExitCode.INCOMPLETE: "a hop is broken or could not be checked, or another child hangs the parent",
 }
 
 
@@ -191,13 +191,14 @@ def _probe(probe: BrokerProbe) -> str:
 
 
 def _silent(cell: CheckedCell) -> Iterator[Line]:
-    """Warn of queues of nova-cells that are there and from which nobody takes messages."""
-    queues = next((probe.queues for probe in cell.broker if probe.status is HostStatus.OK), ())
-    silent = [queue for queue in queues if queue.consumers == 0]
+    """Say from which queues of nova-cells nobody takes messages; elsewhere warn of those that are there."""
+    silent = cell.silent or [queue for queue in cell.queues if queue.consumers == 0]
     if silent:
         waiting = sum(queue.messages or 0 for queue in silent)
         names = words.listed([queue.name for queue in silent])
-        yield Line(f"nobody takes messages from {names} ({waiting} wait): is nova-cells up?", 1, Tone.STRONG)
+        tone = Tone.BAD if cell.silent else Tone.STRONG
+        text = f"nobody takes messages from {names} ({waiting} wait)"
+        yield Line(f"nova-cells silent: {text}" if cell.silent else f"{text}: is nova-cells up?", 1, tone)
 
 
 def _queue(queue: Queue) -> str:
@@ -236,9 +237,21 @@ def checked_cell(cell: CheckedCell) -> Object:
         },
         "broker": [_probe_json(probe) for probe in cell.broker],
         "broker_unknown": cell.unknown or None,
+        "nova_cells": _nova_cells_json(cell),
         "isolated": cell.isolated,
         "decision": None if cell.decision is Decision.NONE else cell.decision.value,
         "decided": cell.said or None,
+    }
+
+
+def _nova_cells_json(cell: CheckedCell) -> Object | None:
+    """Return whether nova-cells takes messages; None where it need not, or no host of the broker answers."""
+    if not cell.awaited or not cell.queues:
+        return None
+    return {
+        "status": "silent" if cell.silent else "ok",
+        "silent_queues": [queue.name for queue in cell.silent],
+        "waiting": sum(queue.messages or 0 for queue in cell.silent),
     }
 
 
@@ -279,7 +292,11 @@ def _traced(trace: Trace, parent: str, code: ExitCode) -> Iterator[Line]:
             f"{parent} to {trace.child}: no broken hop, {unknown} could not be checked", tone=Tone.STRONG
         )
     else:
-        yield Line(f"{parent} to {trace.child}: every hop is sound", tone=Tone.GOOD)
+        but = f", but {parent} hangs" if trace.hanging else ""
+        yield Line(f"{parent} to {trace.child}: every hop is sound{but}", tone=Tone.BAD if but else Tone.GOOD)
+    for each in trace.hanging:
+        yield Line(f"requests to all cells hang with {each.cell}: {each.evidence}", tone=Tone.BAD)
+        yield Line(f"do: {each.advice}", tone=Tone.STRONG)
     yield Line("")
     yield from chain.from_iterable(_hop(number, hop) for number, hop in enumerate(trace.hops, 1))
     yield Line("")
@@ -304,6 +321,10 @@ def traced_json(trace: Trace, code: ExitCode) -> Iterator[str]:
                 for hop in trace.hops
             ],
             "first_broken": first.hop if first else None,
+            "hanging": [
+                {"cell": each.cell, "evidence": each.evidence, "advice": each.advice}
+                for each in trace.hanging
+            ],
             "exit_code": int(code),
         }
     )

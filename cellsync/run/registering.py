@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cellsync import db, diff, journal, plan
+from cellsync.broker import NOVA_CELLS
 from cellsync.errors import UsageError
 from cellsync.model import (
     Broker,
@@ -32,6 +33,8 @@ from cellsync.model import (
     Side,
     Status,
     Value,
+    answered_queues,
+    unattended,
 )
 from cellsync.plan import registering as plans
 from cellsync.report import words
@@ -202,7 +205,8 @@ def restore(request: Request, names: Sequence[str], *, timeout: float) -> Prepar
     """Plan to bring the rows of isolated children back, as they were.
 
     From the soft-deleted row, or, where that was archived, from the journal. Refuses while no host of
-    the broker takes messages. Raises UsageError for a child that has no row to be brought back.
+    the broker takes messages, and while nobody takes them from it. Raises UsageError for a child that has
+    no row to be brought back.
     """
     parent = request.topology.parent
     known, failures = look(request, [parent])
@@ -223,7 +227,10 @@ def restore(request: Request, names: Sequence[str], *, timeout: float) -> Prepar
         known=held,
         changes=tuple(changes),
         refusals=tuple(refusals),
-        notices=(sees(parent),),
+        notices=(
+            f"nova-cells of {parent.name} reads its table every {interval(parent.nova)} s "
+            f"(db_check_interval): until then requests to what comes back fail, and cellsync trace is early",
+        ),
         notes=tuple(notes),
     )
     return _prepared(request, [step], failures)
@@ -381,9 +388,18 @@ def _still_dead(request: Request, held: Known, name: str, url: str, timeout: flo
         broker = register.read_url(held.cell.name, url)
     except ValueError as error:
         return _refusal(request, "broker", f"the row of {name} cannot be used: transport_url {error}")
-    probes = ask_broker(broker, timeout=timeout)
+    probes = ask_broker(broker, timeout=timeout, queues=NOVA_CELLS)
     if any(probe.status is HostStatus.OK for probe in probes):
-        return []
+        silent = unattended(answered_queues(probes))
+        if not silent:
+            return []
+        names = words.listed([queue.name for queue in silent])
+        return _refusal(
+            request,
+            "silent",
+            f"nobody takes messages from {names} at the broker of {name}, and {held.cell.name} would hang "
+            f"with its row: start nova-cells of {name} first",
+        )
     said = "; ".join(f"{probe.host}: {probe.status.value}" for probe in probes)
     return _refusal(request, "broker", f"the broker of {name} does not take messages ({said})")
 

@@ -7,7 +7,7 @@ itself from what ``evidence`` gathered: one function a hop, in the order of the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 
 from cellsync import diff
@@ -18,17 +18,19 @@ from cellsync.model import (
     Broker,
     BrokerProbe,
     CellFailure,
+    Hanging,
     Heartbeats,
     Hop,
     HopStatus,
     HostStatus,
     Kind,
-    Queue,
     Role,
     TableDiff,
     TableFailure,
     Trace,
+    answered_queues,
     masked,
+    unattended,
 )
 from cellsync.run.evidence import Evidence, Side, gather
 from cellsync.run.registering import interval
@@ -46,7 +48,8 @@ def trace(request: Request, name: str, *, timeout: float) -> Trace:
         known = ", ".join(cell.name for cell in request.topology.children)
         raise UsageError(f"there is no child {name!r}: the children are {known}")
     found = gather(request, child, timeout=timeout)
-    return Trace(child=name, hops=tuple(_hop(judge, hop, found) for hop, judge in HOPS.items()))
+    hops = tuple(_hop(judge, hop, found) for hop, judge in HOPS.items())
+    return Trace(child=name, hops=hops, hanging=tuple(_find_hanging(found)))
 
 
 Judgement = tuple[HopStatus, str, str]
@@ -287,6 +290,18 @@ def _child_broker(found: Evidence) -> Judgement:
     return _ok(f"{sound}{taken}")
 
 
+def _find_hanging(found: Evidence) -> Iterator[Hanging]:
+    """Yield the other children that hold the parent up, whatever becomes of this one."""
+    for name, probes in found.others.items():
+        advice = f"cellsync cells isolate {name} now, for the parent hangs with it; then "
+        if isinstance(probes, str):
+            yield Hanging(cell=name, evidence=probes, advice=f"{advice}mend its row")
+        elif dead := _dead(probes):
+            yield Hanging(cell=name, evidence=dead, advice=f"{advice}mend its broker")
+        elif silent := _consumers(probes, None):
+            yield Hanging(cell=name, evidence=silent, advice=f"{advice}start its nova-cells")
+
+
 def _url(found: Evidence, where: Side, other: Side) -> Broker | None:
     """Return the broker to which the live row of one cell for the other leads."""
     rows = () if isinstance(where.rows, str) else diff.live(where.rows, other.cell.name)
@@ -305,11 +320,10 @@ def _dead(probes: Sequence[BrokerProbe]) -> str:
 
 def _consumers(probes: Sequence[BrokerProbe], names: Sequence[str] | None) -> str:
     """Say from which of nova-cells' queues nobody takes messages; by default from those of other cells."""
-    queues = _queues(probes)
     silent = [
         queue
-        for queue in queues
-        if not queue.consumers and (queue.name in names if names is not None else queue.name != OWN)
+        for queue in unattended(answered_queues(probes))
+        if (queue.name in names if names is not None else queue.name != OWN)
     ]
     if not silent:
         return ""
@@ -318,12 +332,8 @@ def _consumers(probes: Sequence[BrokerProbe], names: Sequence[str] | None) -> st
     return f"nobody takes messages from {', '.join(queue.name for queue in silent)}{wait}"
 
 
-def _queues(probes: Sequence[BrokerProbe]) -> tuple[Queue, ...]:
-    return next((probe.queues for probe in probes if probe.status is HostStatus.OK), ())
-
-
 def _depth(probes: Sequence[BrokerProbe]) -> str:
-    queues = _queues(probes)
+    queues = answered_queues(probes)
     waiting = sum(queue.messages or 0 for queue in queues)
     return f"; nova-cells takes messages ({waiting} wait)" if queues else ""
 

@@ -13,10 +13,9 @@ from typing import Any
 import amqp
 import pytest
 from deployment import Deployment, Done
+from listening import nova_cells
 from rabbitmq import PASSWORD, RabbitMQ, free_port
 from registered import alive, as_row, configured, registered
-
-from cellsync.broker import NOVA_CELLS
 
 HOPS = [
     *("parent-database", "parent-services", "child-row", "child-broker", "child-services"),
@@ -47,21 +46,6 @@ class Path:
         configured(self.cells, parent=parent, **changed)
 
 
-@contextlib.contextmanager
-def nova_cells(broker: RabbitMQ, vhost: str) -> Iterator[amqp.Channel]:
-    """Take messages from the queues of nova-cells, as the service does; gone when it is left."""
-    connection = amqp.Connection(broker.address, "nova", PASSWORD, virtual_host=vhost)
-    connection.connect()
-    try:
-        channel = connection.channel()
-        for name in NOVA_CELLS:
-            channel.queue_declare(name, auto_delete=True)
-            channel.basic_consume(name, consumer_tag=name)
-        yield channel
-    finally:
-        connection.collect()
-
-
 @pytest.fixture
 def path(cells: Deployment, rabbit: RabbitMQ, other_rabbit: RabbitMQ) -> Iterator[Path]:
     """Give two cells in step, registered, with living services and nova-cells at their brokers."""
@@ -72,7 +56,7 @@ def path(cells: Deployment, rabbit: RabbitMQ, other_rabbit: RabbitMQ) -> Iterato
     cells.sql("c2", "DELETE FROM aggregates WHERE id = 1")
     assert cells.repair("c2").code in (0, 1)
     made.configure()
-    with nova_cells(rabbit, "parent"), nova_cells(other_rabbit, "c2"):
+    with nova_cells(rabbit, "parent"), nova_cells(rabbit, "c1"), nova_cells(other_rabbit, "c2"):
         yield made
 
 
