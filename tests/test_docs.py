@@ -302,7 +302,7 @@ def test_every_refusal_is_documented() -> None:
     """Refusals are made with a code, yielded by guards as (code, message), or passed to a helper."""
     text = _section((ROOT / "docs" / "findings.rst").read_text(encoding="utf-8"), "Refusals")
     made = {code for call in _called("Refusal") if (code := _keyword(call, "code"))}
-    helpers = [*_called("_refused"), *_called("_refusal")]
+    helpers = [*_called("refuse_edge"), *_called("_refused"), *_called("_refusal")]
     passed = {code for call in helpers for each in call.args if (code := _code(each))}
     assert {"limit", "depends", "journal"} <= made | passed | _yielded()
     assert set(_terms(text)) == made | {code for code in passed if " " not in code} | _yielded()

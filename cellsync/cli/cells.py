@@ -153,6 +153,7 @@ def _writes(verb: str) -> Callable[[Plans], click.Command]:
 @click.option("--woffset", type=float, default=0.0, show_default=True, help="Weight offset.")
 @click.option("--wscale", type=float, default=1.0, show_default=True, help="Weight scale.")
 @_SIDE
+@_TIMEOUT
 def cells_create(
     request: Request,
     *,
@@ -161,13 +162,14 @@ def cells_create(
     woffset: float,
     wscale: float,
     side: str,
+    timeout: float,
     **described: Any,
 ) -> Prepared:
-    """Register a child: the parent's row for it, and its row for the parent.
+    """Register a child: the parent's row for it, and its row for the parent; both, or none.
 
     NAME is the child. The options are those of `nova-manage cell create`, and describe the broker of
     the side that --cell_type names; the other side's comes from cellsync.yaml, as does this one's
-    when no option describes it.
+    when no option describes it. A broker that does not answer is refused.
     """
     from cellsync.model import Side
     from cellsync.run import registering
@@ -179,6 +181,7 @@ def cells_create(
         broker=_broker(**described),
         weight_offset=woffset,
         weight_scale=wscale,
+        timeout=timeout,
     )
     return registering.create(request, asked)
 

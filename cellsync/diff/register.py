@@ -100,7 +100,7 @@ class Register:
         read = {name for name, found in self.tables.items() if not isinstance(found, str)}
         pairs = [(parent, child) for child in children] + [(child, parent) for child in children]
         missing = [
-            _no_row(where, other)
+            _no_row(where, other, half=bool(self.half_registered(other if where is parent else where)))
             for where, other in pairs
             if where.name in read
             and not live(self.rows(where), other.name)
@@ -112,6 +112,21 @@ class Register:
             missing=tuple(missing),
             failures={name: found for name, found in self.tables.items() if isinstance(found, str)},
         )
+
+    def half_registered(self, child: Cell) -> str:
+        """Return which of the two rows that register a child is missing; "" where both or none is there.
+
+        A registration that was cut off leaves one. An isolated child has lost the parent's row on purpose.
+        """
+        parent = self.topology.parent
+        if any(isinstance(self.tables.get(cell.name, ""), str) for cell in (parent, child)):
+            return ""
+        above = [row for row in live(self.rows(parent), child.name) if not row.is_parent]
+        below = [row for row in live(self.rows(child), parent.name) if row.is_parent]
+        if bool(above) == bool(below) or is_isolated(self.rows(parent), child.name):
+            return ""
+        where, other = (parent, child) if below else (child, parent)
+        return _no_row(where, other, half=True)
 
     def _listed(self, cell: Cell, row: CellRow, *, sound: bool = False) -> Listed:
         wrong = () if sound else self.mismatches(cell, row)
@@ -220,8 +235,9 @@ def _seen(rows: Sequence[CellRow]) -> list[CellRow]:
     return [row for row in rows if not row.deleted]
 
 
-def _no_row(where: Cell, of: Cell) -> str:
-    broken = (
-        f"requests do not reach {of.name}" if where.role is Role.PARENT else f"{where.name} cannot answer it"
-    )
-    return f"{where.name} has no row for {of.name}: {broken} (cellsync cells create)"
+def _no_row(where: Cell, of: Cell, *, half: bool) -> str:
+    above = where.role is Role.PARENT
+    broken = f"requests do not reach {of.name}" if above else f"{where.name} cannot answer it"
+    child = of.name if above else where.name
+    said = f"{child} is half registered, and " if half else ""
+    return f"{where.name} has no row for {of.name}: {said}{broken} (cellsync cells create {child})"

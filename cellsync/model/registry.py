@@ -112,6 +112,8 @@ class CheckedCell:
     """True where a nova-cells must take messages at the broker: its cell is in the register."""
     unknown: str = ""
     """Why there is no broker to ask; empty where there is one, or where the cell has none."""
+    half_registered: str = ""
+    """Which of the two rows that register a child is missing; empty where both or none is there."""
     isolated: bool = False
     decision: Decision = Decision.NONE
     said: str = ""
@@ -139,7 +141,8 @@ class CheckedCell:
     def sound(self) -> bool:
         """Say whether everything that was asked answered."""
         asked = [self.database.status, *(probe.status for probe in self.broker)]
-        return not self.unknown and not self.silent and all(status is HostStatus.OK for status in asked)
+        wrong = self.unknown or self.half_registered or self.silent
+        return not wrong and all(status is HostStatus.OK for status in asked)
 
 
 def answered_queues(probes: Sequence[BrokerProbe]) -> tuple[Queue, ...]:

@@ -182,6 +182,8 @@ def _checked_cell(cell: CheckedCell, style: Style) -> Iterator[Line]:
             yield from (Line(_queue(queue), 2, Tone.QUIET) for queue in probe.queues)
     if cell.unknown:
         yield Line(f"broker unknown: {cell.unknown}", 1, Tone.BAD)
+    if cell.half_registered:
+        yield Line(cell.half_registered, 1, Tone.BAD)
     yield from _silent(cell)
 
 
@@ -237,6 +239,7 @@ def checked_cell(cell: CheckedCell) -> Object:
         },
         "broker": [_probe_json(probe) for probe in cell.broker],
         "broker_unknown": cell.unknown or None,
+        "half_registered": cell.half_registered or None,
         "nova_cells": _nova_cells_json(cell),
         "isolated": cell.isolated,
         "decision": None if cell.decision is Decision.NONE else cell.decision.value,

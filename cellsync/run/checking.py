@@ -75,7 +75,8 @@ def check(request: Request, *, timeout: float, isolation: Isolation | None = Non
     answers = ask_databases(cells, timeouts=request.timeouts, clock=time.monotonic, timeout=timeout)
     tables = {name: rows for name, (_, rows) in answers.items()}
     releases = {name: probe.release for name, (probe, _) in answers.items()}
-    known = diff.Register(topology, tables, releases).brokers
+    register = diff.Register(topology, tables, releases)
+    known = register.brokers
     request.progress("asking brokers")
     asked = {cell.name: known[cell.name] for cell in cells if cell.name in known}
     probes = ask_brokers(asked, timeout=timeout, queues=brokers.NOVA_CELLS)
@@ -85,6 +86,7 @@ def check(request: Request, *, timeout: float, isolation: Isolation | None = Non
             cell=cell.name,
             database=answers[cell.name][0],
             broker=probes.get(cell.name, ()),
+            half_registered="" if cell.role is Role.PARENT else register.half_registered(cell),
             awaited=_awaited(request, cell, tables),
             unknown="" if cell.name in known else _unknown(request, cell.name, tables),
             isolated=cell.role is Role.CHILD

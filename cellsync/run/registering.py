@@ -13,6 +13,7 @@ from cellsync.broker import NOVA_CELLS
 from cellsync.errors import UsageError
 from cellsync.model import (
     Broker,
+    BrokerProbe,
     Cell,
     CellFailure,
     CellResult,
@@ -38,7 +39,7 @@ from cellsync.model import (
 )
 from cellsync.plan import registering as plans
 from cellsync.report import words
-from cellsync.run.probing import ask_broker
+from cellsync.run.probing import ask_broker, ask_brokers
 from cellsync.run.request import Edge, Prepared, Request, each_cell, executor, exit_code, with_plans
 
 
@@ -54,6 +55,8 @@ class Creation:
     """None: cellsync.yaml has it."""
     weight_offset: float = 0.0
     weight_scale: float = 1.0
+    timeout: float = 3.0
+    """How long each host of a broker that is registered may take, in seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +88,8 @@ def create(request: Request, asked: Creation) -> Prepared:
     """Plan the rows that register a child: the parent's row for it, and its row for the parent.
 
     A side that has the row already, as it is wanted, is left as it is; both sides so, or one that has
-    another row of the name, is refused. Raises UsageError for what no row can hold.
+    another row of the name, is refused, and so is a broker of which no host takes messages. Raises
+    UsageError for what no row can hold.
     """
     plans.check_name(asked.child)
     child = _child(request, asked.child)
@@ -124,11 +128,37 @@ def create(request: Request, asked: Creation) -> Prepared:
                 notes=(f"{cell.name} has the row for {other.name} already, as it is wanted",),
             )
         )
+    if not failures and not any(step.refusals for step in steps):
+        by_other = {other.name: step for step, (_, other) in zip(steps, sides, strict=True)}
+        steps = _ask_brokers(request, asked, by_other, urls)
     if steps and not failures and not any(step.changes or step.refusals for step in steps):
         there = " and ".join(step.known.cell.name for step in steps)
         refusal = Refusal(code="exists", rule="", message=f"{asked.child} is registered already in {there}")
         steps[0] = replace(steps[0], refusals=(refusal,))
     return _prepared(request, steps, failures, together=True, whole=True)
+
+
+def _ask_brokers(
+    request: Request, asked: Creation, steps: Mapping[str, _Step], urls: Mapping[str, Broker]
+) -> list[_Step]:
+    """Return the steps, those refused whose row would lead to a broker that takes no messages.
+
+    ``steps`` are by the cell that the row is for.
+    """
+    if _waived(request, "broker"):
+        return list(steps.values())
+    asking = {name: urls[name] for name, step in steps.items() if step.changes}
+    request.progress("asking brokers")
+    found = ask_brokers(asking, timeout=asked.timeout, queues=NOVA_CELLS)
+    made = []
+    for name, step in steps.items():
+        probes = found.get(name, ())
+        dead = _dead_broker(request, name, probes) if name in found else []
+        silent = unattended(answered_queues(probes))
+        notice = f"start nova-cells of {name}: nobody takes messages at its broker yet, and requests hang"
+        notices = (*step.notices, notice) if silent and not dead else step.notices
+        made.append(replace(step, refusals=(*step.refusals, *dead), notices=notices))
+    return made
 
 
 def listed(request: Request) -> Registered:
@@ -170,7 +200,8 @@ def delete(request: Request, name: str, side: Side) -> Prepared:
                 steps.append(_removal(request, known[cell.name], own, ()))
     if not failures and not any(step.changes or step.refusals for step in steps):
         raise UsageError(f"no live row matches {name}: `cellsync cells list` shows the rows")
-    return _prepared(request, steps, failures, together=True)
+    # A child whose database is gone is deleted in the parent alone; one that answers, in both or in none.
+    return _prepared(request, steps, failures, together=True, all_or_none=not failures)
 
 
 def isolate(request: Request, names: Sequence[str], *, most: str | None = None) -> Prepared:
@@ -400,6 +431,13 @@ def _still_dead(request: Request, held: Known, name: str, url: str, timeout: flo
             f"nobody takes messages from {names} at the broker of {name}, and {held.cell.name} would hang "
             f"with its row: start nova-cells of {name} first",
         )
+    return _dead_broker(request, name, probes)
+
+
+def _dead_broker(request: Request, name: str, probes: Sequence[BrokerProbe]) -> list[Refusal]:
+    """Refuse a broker of which no host takes messages."""
+    if any(probe.status is HostStatus.OK for probe in probes):
+        return []
     said = "; ".join(f"{probe.host}: {probe.status.value}" for probe in probes)
     return _refusal(request, "broker", f"the broker of {name} does not take messages ({said})")
 
@@ -465,11 +503,12 @@ def _prepared(
     *,
     together: bool = False,
     whole: bool = False,
+    all_or_none: bool = False,
 ) -> Prepared:
     """Put the steps into a report.
 
     ``together``: a refusal for one side stops the other too. ``whole``: so does a side that cannot be
-    asked.
+    asked. ``all_or_none``: what is written in one database is wrong without the other.
     """
     stop = (together and any(step.refusals for step in steps)) or bool(whole and failures)
     edges = [_edge(request, step, stop=stop) for step in steps]
@@ -489,7 +528,7 @@ def _prepared(
         exit_code=exit_code(cells, remaining=False, refusals=True),
         secrets=request.topology.secrets,
     )
-    return Prepared(report=report, edges=tuple(edges))
+    return Prepared(report=report, edges=tuple(edges), all_or_none=whole or all_or_none)
 
 
 def _edge(request: Request, step: _Step, *, stop: bool) -> Edge:

@@ -226,6 +226,8 @@ def _of_checked(cell: CheckedCell, run: Run) -> Iterator[list[Any]]:
             yield ["broker", probe.host, probe.status.value]
     if cell.unknown:
         yield ["unknown", _still(cell.unknown)]
+    if cell.half_registered:
+        yield ["half registered"]
     if cell.silent:
         yield ["nova-cells", "silent"]
     if cell.isolated and not cell.sound:
