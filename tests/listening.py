@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 
 import amqp
@@ -18,11 +18,11 @@ PATIENCE = 20
 
 
 @contextlib.contextmanager
-def nova_cells(broker: RabbitMQ, vhost: str) -> Iterator[amqp.Channel]:
-    """Take messages from the queues of nova-cells; they are gone when it is left."""
+def nova_cells(broker: RabbitMQ, vhost: str, queues: Sequence[str] = NOVA_CELLS) -> Iterator[amqp.Channel]:
+    """Take messages from queues of nova-cells; they are gone when it is left."""
     connection = _connect(broker, vhost)
     try:
-        yield _consume(connection, auto_delete=True)
+        yield _consume(connection, queues, auto_delete=True)
     finally:
         connection.collect()
 
@@ -67,7 +67,7 @@ class NovaCells:
                 time.sleep(0.05)
                 continue
             try:
-                _consume(connection, auto_delete=False)
+                _consume(connection, NOVA_CELLS, auto_delete=False)
                 self._listening.set()
                 self._drain(connection)
             except (OSError, amqp.AMQPError):
@@ -110,14 +110,6 @@ def _without_queues(broker: RabbitMQ, vhost: str) -> None:
         connection.collect()
 
 
-def until(condition: Callable[[], bool]) -> None:
-    """Wait until something is so."""
-    ended = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < ended
-        time.sleep(0.05)
-
-
 def _connect(broker: RabbitMQ, vhost: str) -> amqp.Connection:
     connection = amqp.Connection(
         broker.address, "nova", PASSWORD, virtual_host=vhost, connect_timeout=2, read_timeout=5
@@ -126,9 +118,9 @@ def _connect(broker: RabbitMQ, vhost: str) -> amqp.Connection:
     return connection
 
 
-def _consume(connection: amqp.Connection, *, auto_delete: bool) -> amqp.Channel:
+def _consume(connection: amqp.Connection, queues: Sequence[str], *, auto_delete: bool) -> amqp.Channel:
     channel = connection.channel()
-    for name in NOVA_CELLS:
+    for name in queues:
         channel.queue_declare(name, auto_delete=auto_delete)
         channel.basic_consume(name, consumer_tag=name)
     return channel

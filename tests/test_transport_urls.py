@@ -140,6 +140,14 @@ def test_what_the_old_grammar_cannot_hold_is_refused_with_its_characters(
     check_written(judges, broker(password), "current")
 
 
+@pytest.mark.parametrize("escaping", Escaping)
+def test_a_host_that_is_none_is_refused(escaping: Escaping) -> None:
+    """Nobody could read the URL."""
+    hosts = (BrokerHost("h/x", 5672, "u", Secret("p")),)
+    with pytest.raises(ValueError, match="neither a name nor an address"):
+        Broker(scheme="rabbit", hosts=hosts, virtual_host="c1").write(escaping)
+
+
 def test_every_wrong_character_is_named_once() -> None:
     """Those of the user, the password and the virtual host, in the order in which they stand there."""
     with pytest.raises(ValueError, match="the") as refused:

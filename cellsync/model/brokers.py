@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
@@ -75,10 +76,14 @@ class Broker:
         wrong = list(dict.fromkeys(self._unfit(escaping)))
         if wrong:
             raise ValueError("; ".join(wrong))
-        if escaping is Escaping.PERCENT:
-            return str(self)
         hosts = ",".join(_netloc(host, str) for host in self.hosts)
-        return f"{self.scheme}://{hosts}/{self.virtual_host or ''}"
+        raw = f"{self.scheme}://{hosts}/{self.virtual_host or ''}"
+        text = raw if escaping is Escaping.RAW else str(self)
+        with suppress(ValueError):
+            read = Broker.parse(text, escaping)
+            if (read.hosts, read.virtual_host or "") == (self.hosts, self.virtual_host or ""):
+                return text
+        raise ValueError("it has a host that is neither a name nor an address")
 
     def _unfit(self, escaping: Escaping) -> Iterator[str]:
         """Yield which part has characters that the URL cannot hold."""

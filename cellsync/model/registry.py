@@ -151,8 +151,13 @@ def answered_queues(probes: Sequence[BrokerProbe]) -> tuple[Queue, ...]:
 
 
 def unattended(queues: Sequence[Queue]) -> tuple[Queue, ...]:
-    """Return the queues that nobody takes messages from; a queue that is not there is one."""
-    return tuple(queue for queue in queues if not queue.consumers)
+    """Return the queues of nova-cells that nobody takes messages from.
+
+    One that is not there is one of them, unless messages are taken from another: then nova-cells lives, and
+    has other names for this one ([cells] rpc_driver_queue_base).
+    """
+    lives = any(queue.consumers for queue in queues)
+    return tuple(queue for queue in queues if not queue.consumers and (queue.consumers == 0 or not lives))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -194,13 +194,20 @@ def _probe(probe: BrokerProbe) -> str:
 
 def _silent(cell: CheckedCell) -> Iterator[Line]:
     """Say from which queues of nova-cells nobody takes messages; elsewhere warn of those that are there."""
-    silent = cell.silent or [queue for queue in cell.queues if queue.consumers == 0]
-    if silent:
-        waiting = sum(queue.messages or 0 for queue in silent)
-        names = words.listed([queue.name for queue in silent])
-        tone = Tone.BAD if cell.silent else Tone.STRONG
-        text = f"nobody takes messages from {names} ({waiting} wait)"
-        yield Line(f"nova-cells silent: {text}" if cell.silent else f"{text}: is nova-cells up?", 1, tone)
+    if cell.silent:
+        yield Line(say_silence(cell), 1, Tone.BAD)
+    elif idle := [queue for queue in cell.queues if queue.consumers == 0]:
+        yield Line(f"{_say_idle(idle)}: is nova-cells up?", 1, Tone.STRONG)
+
+
+def say_silence(cell: CheckedCell) -> str:
+    """Return that nova-cells takes no messages; "" where it does, or need not."""
+    return f"nova-cells silent: {_say_idle(cell.silent)}" if cell.silent else ""
+
+
+def _say_idle(queues: Sequence[Queue]) -> str:
+    waiting = sum(queue.messages or 0 for queue in queues)
+    return f"nobody takes messages from {words.listed([queue.name for queue in queues])} ({waiting} wait)"
 
 
 def _queue(queue: Queue) -> str:

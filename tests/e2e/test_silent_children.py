@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from deployment import Deployment, Done
-from listening import NovaCells, listening
+from listening import NovaCells, listening, nova_cells
 from rabbitmq import RabbitMQ, free_port
 from registered import as_row, brokers_of, registered, rows
 
@@ -125,6 +126,18 @@ def test_a_broker_whose_queues_were_never_seen_isolates_nobody(
     assert c2(known.run(*isolating))["decision"] == "isolated"
 
 
+def test_queues_of_other_names_are_no_silence(
+    known: Deployment, other_rabbit: RabbitMQ, running: dict[str, NovaCells]
+) -> None:
+    """A nova-cells with another rpc_driver_queue_base takes the messages of its own services as ever."""
+    running["c2"].kill()
+    other_rabbit.kill()
+    other_rabbit.recover()
+    with nova_cells(other_rabbit, "c2", ["cells"]):
+        assert known.run(*CHECK).code == 0
+        assert trace(known).report["hanging"] == []
+
+
 def test_silent_after_needs_isolate(known: Deployment) -> None:
     """A number that does nothing is a mistake."""
     assert known.run(*CHECK, "--silent-after", "3").code == 2
@@ -185,3 +198,17 @@ def test_a_trace_names_another_child_whose_broker_is_dead(known: Deployment) -> 
     (hanging,) = done.report["hanging"]
     assert (hanging["cell"], hanging["evidence"]) == ("old", f"{address}: refused: nothing listens there")
     assert "hunter2" not in done.said
+
+
+def test_a_report_says_that_nova_cells_is_silent(
+    known: Deployment, running: dict[str, NovaCells], tmp_path: Path
+) -> None:
+    """In the picture's edge, in the table of what answers, and as the first thing to do."""
+    running["c2"].kill()
+    page = tmp_path / "report.html"
+    assert known.run("report", "-o", str(page), "--timeout", "1").code == 4
+    text = page.read_text(encoding="utf-8")
+    assert "nova-cells silent: nobody takes messages from cells, cells.intercell.targeted" in text
+    assert "its nova-cells takes no messages, and the parent hangs with it; then start that" in text
+    report = known.run("report", "--timeout", "1", "--format", "json").report
+    assert {each["cell"]: each["state"] for each in report["edges"]}["c2"] == "services_down"
