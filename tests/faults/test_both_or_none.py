@@ -17,9 +17,10 @@ import pytest
 import sqlalchemy as sa
 from deployment import Deployment
 from edges import execute
+from galera import Cluster
 from proxy import Fault, Proxy
-from registered import brokers_of, configured, rows, with_tables
-from servers import AnyServer
+from registered import CELLS_TABLE, brokers_of, configured, rows, with_tables
+from servers import AnyServer, sql
 
 pytestmark = pytest.mark.slow
 
@@ -242,3 +243,30 @@ def test_sigkill_between_the_commits_leaves_a_half_that_is_named(
     again = cells.run(*CREATE)
     assert (again.code, there(cells)) == (0, (1, 1)), again.said
     assert cells.json("cells", "list").report["missing"][:1] != [said]
+
+
+def test_both_rows_are_written_in_two_schemas_of_one_galera_cluster(galera: Cluster, tmp_path: Path) -> None:
+    """Through two nodes, and through one: what a run holds there does not stand in its own way."""
+    galera.recover()
+    schemas = {name: f"both_{name}" for name in PAIR}
+    version = "CREATE TABLE migrate_version (repository_id varchar(250) PRIMARY KEY, version int)"
+    with ExitStack() as leaving:
+        for schema in schemas.values():
+            sql(galera.nodes[0].url(), f"CREATE DATABASE {schema} CHARACTER SET utf8mb3")
+            leaving.callback(sql, galera.nodes[0].url(), f"DROP DATABASE {schema}")
+        leaving.callback(sql, galera.nodes[0].url(), "DROP DATABASE IF EXISTS cellsync")
+        for node in (1, 0):
+            places = {"parent": galera.nodes[0], "c1": galera.nodes[node]}
+            urls = {
+                name: places[name].url(schema).render_as_string(hide_password=False)
+                for name, schema in schemas.items()
+            }
+            cells = Deployment(urls=urls, folder=tmp_path).configure()
+            if node == 1:
+                for url in urls.values():
+                    execute(url, version, "INSERT INTO migrate_version VALUES ('nova', 302)", CELLS_TABLE)
+            brokers_of(cells, **BROKERS)
+            done = cells.run(*CREATE)
+            assert (done.code, there(cells)) == (0, (1, 1)), done.said
+            undone = cells.run("undo", cells.json("history").report["runs"][0]["run"], "--yes")
+            assert (undone.code, there(cells)) == (0, (0, 0)), undone.said
