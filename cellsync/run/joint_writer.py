@@ -17,9 +17,11 @@ from typing import ParamSpec, TypeVar
 from cellsync import apply
 from cellsync.errors import CellsyncError, ReadFailed, TransactionLost, Unreachable, WriteFailed
 from cellsync.model import (
+    Action,
     Cell,
     CellFailure,
     CellResult,
+    Change,
     Direction,
     Fate,
     Outcome,
@@ -77,11 +79,11 @@ class _NotMade(Exception):
 def write_together(request: Request, edges: Sequence[Edge]) -> Results:
     """Write the plan of each edge, each in a database of its own, all or none; return what became of them.
 
-    The first edge is committed last. What could not be made, in whichever database, is said of its cell,
-    and the others say that they were not written without it.
+    What could not be made, in whichever database, is said of its cell, and the others say that they were not
+    written without it.
     """
     with ExitStack() as stack:
-        opened = _open_all(request, edges, stack)
+        opened = _open_all(request, _put_in_order(edges), stack)
         if isinstance(opened, dict):
             return opened
         results, committed = _write_all(request, opened)
@@ -90,6 +92,20 @@ def write_together(request: Request, edges: Sequence[Edge]) -> Results:
     for part in committed:
         results[part.cell] = [_take_back(request, part, results)]
     return results
+
+
+def _put_in_order(edges: Sequence[Edge]) -> list[Edge]:
+    """Return the edges so that the first one is committed last.
+
+    A parent that sends to a child which cannot answer hangs, and the other way round nothing is lost: its row
+    comes last, and goes first.
+    """
+    parent_first = sorted(edges, key=lambda edge: edge.direction is not Direction.UP)
+    return parent_first if any(map(_adds_row, parent_first[0].plan.changes)) else parent_first[::-1]
+
+
+def _adds_row(change: Change) -> bool:
+    return change.action is Action.INSERT or (change.after or {}).get("deleted") == 0
 
 
 # -- Before anything is written --------------------------------------------------------------------
@@ -114,7 +130,7 @@ def _open_all(request: Request, edges: Sequence[Edge], stack: ExitStack) -> list
         if not isinstance(begun, tuple):
             results = _held_up(edges, edge.cell.name, begun)
             for part in parts:
-                finish_run(request, part.held, results[part.cell])  # type: ignore[arg-type]
+                results[part.cell] = finish_run(request, part.held, results[part.cell])  # type: ignore[arg-type]
             return results
         parts.append(_Part(edge, own, begun))
     return parts

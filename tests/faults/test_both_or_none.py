@@ -89,10 +89,10 @@ def test_a_connection_lost_at_any_write_leaves_both_rows_or_none(
         assert (made == (1, 1)) is (done.code == 0) or unread, (at, done.said)
 
 
-def commit_of_the_row(proxy: Proxy) -> int:
-    """Return which COMMIT of a clean run, counted from 1, made the row of the register."""
+def commit_of_the_row(proxy: Proxy, statement: str = "INSERT INTO") -> int:
+    """Return which COMMIT of a clean run, counted from 1, was of the row of the register."""
     texts = proxy.commands
-    at = next(place for place, text in enumerate(texts) if text.startswith("INSERT INTO `cells`"))
+    at = next(place for place, text in enumerate(texts) if text.startswith(f"{statement} `cells`"))
     return 1 + sum(text == "COMMIT" for text in texts[:at])
 
 
@@ -189,6 +189,28 @@ def test_an_undo_of_a_registration_is_made_on_both_sides_or_on_none(apart: Deplo
     apart.sql(refusing, "DROP TRIGGER kept")
     assert apart.run("undo", run, "--yes").code == 0
     assert there(apart) == (0, 0)
+
+
+def test_the_parents_row_comes_last_and_goes_first(
+    through: tuple[Deployment, dict[str, Proxy]],
+) -> None:
+    """Between the two commits the parent never sends to a child that cannot answer it."""
+    cells, proxies = through
+    seen: list[tuple[int, int]] = []
+    delete = ("cells", "delete", "c1", "--yes")
+    for command, late, row in ((CREATE, "parent", "INSERT INTO"), (delete, "c1", "UPDATE")):
+        if command is delete:
+            assert cells.run(*CREATE).code == 0
+        proxies[late].arm(holding=f"^COMMIT$|^{row} `cells`")
+        assert cells.run(*command).code == 0
+        forget(cells)
+        if command is delete:
+            assert cells.run(*CREATE).code == 0
+        at = commit_of_the_row(proxies[late], row)
+        proxies[late].arm_action(at, lambda: seen.append(there(cells)), holding="^COMMIT$")
+        assert cells.run(*command).code == 0
+        forget(cells)
+    assert seen == [(0, 1), (0, 1)]
 
 
 def test_a_lock_that_another_run_holds_stops_both_sides(apart: Deployment) -> None:
