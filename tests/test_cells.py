@@ -333,7 +333,7 @@ def test_no_problem_text_depends_on_a_password(folder: Path, password: str) -> N
         children:
           - {name: c1, database: "mysql://u:${PW}@h", typo: "${PW}"}
           - {name: c2, database: "mysql://u:${PW}@h:port/nova"}
-          - {name: c3, database: "mysql://u:${PW}@h/nova", broker: "x${PW}"}
+          - {name: c3, database: "mysql://u:${PW}@h/nova", broker: "x ${PW}"}
           - {name: c4, database: "mysql://u:${PW}@h/nova", nova_conf: x.conf}
         """
     assert problems(folder, text, {"PW": password}) == problems(folder, text, {"PW": "other"})

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kombu.utils.url import parse_url
 from transport_judges import PERCENT, RAW, Judge, Judged, JudgedHost, open_judge
 
-from cellsync.model import RELEASES, Broker, BrokerHost, Escaping, NovaRelease, Secret, release_of_schema
+from cellsync.model import (
+    RELEASES,
+    Broker,
+    BrokerHost,
+    Escaping,
+    NovaRelease,
+    Secret,
+    masked,
+    release_of_schema,
+)
 
 ESCAPINGS = {**dict.fromkeys(RAW, Escaping.RAW), **dict.fromkeys(PERCENT, Escaping.PERCENT)}
 FOREIGN = "@/?#,[]"
@@ -120,8 +132,41 @@ def test_any_url_is_read_as_the_release_reads_it_or_called_wrong(judges: dict[st
         except ValueError:
             continue
         said = judges[version](f"rabbit://{text}")
-        if not said.error:
+        if said.error:
+            continue
+        if any("@" in (host.host or "") for host in said.hosts):
+            assert escaping is Escaping.RAW
+            logins = [(each.host, each.port or 5672, each.username, each.password) for each in ours.hosts]
+            assert log_in(said) == [(*login[:3], login[3] and login[3].reveal()) for login in logins]
+        else:
             assert as_judged(ours) == said._replace(written="")
+
+
+def log_in(said: Judged) -> list[tuple[Any, ...]]:
+    """Return where and as whom the driver (impl_rabbit) logs in: it makes URLs for kombu of what was read."""
+    found = []
+    for host in said.hosts:
+        user, password = quote(host.username or ""), quote(host.password or "")
+        made = parse_url(f"amqp://{user}:{password}@{host.host}:{host.port or 5672}/")
+        found.append((made["hostname"], made["port"], made["userid"], made["password"]))
+    return found
+
+
+@pytest.mark.parametrize("version", RAW)
+@pytest.mark.parametrize("password", ["p@ss", "a@b@c", "pw%41@b"])
+def test_an_at_that_nova_manage_wrote_is_read_as_nova_logs_in(
+    judges: dict[str, Judge], version: str, password: str
+) -> None:
+    """By an accident it works; cellsync writes none."""
+    url = f"rabbit://nova:{password}@mq:5673/c1"
+    found = Broker.parse(url, Escaping.RAW).hosts[0]
+    assert found == BrokerHost("mq", 5673, "nova", Secret(password))
+    assert log_in(judges[version](url)) == [("mq", 5673, "nova", password)]
+    assert password not in masked(url) and masked(url) == "rabbit://nova:***@mq:5673/c1"
+    for wrong in ("rabbit://no@va:p@mq/", "rabbit://nova:p@s:s@mq:1/", "rabbit://nova:p@s@[::1]:1/"):
+        assert judges[version](wrong).error
+        with pytest.raises(ValueError, match="HOST"):
+            Broker.parse(wrong, Escaping.RAW)
 
 
 @pytest.mark.parametrize("version", RAW)
@@ -170,8 +215,6 @@ def test_options_of_the_url_are_for_later_releases(judges: dict[str, Judge], ver
 
 def test_the_driver_decodes_the_virtual_host_once_more() -> None:
     """kombu does, in every release: such a name is read as the driver logs in to it, and never written."""
-    from kombu.utils.url import parse_url
-
     assert parse_url("amqp://u:p@h:5672/a%41b")["virtual_host"] == "aAb"
     assert Broker.parse("rabbit://h/a%41b", Escaping.RAW).vhost == "aAb"
     for escaping in Escaping:

@@ -59,14 +59,14 @@ class Broker:
 
         The hosts have either all a user or none. Raises ValueError, whose text holds no part of the URL.
         """
-        scheme, hosts, rest = _parts(text)
+        scheme, hosts, rest = _parts(text, escaping)
         path, mark, query = rest.partition("#")[0].partition("?")
         if mark and escaping is Escaping.RAW:
             raise ValueError("the broker URL has options behind a ?, which no Nova before Newton takes")
         read = unquote if escaping is Escaping.PERCENT else str
         return cls(
             scheme=scheme.removesuffix("://"),
-            hosts=tuple(_host(host, read) for host in hosts),
+            hosts=tuple(_host(host, escaping) for host in hosts),
             virtual_host=read(path[1:]) if path else None,
             query={name: ",".join(values) for name, values in parse_qs(query).items()},
         )
@@ -158,7 +158,7 @@ def masked(text: str) -> str:
         return re.sub(r"(:/+[^\s:]*):.*@", r"\1:***@", text, flags=re.DOTALL)
 
 
-def _parts(text: str) -> tuple[str, list[str], str]:
+def _parts(text: str, escaping: Escaping = Escaping.PERCENT) -> tuple[str, list[str], str]:
     """Return "rabbit://", the hosts, and what comes behind them, all as they are written."""
     match = re.fullmatch(r"([A-Za-z][\w+.-]*://)([^/?#]*)(.*)", text)
     if match is None or _UNPRINTABLE.search(text):
@@ -168,15 +168,18 @@ def _parts(text: str) -> tuple[str, list[str], str]:
         raise ValueError(f"the broker URL has an @ behind its hosts: {_ENCODE}")
     hosts = [host for host in together.split(",") if host]
     for host in hosts:
-        _host(host)
+        _host(host, escaping)
     if len({"@" in host for host in hosts}) > 1:
         raise ValueError(f"the broker URL names a user for some hosts only: give each its own, and {_ENCODE}")
     return scheme, hosts, rest
 
 
-def _host(part: str, read: Callable[[str], str] = unquote) -> BrokerHost:
+def _host(part: str, escaping: Escaping) -> BrokerHost:
     user, at, address = part.rpartition("@")
     name, colon, password = user.partition(":")
+    read = unquote if escaping is Escaping.PERCENT else str
+    if "@" in user and escaping is Escaping.RAW:
+        return _host_behind_at(user, address)
     match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%]+)\]|([\w.-]+))(?::([0-9]*))?", address)
     if "@" in user or match is None:
         raise ValueError(f"the broker URL has a host that is not HOST or HOST:PORT: {_ENCODE}")
@@ -189,6 +192,21 @@ def _host(part: str, read: Callable[[str], str] = unquote) -> BrokerHost:
         username=read(name) if at else None,
         password=Secret(read(password)) if colon else None,
     )
+
+
+def _host_behind_at(user: str, address: str) -> BrokerHost:
+    """Return a host as Nova logs in to it where a raw password has an @, as nova-manage writes it.
+
+    oslo.messaging ends the password at the first @ and takes its rest for a part of the host's name; the
+    driver joins them again, and kombu ends the password at the last @ and decodes that rest. So it works, but
+    for an IPv6 address and for a : or ; in the rest. Seen with oslo.messaging 2.5.0 and kombu 3.0.37.
+    """
+    first, _, rest = user.partition("@")
+    if ":" not in first or re.search("[:;]", rest) or "[" in address:
+        raise ValueError(f"the broker URL has a host that is not HOST or HOST:PORT: {_ENCODE}")
+    found = _host(f"{first}@{address}", Escaping.RAW)
+    assert found.password is not None
+    return found._replace(password=Secret(f"{found.password.reveal()}@{unquote(rest)}"))
 
 
 def _encode(text: str) -> str:
