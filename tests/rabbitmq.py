@@ -19,8 +19,8 @@ from urllib.parse import quote
 
 from cellsync.demo.server import find
 
-PASSWORD = "a p@ss:w/rd%41#"
-"""Awkward on purpose: every place that puts it into a URL must quote it."""
+PASSWORD = "a p:w%41+!$rd"
+"""Awkward on purpose: cellsync.yaml has it percent-encoded, a row of Liberty as it is."""
 STARTING = 90
 """Seconds that a node may take on a busy machine."""
 _SBINS = ("bin", "lib/rabbitmq_server-*/sbin")
@@ -53,7 +53,7 @@ class RabbitMQ:
         return f"127.0.0.1:{self.port}"
 
     def url(self, vhost: str = "c1", *, user: str = "nova", password: str = PASSWORD) -> str:
-        """Return the transport_url of a virtual host."""
+        """Return the URL of a virtual host as cellsync.yaml has it."""
         return f"rabbit://{user}:{quote(password, safe='')}@{self.address}/{vhost}"
 
     def __enter__(self) -> RabbitMQ:

@@ -83,6 +83,17 @@ def test_load_returns_the_parent_and_the_children_in_configured_order(tmp_path: 
     assert pickle.loads(pickle.dumps(topology)) == topology
 
 
+def test_the_release_of_nova_may_be_named(tmp_path: Path) -> None:
+    """In either case; without it the schema's version tells. What a nova.conf has is read by it."""
+    text = f"parent: {{name: a, nova_conf: nova.conf}}\n{CHILD}"
+    conf = "[DEFAULT]\ntransport_url = rabbit://u:p@h/\n[database]\nconnection = mysql://h/n\n"
+    (tmp_path / "nova.conf").write_text(conf)
+    assert read(tmp_path, text).release is None
+    topology = read(tmp_path, f"{text}release: Liberty\n")
+    assert topology.release == "liberty"
+    assert topology.parent.broker is not None and topology.parent.broker.by_release
+
+
 def test_the_example_loads_and_explains_itself(tmp_path: Path) -> None:
     """The file that the README shows is one that works."""
     topology = read(tmp_path, cells.example(), {"CELLSYNC_PASSWORD": PASSWORD})
@@ -322,7 +333,7 @@ def test_no_problem_text_depends_on_a_password(folder: Path, password: str) -> N
         children:
           - {name: c1, database: "mysql://u:${PW}@h", typo: "${PW}"}
           - {name: c2, database: "mysql://u:${PW}@h:port/nova"}
-          - {name: c3, database: "mysql://u:${PW}@h/nova", broker: "x${PW}"}
+          - {name: c3, database: "mysql://u:${PW}@h/nova", broker: "x ${PW}"}
           - {name: c4, database: "mysql://u:${PW}@h/nova", nova_conf: x.conf}
         """
     assert problems(folder, text, {"PW": password}) == problems(folder, text, {"PW": "other"})

@@ -21,8 +21,9 @@ import yaml
 from click.testing import CliRunner
 from deployment import Deployment
 from drifts import API_DRIFTS, DRIFTS, Drift
+from listening import NovaCells, listening
 from rabbitmq import RabbitMQ
-from registered import CELLS_TABLE, ROW, SERVICES
+from registered import CELLS_TABLE, ROW, SERVICES, as_row
 from servers import Server, load, sql
 from sqlalchemy.engine import URL, make_url
 
@@ -301,7 +302,7 @@ def test_every_refusal_is_documented() -> None:
     """Refusals are made with a code, yielded by guards as (code, message), or passed to a helper."""
     text = _section((ROOT / "docs" / "findings.rst").read_text(encoding="utf-8"), "Refusals")
     made = {code for call in _called("Refusal") if (code := _keyword(call, "code"))}
-    helpers = [*_called("_refused"), *_called("_refusal")]
+    helpers = [*_called("refuse_edge"), *_called("_refused"), *_called("_refusal")]
     passed = {code for call in helpers for each in call.args if (code := _code(each))}
     assert {"limit", "depends", "journal"} <= made | passed | _yielded()
     assert set(_terms(text)) == made | {code for code in passed if " " not in code} | _yielded()
@@ -621,21 +622,29 @@ def test_the_incidents_of_the_playbook_happen(
     mariadb_cells: dict[str, URL], rabbit: RabbitMQ, other_rabbit: RabbitMQ, tmp_path: Path
 ) -> None:
     """Each command says what the page shows, when what the page tells of has been done to the cells."""
-    incident = Incident(mariadb_cells, rabbit, other_rabbit)
-    runs = Runs(PLAYBOOK)
-    for command, shown in _transcript(_blocks(PLAYBOOK, "console")):
-        incident.before(command)
-        line = runs.named(command)
-        said = _cellsync(tmp_path, *shlex.split(line)[1:]).stdout
-        assert _shows(incident.plain(shown), incident.plain(said)), f"$ {line}\n{said}"
-        runs.add(said)
+    places = {"api": (rabbit, "parent"), "c1": (rabbit, "c1"), "c2": (other_rabbit, "c2")}
+    with listening(places) as running:
+        incident = Incident(mariadb_cells, rabbit, other_rabbit, running)
+        runs = Runs(PLAYBOOK)
+        for command, shown in _transcript(_blocks(PLAYBOOK, "console")):
+            incident.before(command)
+            line = runs.named(command)
+            said = _cellsync(tmp_path, *shlex.split(line)[1:]).stdout
+            assert _shows(incident.plain(shown), incident.plain(said)), f"$ {line}\n{said}"
+            runs.add(said)
 
 
 class Incident:
     """Cells that are registered with each other, and what befalls them in the playbook."""
 
-    def __init__(self, cells: Mapping[str, URL], broker: RabbitMQ, broken: RabbitMQ) -> None:
-        self._cells, self._broken = cells, broken
+    def __init__(
+        self,
+        cells: Mapping[str, URL],
+        broker: RabbitMQ,
+        broken: RabbitMQ,
+        running: Mapping[str, NovaCells],
+    ) -> None:
+        self._cells, self._broken, self._running = cells, broken, running
         self._hosts = {broker.address: "10.0.0.5:5672", broken.address: "10.0.2.5:5672"}
         urls = {"api": broker.url("parent"), "c1": broker.url("c1"), "c2": broken.url("c2")}
         for cell in cells:
@@ -651,8 +660,8 @@ class Incident:
                 )
             self._sql(cell, "UPDATE services SET updated_at = UTC_TIMESTAMP()")
         for child in ("c1", "c2"):
-            self._sql("api", ROW, name=child, is_parent=0, broker=urls[child])
-            self._sql(child, ROW, name="api", is_parent=1, broker=urls["api"])
+            self._sql("api", ROW, name=child, is_parent=0, broker=as_row(urls[child]))
+            self._sql(child, ROW, name="api", is_parent=1, broker=as_row(urls["api"]))
 
     def _sql(self, cell: str, statement: str, **parameters: Any) -> None:
         sql(self._cells[cell].render_as_string(hide_password=False), statement, **parameters)
@@ -661,9 +670,12 @@ class Incident:
         """Do what the page tells of before it shows a command."""
         if command == "cellsync cells check":
             self._broken.kill()
+            self._running["c2"].forget()
         elif command == "cellsync cells check c2":
             self._broken.recover()
+            self._running["c2"].wait()
         elif command == "cellsync trace c1":
+            self._running["c1"].kill()
             dead = "updated_at = UTC_TIMESTAMP() - INTERVAL 1 HOUR"
             self._sql("c1", f"UPDATE services SET {dead} WHERE `binary` = 'nova-cells'")
         elif command == "cellsync diff --feature instances":

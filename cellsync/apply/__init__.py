@@ -13,7 +13,7 @@ verifying  the written keys, read again
 """
 
 from cellsync.apply.doors import Desired, Lane, Reader, Recorder, Writer
-from cellsync.apply.executing import Denial, Withheld, denied, execute, reached
+from cellsync.apply.executing import Denial, Withheld, denied, execute, make_inside, reached
 from cellsync.apply.loading import Loaded
 from cellsync.apply.verifying import deletes, verify, verify_all
 
@@ -29,6 +29,7 @@ __all__ = [
     "deletes",
     "denied",
     "execute",
+    "make_inside",
     "reached",
     "verify",
     "verify_all",

@@ -485,14 +485,36 @@ def _transaction(
     todo: Sequence[Change], writer: Writer, recorder: Recorder, works: Sequence[Batch]
 ) -> list[Outcome]:
     with writer.transaction():
-        recorder.mark_transaction()
-        outcomes = [outcome for work in works for outcome in work.run()]
-        for change, outcome in zip(todo, outcomes, strict=True):
-            if change.together and outcome.fate is not Fate.APPLIED:
-                raise Torn([Outcome(change=change, fate=outcome.fate, message=outcome.message)])
-            applied = outcome.fate is Fate.APPLIED and outcome.written
-            unfit = recorder.refuses(outcome.change) if applied else None
-            if unfit is not None:
-                raise Torn([Outcome(change=change, fate=Fate.FAILED, message=unfit)])
-        recorder.record([each for each in outcomes if each.fate is Fate.APPLIED and each.written])
+        return _make_inside(todo, recorder, works)
+
+
+def _make_inside(todo: Sequence[Change], recorder: Recorder, works: Sequence[Batch]) -> list[Outcome]:
+    recorder.mark_transaction()
+    outcomes = [outcome for work in works for outcome in work.run()]
+    for change, outcome in zip(todo, outcomes, strict=True):
+        if change.together and outcome.fate is not Fate.APPLIED:
+            raise Torn([Outcome(change=change, fate=outcome.fate, message=outcome.message)])
+        applied = outcome.fate is Fate.APPLIED and outcome.written
+        unfit = recorder.refuses(outcome.change) if applied else None
+        if unfit is not None:
+            raise Torn([Outcome(change=change, fate=Fate.FAILED, message=unfit)])
+    recorder.record([each for each in outcomes if each.fate is Fate.APPLIED and each.written])
     return outcomes
+
+
+def make_inside(
+    changes: Sequence[Change], *, writer: Writer, recorder: Recorder, targets: Mapping[str, Projection]
+) -> list[Outcome]:
+    """Make a few changes inside the caller's transaction, which must not commit unless all are APPLIED.
+
+    Raises what the writer raises; nothing is tried again here.
+    """
+    works = [Batch(list(part), writer, targets, ()) for _, part in groupby(changes, key=_sort)]
+    try:
+        return _make_inside(changes, recorder, works)
+    except Torn as torn:
+        left = "not made, as others of its transaction are not"
+        return [
+            torn.find_outcome(change) or Outcome(change=change, fate=Fate.FAILED, message=left)
+            for change in changes
+        ]

@@ -10,6 +10,7 @@ from typing import Any, cast
 import jsonschema
 
 from cellsync import yamlfile
+from cellsync.model import RELEASES
 
 CELL_MAPPINGS = "cell_mappings"
 
@@ -41,6 +42,7 @@ _CELL = _mapping(
     endpoints=_URLS,
     budget=_BUDGET,
 )
+_RELEASE = {"type": "string", "wanted": f"a release of Nova: {', '.join(RELEASES)}"}
 _PATTERNS = {"type": "array", "items": _TEXT}
 _ACCEPTED = _mapping(["cell", "rule", "key", "why"], cell=_TEXT, rule=_TEXT, key=_KEY, why=_TEXT, until=_DATE)
 
@@ -69,6 +71,7 @@ def _schema(children: dict[str, Any]) -> dict[str, Any]:
         accept={"type": "array", "items": _ACCEPTED},
         secrets=_mapping([], hide=_PATTERNS, show=_PATTERNS),
         drift_log=_TEXT,
+        release=_RELEASE,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from cellsync.cells.shape import misshapen
 from cellsync.errors import ConfigurationError, Problem, UsageError
 from cellsync.masking import is_url
 from cellsync.model import (
+    RELEASES,
     Budget,
     Cell,
     Endpoint,
@@ -73,6 +74,8 @@ children:
   # - {name: c4, defaults_file: ~/.my.cnf, database: "mysql+pymysql:///nova"}
 
 rules: [nova-cells-v1]
+
+# release: liberty    # of Nova, where the version of its schema does not say it: how its URLs are read
 
 # settle: 0.5s        # how long to wait before differences are read again; 0 does not wait
 
@@ -169,7 +172,7 @@ class _Reader:
         secrets = self.secrets(data.get("secrets"))
         rules, settle = self.rules(data.get("rules", [])), self.settle(data.get("settle", 0.5))
         drift_log = self.drift_log(data.get("drift_log"))
-        mapped = self.mapped(data)
+        mapped, release = self.mapped(data), self.release(data.get("release"))
         if self.problems:
             return None
         parent, *children = (cell for cell in cells.values() if cell is not None)
@@ -183,6 +186,7 @@ class _Reader:
             secrets=secrets,
             drift_log=drift_log,
             mapped=mapped,
+            release=release,
         )
 
     @property
@@ -250,6 +254,8 @@ class _Reader:
             sources.get("database"), lambda url: endpoints.database(url, options, base=self.references.base)
         )
         broker = self.endpoint(sources.get("broker"), endpoints.broker_endpoint)
+        if broker is not None and sources["broker"].path[-1] == "nova_conf":
+            broker = replace(broker, by_release=True)
         databases = self.databases((*path, "databases"), given.get("databases"))
         services = self.services((*path, "endpoints"), given.get("endpoints"))
         nova = self.nova((*path, "nova_conf"), given.get("nova_conf"))
@@ -359,6 +365,14 @@ class _Reader:
                     self.reject(path, "a pattern is COLUMN or TABLE.COLUMN; * stands for anything: '*token*'")
             patterns[name] = tuple(listed)
         return Secrets(**patterns)
+
+    def release(self, given: Any) -> str | None:
+        """Return the release of Nova by its name in lower case; None where it is not said."""
+        if not isinstance(given, str):
+            return None
+        if given.lower() not in RELEASES:
+            self.reject(("release",), f"release must be one of Nova with cells v1: {', '.join(RELEASES)}")
+        return given.lower()
 
     def drift_log(self, given: Any) -> str | None:
         """Return the path of the drift log; a relative one is taken from the folder of the cell file."""

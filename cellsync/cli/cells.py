@@ -153,6 +153,7 @@ def _writes(verb: str) -> Callable[[Plans], click.Command]:
 @click.option("--woffset", type=float, default=0.0, show_default=True, help="Weight offset.")
 @click.option("--wscale", type=float, default=1.0, show_default=True, help="Weight scale.")
 @_SIDE
+@_TIMEOUT
 def cells_create(
     request: Request,
     *,
@@ -161,13 +162,14 @@ def cells_create(
     woffset: float,
     wscale: float,
     side: str,
+    timeout: float,
     **described: Any,
 ) -> Prepared:
-    """Register a child: the parent's row for it, and its row for the parent.
+    """Register a child: the parent's row for it, and its row for the parent; both, or none.
 
     NAME is the child. The options are those of `nova-manage cell create`, and describe the broker of
     the side that --cell_type names; the other side's comes from cellsync.yaml, as does this one's
-    when no option describes it.
+    when no option describes it. A broker that does not answer is refused.
     """
     from cellsync.model import Side
     from cellsync.run import registering
@@ -179,6 +181,7 @@ def cells_create(
         broker=_broker(**described),
         weight_offset=woffset,
         weight_scale=wscale,
+        timeout=timeout,
     )
     return registering.create(request, asked)
 
@@ -262,9 +265,17 @@ def cells_restore(request: Request, *, names: tuple[str, ...], timeout: float) -
 @command(cells_group, "check")
 @click.argument("names", nargs=-1, metavar="[CELL]...", shell_complete=completing.cells)
 @_TIMEOUT
-@click.option("--isolate", "isolating", is_flag=True, help="Isolate children whose broker is dead.")
+@click.option(
+    "--isolate", "isolating", is_flag=True, help="Isolate children whose broker, or nova-cells, is dead."
+)
 @click.option(
     "--after", type=click.IntRange(1, 1000), metavar="N", help="... after N failed checks in a row. [3]"
+)
+@click.option(
+    "--silent-after",
+    type=click.IntRange(1, 1000),
+    metavar="N",
+    help="... or after N checks in a row in which nobody took messages from a living one. [3]",
 )
 @click.option(
     "--restore-after",
@@ -283,6 +294,7 @@ def cells_check(
     timeout: float,
     isolating: bool,
     after: int | None,
+    silent_after: int | None,
     restore_after: int | None,
     max_isolated: str | None,
     waived: tuple[str, ...],
@@ -297,6 +309,8 @@ def cells_check(
 
     if after is not None and not isolating:
         raise UsageError("--after goes with --isolate")
+    if silent_after is not None and not isolating:
+        raise UsageError("--silent-after goes with --isolate")
     check_place(output)
     request = request_for(
         common, "cells check", cells=names, waived=waived, without_rules=True, dry_run=dry_run
@@ -304,6 +318,7 @@ def cells_check(
     writes = isolating or restore_after is not None
     isolation = checking.Isolation(
         after=(after or 3) if isolating else None,
+        silent_after=(silent_after or 3) if isolating else None,
         restore_after=restore_after,
         most=max_isolated,
         rehearse=dry_run,
@@ -332,7 +347,11 @@ def trace(common: Common, *, child: str, timeout: float, format_: str, output: s
         found = tracing.trace(shown, child, timeout=timeout)
     unsound = {hop.hop for hop in found.hops if hop.status in (HopStatus.BROKEN, HopStatus.UNKNOWN)}
     code = (
-        ExitCode.INCOMPLETE if unsound - {"rows"} else ExitCode.DIFFERENCES if unsound else ExitCode.IN_STEP
+        ExitCode.INCOMPLETE
+        if unsound - {"rows"} or found.hanging
+        else ExitCode.DIFFERENCES
+        if unsound
+        else ExitCode.IN_STEP
     )
     write_metrics_of(common, request, partial(metrics.of_trace, found), code)
     if common.silent and code is ExitCode.IN_STEP:

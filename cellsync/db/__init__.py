@@ -22,7 +22,7 @@ from cellsync.db.connect import Timeouts
 from cellsync.db.database import Database, connect
 from cellsync.db.locks import NamedLock, same_database
 from cellsync.db.mappings import cell_mappings
-from cellsync.db.register import has_register, instances_in, register, whole_register
+from cellsync.db.register import has_register, instances_in, read_release, register, whole_register
 
 __all__ = [
     "Database",
@@ -32,6 +32,7 @@ __all__ = [
     "connect",
     "has_register",
     "instances_in",
+    "read_release",
     "register",
     "same_database",
     "whole_register",

@@ -8,7 +8,7 @@ from typing import Any
 
 from cellsync.db.database import Database
 from cellsync.errors import ReadFailed, Unsupported
-from cellsync.model import CellRow, Secret, Table, Value
+from cellsync.model import CellRow, NovaRelease, Secret, Table, Value, release_of_schema
 from cellsync.model.registry import TABLE
 
 _COLUMNS = (
@@ -45,6 +45,29 @@ def register(database: Database) -> tuple[CellRow, ...]:
     _check(database.cell.name, {str(name) for (name,) in found})
     rows = database.query(f"SELECT {', '.join(_COLUMNS)} FROM {TABLE} ORDER BY id")
     return tuple(_row(dict(zip(_COLUMNS, row, strict=True))) for row in rows)
+
+
+def read_release(database: Database) -> NovaRelease | None:
+    """Return the release of Nova whose main database this is; None where nothing says so. Two queries.
+
+    Where a database went over from migrate_version to alembic_version, the latter counts. Raises ReadFailed.
+    """
+    if not database.makes_schemas:
+        return None
+    found = database.query(
+        "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() "
+        "AND TABLE_NAME IN ('alembic_version', 'migrate_version') ORDER BY TABLE_NAME",
+    )
+    for (table,) in found:
+        if table == "alembic_version":
+            rows = database.query("SELECT version_num FROM alembic_version ORDER BY 1")
+        else:
+            rows = database.query(
+                "SELECT version FROM migrate_version WHERE repository_id = 'nova' ORDER BY 1"
+            )
+        if rows:
+            return release_of_schema(rows[-1][0], str(table))
+    return None
 
 
 def whole_register(database: Database) -> tuple[CellRow, ...]:

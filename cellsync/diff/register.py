@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from cellsync.model import (
@@ -12,7 +12,9 @@ from cellsync.model import (
     BrokerHost,
     Cell,
     CellRow,
+    Escaping,
     Listed,
+    NovaRelease,
     Registered,
     Role,
     Secret,
@@ -30,6 +32,20 @@ class Register:
 
     topology: Topology
     tables: Tables
+    releases: Mapping[str, NovaRelease | None] = field(default_factory=dict)
+    """Cell -> its release of Nova, as far as its database says; cellsync.yaml has the last word."""
+
+    def release(self, cell: str) -> NovaRelease | None:
+        """Return what a cell runs: cells are upgraded in step, so another one may tell."""
+        if self.topology.release is not None:
+            return NovaRelease(name=self.topology.release, source="release in cellsync.yaml")
+        own = self.releases.get(cell)
+        return own or next(filter(None, self.releases.values()), None)
+
+    def read_url(self, cell: str, text: str) -> Broker:
+        """Return a broker from a URL that a cell's Nova reads. Raises ValueError as ``Broker.parse``."""
+        release = self.release(cell)
+        return Broker.parse(text, release.escaping if release else Escaping.PERCENT)
 
     @cached_property
     def brokers(self) -> Mapping[str, Broker]:
@@ -40,12 +56,35 @@ class Register:
         """
         parent = self.topology.parent
         above = self.rows(parent)
-        below = [row for child in self.topology.children for row in live(self.rows(child), parent.name)]
-        found = {parent.name: _broker(parent, [row for row in below if row.is_parent])}
+        below = [
+            (child.name, row)
+            for child in self.topology.children
+            for row in live(self.rows(child), parent.name)
+            if row.is_parent
+        ]
+        found = {parent.name: self._broker(parent, below)}
         for child in self.topology.children:
             last = last_removed(above, child.name)
-            found[child.name] = _broker(child, [*live(above, child.name), *([last] if last else [])])
+            rows = [*live(above, child.name), *([last] if last else [])]
+            found[child.name] = self._broker(child, [(parent.name, row) for row in rows])
         return {name: broker for name, broker in found.items() if broker is not None}
+
+    def _broker(self, cell: Cell, rows: Sequence[tuple[str, CellRow]]) -> Broker | None:
+        """Return a cell's broker: of cellsync.yaml, else of the first of these rows that can be read."""
+        given = cell.broker
+        if given is None:
+            texts = [(where, row.transport_url.reveal()) for where, row in rows]
+        elif given.fault:
+            return None
+        else:
+            texts = [(cell.name, given.url.reveal())]
+        for where, text in texts:
+            try:
+                plain = given is not None and not given.by_release
+                return Broker.parse(text) if plain else self.read_url(where, text)
+            except ValueError:
+                continue  # the row is listed with what is wrong with it
+        return None
 
     def rows(self, cell: Cell) -> Sequence[CellRow]:
         """Return the rows of a cell's table, none where it could not be read."""
@@ -61,7 +100,7 @@ class Register:
         read = {name for name, found in self.tables.items() if not isinstance(found, str)}
         pairs = [(parent, child) for child in children] + [(child, parent) for child in children]
         missing = [
-            _no_row(where, other)
+            _no_row(where, other, half=bool(self.half_registered(other if where is parent else where)))
             for where, other in pairs
             if where.name in read
             and not live(self.rows(where), other.name)
@@ -73,6 +112,21 @@ class Register:
             missing=tuple(missing),
             failures={name: found for name, found in self.tables.items() if isinstance(found, str)},
         )
+
+    def half_registered(self, child: Cell) -> str:
+        """Return which of the two rows that register a child is missing; "" where both or none is there.
+
+        A registration that was cut off leaves one. An isolated child has lost the parent's row on purpose.
+        """
+        parent = self.topology.parent
+        if any(isinstance(self.tables.get(cell.name, ""), str) for cell in (parent, child)):
+            return ""
+        above = [row for row in live(self.rows(parent), child.name) if not row.is_parent]
+        below = [row for row in live(self.rows(child), parent.name) if row.is_parent]
+        if bool(above) == bool(below) or is_isolated(self.rows(parent), child.name):
+            return ""
+        where, other = (parent, child) if below else (child, parent)
+        return _no_row(where, other, half=True)
 
     def _listed(self, cell: Cell, row: CellRow, *, sound: bool = False) -> Listed:
         wrong = () if sound else self.mismatches(cell, row)
@@ -106,7 +160,7 @@ class Register:
 
     def _urls(self, cell: Cell, row: CellRow) -> Iterator[str]:
         try:
-            url = Broker.parse(row.transport_url.reveal())
+            url = self.read_url(cell.name, row.transport_url.reveal())
         except ValueError as error:
             yield f"transport_url {error}"
             return
@@ -122,6 +176,20 @@ class Register:
         said = self.brokers.get(row.name) if other is not None and other.broker is not None else None
         if said is not None and (set(said.addresses), said.vhost) != (set(url.addresses), url.vhost):
             yield f"cellsync.yaml says that the broker of {row.name} is {masked(str(said))}"
+        elif said is not None and self._is_encoded_in_vain(cell, row, said, url):
+            yield (
+                f"user or password are percent-encoded, which {self.release(cell.name)} does not decode: "
+                f"delete the row and create it again"
+            )
+
+    def _is_encoded_in_vain(self, cell: Cell, row: CellRow, said: Broker, read: Broker) -> bool:
+        """Say whether a row is right as later releases read it: earlier cellsyncs wrote such rows."""
+        release = self.release(cell.name)
+        if release is None or release.escaping is not Escaping.RAW:
+            return False
+        meant = Broker.parse(row.transport_url.reveal())
+        logins = {_login(host) for host in said.hosts}
+        return {_login(host) for host in meant.hosts} == logins != {_login(host) for host in read.hosts}
 
 
 def last_removed(rows: Sequence[CellRow], name: str) -> CellRow | None:
@@ -162,26 +230,14 @@ def _login(host: BrokerHost) -> tuple[str | None, Secret | None]:
     return host.username, host.password
 
 
-def _broker(cell: Cell, rows: Sequence[CellRow]) -> Broker | None:
-    """Return a cell's broker: of cellsync.yaml, else of the first of these rows that can be read."""
-    texts = [cell.broker.url.reveal()] if cell.broker else [row.transport_url.reveal() for row in rows]
-    if cell.broker and cell.broker.fault:
-        return None
-    for text in texts:
-        try:
-            return Broker.parse(text)
-        except ValueError:
-            continue  # the row is listed with what is wrong with it
-    return None
-
-
 def _seen(rows: Sequence[CellRow]) -> list[CellRow]:
     """Return the rows that are not deleted, those that Nova does not see among them."""
     return [row for row in rows if not row.deleted]
 
 
-def _no_row(where: Cell, of: Cell) -> str:
-    broken = (
-        f"requests do not reach {of.name}" if where.role is Role.PARENT else f"{where.name} cannot answer it"
-    )
-    return f"{where.name} has no row for {of.name}: {broken} (cellsync cells create)"
+def _no_row(where: Cell, of: Cell, *, half: bool) -> str:
+    above = where.role is Role.PARENT
+    broken = f"requests do not reach {of.name}" if above else f"{where.name} cannot answer it"
+    child = of.name if above else where.name
+    said = f"{child} is half registered, and " if half else ""
+    return f"{where.name} has no row for {of.name}: {said}{broken} (cellsync cells create {child})"

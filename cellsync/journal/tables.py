@@ -154,6 +154,20 @@ STREAKS = sa.Table(
 )
 
 
+# Beside STREAKS, and not more columns of it: no table of an older journal needs to be altered.
+SILENCES = sa.Table(
+    "silences",
+    METADATA,
+    sa.Column("database_name", SHORT, primary_key=True),
+    sa.Column("cell", NAME, primary_key=True),
+    # Checks in a row in which nobody took messages at a living broker.
+    sa.Column("silent", sa.Integer, nullable=False),
+    # 1 once a check has seen somebody take them: then the queues' names are known to be right.
+    sa.Column("heard", sa.Integer, nullable=False),
+    **OPTIONS,
+)
+
+
 # What keeps runs through several nodes of a Galera cluster apart; see ``journal.writers``.
 WRITERS = sa.Table(
     "writers",

@@ -11,6 +11,7 @@ In the order of the way of the data, each file importing only from those above i
     differences  what was found: differences, findings, and the tables that could not be compared
     plans        what is to be written: changes with their guards, and what was refused or skipped
     brokers      transport URLs, and what a login to a broker found
+    releases     Nova's releases, as far as they differ here
     secrets      which columns no output shows
     registry     Nova's register of cells, and the path of a request
     explanations what a feature needs, and what of it is there
@@ -29,6 +30,7 @@ from cellsync.model.brokers import (
     Broker,
     BrokerHost,
     BrokerProbe,
+    Escaping,
     HostStatus,
     Queue,
     masked,
@@ -93,6 +95,7 @@ from cellsync.model.registry import (
     CheckedCell,
     DatabaseProbe,
     Decision,
+    Hanging,
     Hop,
     HopStatus,
     Listed,
@@ -101,7 +104,10 @@ from cellsync.model.registry import (
     Side,
     Trace,
     Vitals,
+    answered_queues,
+    unattended,
 )
+from cellsync.model.releases import RELEASES, NovaRelease, release_of_schema
 from cellsync.model.results import (
     CellFailure,
     CellResult,
@@ -195,6 +201,7 @@ __all__ = [
     "HIDDEN",
     "MOST_ROWS",
     "OUTCOMES",
+    "RELEASES",
     "TLS_FILES",
     "USUAL_SECRETS",
     "Accepted",
@@ -233,6 +240,7 @@ __all__ = [
     "Dossier",
     "Drifted",
     "Endpoint",
+    "Escaping",
     "Explained",
     "Explanation",
     "Family",
@@ -243,6 +251,7 @@ __all__ = [
     "ForeignKey",
     "Found",
     "Gate",
+    "Hanging",
     "Health",
     "Heartbeats",
     "Hop",
@@ -269,6 +278,7 @@ __all__ = [
     "Need",
     "Notice",
     "NovaConf",
+    "NovaRelease",
     "Outcome",
     "Pack",
     "Packed",
@@ -329,6 +339,7 @@ __all__ = [
     "Verify",
     "Vitals",
     "Way",
+    "answered_queues",
     "dangles",
     "deed_of",
     "folded",
@@ -336,11 +347,13 @@ __all__ = [
     "masked",
     "name_change",
     "rank",
+    "release_of_schema",
     "safe",
     "shown",
     "sort_of",
     "starred",
     "tls",
+    "unattended",
 ]
 
 _OF_SOME_VERBS = ("drift", "explanations", "dossier")

@@ -30,6 +30,8 @@ class Endpoint:
     """The same URL with stars for the password: "mysql+pymysql://cellsync:***@10.0.0.1/nova"."""
     fault: str = ""
     """Why nobody can connect to it: where a database keeps the URL, and it is none; "" for a good one."""
+    by_release: bool = False
+    """True for the broker of a nova.conf, in which Nova's release says how a password stands."""
 
     def scrub(self, text: str) -> str:
         """Return a text with stars in place of the passwords, however they are spelled in it.
@@ -160,6 +162,8 @@ class Topology:
     """In the order of the configuration: the first one that applies says why."""
     secrets: Secrets = field(default_factory=Secrets)
     """The columns that no output shows."""
+    release: str | None = None
+    """Nova's release, where the configuration says it; else the schema's version tells."""
     drift_log: str | None = None
     """The file that is told what runs saw; None for no such file."""
     mapped: Mapped | None = None

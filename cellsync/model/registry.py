@@ -6,11 +6,12 @@ Havana to Stein.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from cellsync.model.brokers import BrokerProbe, HostStatus
+from cellsync.model.brokers import BrokerProbe, HostStatus, Queue
+from cellsync.model.releases import NovaRelease
 from cellsync.model.values import Secret, Value
 
 TABLE = "cells"
@@ -82,6 +83,8 @@ class DatabaseProbe:
     latency: float | None = None
     server: str = ""
     error: str = ""
+    release: NovaRelease | None = None
+    """Of Nova, by the version of its schema; asked only beside a table of cells."""
 
 
 class Decision(str, Enum):
@@ -105,8 +108,12 @@ class CheckedCell:
     database: DatabaseProbe
     broker: tuple[BrokerProbe, ...]
     """By host, in the order of the URL."""
+    awaited: bool = False
+    """True where a nova-cells must take messages at the broker: its cell is in the register."""
     unknown: str = ""
     """Why there is no broker to ask; empty where there is one, or where the cell has none."""
+    half_registered: str = ""
+    """Which of the two rows that register a child is missing; empty where both or none is there."""
     isolated: bool = False
     decision: Decision = Decision.NONE
     said: str = ""
@@ -118,10 +125,39 @@ class CheckedCell:
         return bool(self.broker) and all(probe.status is not HostStatus.OK for probe in self.broker)
 
     @property
+    def queues(self) -> tuple[Queue, ...]:
+        """What the first host of the broker that answers says of nova-cells' queues."""
+        return answered_queues(self.broker)
+
+    @property
+    def silent(self) -> tuple[Queue, ...]:
+        """The queues of nova-cells from which nobody takes messages, at a broker that lives.
+
+        A child that is silent hangs the parent as one whose broker is dead does.
+        """
+        return unattended(self.queues) if self.awaited else ()
+
+    @property
     def sound(self) -> bool:
         """Say whether everything that was asked answered."""
         asked = [self.database.status, *(probe.status for probe in self.broker)]
-        return not self.unknown and all(status is HostStatus.OK for status in asked)
+        wrong = self.unknown or self.half_registered or self.silent
+        return not wrong and all(status is HostStatus.OK for status in asked)
+
+
+def answered_queues(probes: Sequence[BrokerProbe]) -> tuple[Queue, ...]:
+    """Return the queues of the first host that answers; the hosts of one broker have the same."""
+    return next((probe.queues for probe in probes if probe.status is HostStatus.OK), ())
+
+
+def unattended(queues: Sequence[Queue]) -> tuple[Queue, ...]:
+    """Return the queues of nova-cells that nobody takes messages from.
+
+    One that is not there is one of them, unless messages are taken from another: then nova-cells lives, and
+    has other names for this one ([cells] rpc_driver_queue_base).
+    """
+    lives = any(queue.consumers for queue in queues)
+    return tuple(queue for queue in queues if not queue.consumers and (queue.consumers == 0 or not lives))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,11 +217,22 @@ class Hop:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Hanging:
+    """Another child that holds the parent up: a request to all cells waits for it, and fails."""
+
+    cell: str
+    evidence: str
+    advice: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Trace:
     """The path of a request from the parent to a child and back, hop by hop."""
 
     child: str
     hops: tuple[Hop, ...]
+    hanging: tuple[Hanging, ...] = ()
+    """The other children that hang the parent, in the order of its table."""
 
     @property
     def first_broken(self) -> Hop | None:

@@ -36,6 +36,7 @@ from cellsync.report import course, facts, standing, words
 from cellsync.report.cards import LONG, Card, Names, Room, cards, shares
 from cellsync.report.facts import Stage
 from cellsync.report.page import PROSE, Style
+from cellsync.report.register import say_silence
 from cellsync.report.sql import excerpt
 from cellsync.report.standing import Life, State, Works
 from cellsync.report.verdict import drift, verdict
@@ -333,7 +334,7 @@ def _checked(cell: CheckedCell, vitals: Sequence[Vitals]) -> Mapping[str, Any]:
         "server": database.server,
         "version": mine.version if mine else "",
         "broker": [(probe.host, _answer(probe.status, probe.latency, probe.error)) for probe in cell.broker],
-        "unknown": cell.unknown,
+        "unknown": "; ".join(filter(None, [cell.unknown, cell.half_registered, say_silence(cell)])),
         "services": [(LIVES[life], said) for life, said in standing.services(mine)] if mine else [],
         "unread": mine.error if mine else "",
     }

@@ -211,6 +211,11 @@ def of_check(
         ),
     )
     book.add(
+        "cellsync_nova_cells_up",
+        "1 where nova-cells takes messages from all of its queues at a broker that answers.",
+        (({"cell": cell.cell}, not cell.silent) for cell in cells if cell.awaited and cell.queues),
+    )
+    book.add(
         "cellsync_isolated",
         "1 for a child that is out of the parent's table of cells.",
         (({"cell": cell.cell}, cell.isolated) for cell in cells),

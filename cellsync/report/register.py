@@ -33,7 +33,7 @@ _CHECK_EXIT = {ExitCode.IN_STEP: "everything answers", ExitCode.INCOMPLETE: "som
 _TRACE_EXIT = {
     ExitCode.IN_STEP: "every hop is sound",
     ExitCode.DIFFERENCES: "the path is sound, rows are out of step",
-    ExitCode.INCOMPLETE: "a hop is broken, or could not be checked",
+    ExitCode.INCOMPLETE: "a hop is broken or could not be checked, or another child hangs the parent",
 }
 
 
@@ -192,6 +192,8 @@ def _checked_cell(cell: CheckedCell, style: Style, without: str) -> Iterator[Lin
             yield from (Line(_queue(queue), 2, Tone.QUIET) for queue in probe.queues)
     if cell.unknown:
         yield Line(f"broker unknown: {cell.unknown}", 1, Tone.BAD)
+    if cell.half_registered:
+        yield Line(cell.half_registered, 1, Tone.BAD)
     yield from _silent(cell)
 
 
@@ -201,13 +203,21 @@ def _probe(probe: BrokerProbe) -> str:
 
 
 def _silent(cell: CheckedCell) -> Iterator[Line]:
-    """Warn of queues of nova-cells that are there and from which nobody takes messages."""
-    queues = next((probe.queues for probe in cell.broker if probe.status is HostStatus.OK), ())
-    silent = [queue for queue in queues if queue.consumers == 0]
-    if silent:
-        waiting = sum(queue.messages or 0 for queue in silent)
-        names = words.listed([queue.name for queue in silent])
-        yield Line(f"nobody takes messages from {names} ({waiting} wait): is nova-cells up?", 1, Tone.STRONG)
+    """Say from which queues of nova-cells nobody takes messages; elsewhere warn of those that are there."""
+    if cell.silent:
+        yield Line(say_silence(cell), 1, Tone.BAD)
+    elif idle := [queue for queue in cell.queues if queue.consumers == 0]:
+        yield Line(f"{_say_idle(idle)}: is nova-cells up?", 1, Tone.STRONG)
+
+
+def say_silence(cell: CheckedCell) -> str:
+    """Return that nova-cells takes no messages; "" where it does, or need not."""
+    return f"nova-cells silent: {_say_idle(cell.silent)}" if cell.silent else ""
+
+
+def _say_idle(queues: Sequence[Queue]) -> str:
+    waiting = sum(queue.messages or 0 for queue in queues)
+    return f"nobody takes messages from {words.listed([queue.name for queue in queues])} ({waiting} wait)"
 
 
 def _queue(queue: Queue) -> str:
@@ -246,9 +256,22 @@ def checked_cell(cell: CheckedCell) -> Object:
         },
         "broker": [_probe_json(probe) for probe in cell.broker],
         "broker_unknown": cell.unknown or None,
+        "half_registered": cell.half_registered or None,
+        "nova_cells": _nova_cells_json(cell),
         "isolated": cell.isolated,
         "decision": None if cell.decision is Decision.NONE else cell.decision.value,
         "decided": cell.said or None,
+    }
+
+
+def _nova_cells_json(cell: CheckedCell) -> Object | None:
+    """Return whether nova-cells takes messages; None where it need not, or no host of the broker answers."""
+    if not cell.awaited or not cell.queues:
+        return None
+    return {
+        "status": "silent" if cell.silent else "ok",
+        "silent_queues": [queue.name for queue in cell.silent],
+        "waiting": sum(queue.messages or 0 for queue in cell.silent),
     }
 
 
@@ -289,7 +312,11 @@ def _traced(trace: Trace, parent: str, code: ExitCode) -> Iterator[Line]:
             f"{parent} to {trace.child}: no broken hop, {unknown} could not be checked", tone=Tone.STRONG
         )
     else:
-        yield Line(f"{parent} to {trace.child}: every hop is sound", tone=Tone.GOOD)
+        but = f", but {parent} hangs" if trace.hanging else ""
+        yield Line(f"{parent} to {trace.child}: every hop is sound{but}", tone=Tone.BAD if but else Tone.GOOD)
+    for each in trace.hanging:
+        yield Line(f"requests to all cells hang with {each.cell}: {each.evidence}", tone=Tone.BAD)
+        yield Line(f"do: {each.advice}", tone=Tone.STRONG)
     yield Line("")
     yield from chain.from_iterable(_hop(number, hop) for number, hop in enumerate(trace.hops, 1))
     yield Line("")
@@ -314,6 +341,10 @@ def traced_json(trace: Trace, code: ExitCode) -> Iterator[str]:
                 for hop in trace.hops
             ],
             "first_broken": first.hop if first else None,
+            "hanging": [
+                {"cell": each.cell, "evidence": each.evidence, "advice": each.advice}
+                for each in trace.hanging
+            ],
             "exit_code": int(code),
         }
     )

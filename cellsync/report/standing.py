@@ -82,6 +82,9 @@ def _edge(cell: CellResult | CellFailure, checked: CheckedCell | None, vitals: V
         said[State.ISOLATED] = f"isolated since {cell.isolated} UTC"
     if vitals is not None and vitals.down:
         said[State.SERVICES_DOWN] = f"services down: {', '.join(vitals.down)}"
+    if checked is not None and checked.silent:
+        lost = f"; {said[State.SERVICES_DOWN]}" if State.SERVICES_DOWN in said else ""
+        said[State.SERVICES_DOWN] = f"nova-cells takes no messages{lost}"
     if checked is not None and checked.broker_down:
         said[State.BROKER_DOWN] = f"broker down: {words.ANSWER[checked.broker[0].status]}"
     ranked = sorted(said.items(), key=lambda each: [*State].index(each[0]), reverse=True)
@@ -129,6 +132,7 @@ def parent(of: Dossier) -> tuple[bool, str]:
         lost = [probe.status for probe in checked.broker if probe.status is not HostStatus.OK]
         answer = _answer(lost[0] if lost else HostStatus.OK)
         said.append(f"broker {'down: ' if checked.broker_down else ''}{answer}")
+    said += ["nova-cells takes no messages"] if checked.silent else []
     down = vitals.down if vitals else {}
     said += [f"services down: {', '.join(down)}"] if down else []
     return checked.sound and not down, ", ".join(said)
@@ -231,6 +235,9 @@ def first(of: Dossier) -> Iterator[tuple[str, str]]:
     for checked in of.checked[1:]:
         if checked.broker_down and not checked.isolated:
             why = "no host of its broker takes messages, and the parent hangs with it"
+            yield f"cellsync cells isolate {checked.cell}", why
+        elif checked.silent and not checked.isolated:
+            why = "its nova-cells takes no messages, and the parent hangs with it; then start that"
             yield f"cellsync cells isolate {checked.cell}", why
     for vitals in of.vitals:
         if down := list(vitals.down):

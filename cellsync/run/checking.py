@@ -17,6 +17,7 @@ from cellsync.errors import CellsyncError, ExitCode
 from cellsync.journal import streaks
 from cellsync.journal.streaks import Streak
 from cellsync.model import (
+    Cell,
     CellFailure,
     CellResult,
     CellRow,
@@ -38,6 +39,8 @@ class Isolation:
 
     after: int | None = None
     """Failed checks in a row before a child is isolated; None isolates none."""
+    silent_after: int | None = None
+    """Checks in a row with a living broker where nobody takes messages, before a child is isolated."""
     restore_after: int | None = None
     """Answered checks in a row before a child that a check isolated comes back; None brings none back."""
     most: str | None = None
@@ -72,7 +75,9 @@ def check(request: Request, *, timeout: float, isolation: Isolation | None = Non
     request.progress("asking databases")
     answers = ask_databases(cells, timeouts=request.timeouts, clock=time.monotonic, timeout=timeout)
     tables = {name: rows for name, (_, rows) in answers.items()}
-    known = diff.Register(topology, tables).brokers
+    releases = {name: probe.release for name, (probe, _) in answers.items()}
+    register = diff.Register(topology, tables, releases)
+    known = register.brokers
     request.progress("asking brokers")
     asked = {cell.name: known[cell.name] for cell in cells if cell.name in known}
     probes = ask_brokers(asked, timeout=timeout, queues=brokers.NOVA_CELLS)
@@ -85,6 +90,8 @@ def check(request: Request, *, timeout: float, isolation: Isolation | None = Non
             cell=cell.name,
             database=answers[cell.name][0],
             broker=probes.get(cell.name, ()),
+            half_registered="" if cell.role is Role.PARENT else register.half_registered(cell),
+            awaited=_awaited(request, cell, tables),
             unknown=""
             if cell.name in known
             else _unknown(request, cell.name, tables, has_register=has_register),
@@ -99,6 +106,18 @@ def check(request: Request, *, timeout: float, isolation: Isolation | None = Non
     if isinstance(above, str):
         return Check(cells=found, error=f"nobody could be isolated or restored: {above}")
     return _decide(request, found, above, isolation, timeout)
+
+
+def _awaited(request: Request, cell: Cell, tables: diff.Tables) -> bool:
+    """Say whether a cell must have a nova-cells that takes messages: it is in the register of cells v1."""
+    parent = request.topology.parent
+    above = tables[parent.name]
+    if isinstance(above, str):
+        own = tables[cell.name]
+        return cell is not parent and not isinstance(own, str) and bool(diff.live(own, parent.name))
+    if cell is parent:
+        return any(row.live and not row.is_parent for row in above)
+    return bool(diff.live(above, cell.name)) or diff.is_isolated(above, cell.name)
 
 
 def _unknown(request: Request, name: str, tables: diff.Tables, *, has_register: bool) -> str:
@@ -171,20 +190,34 @@ def _decide(
 def _judge(
     cell: CheckedCell, before: Streak, above: Sequence[CellRow], isolation: Isolation, request: Request
 ) -> _Decided:
-    streak = before.seen(down=cell.broker_down)
+    there = [queue for queue in cell.queues if queue.consumers is not None]
+    # Where none is there, they may have other names (rpc_driver_queue_base), unless they were seen before.
+    sure = bool(there) or before.heard
+    silent = bool(cell.silent)
+    streak = before.seen(
+        down=cell.broker_down, silent=silent and sure, heard=bool(there) and not silent and cell.awaited
+    )
     name, now = cell.cell, request.clock()
     gone = diff.last_removed(above, name)
     if not cell.isolated:
         streak = streak.returned()
         registered = any(row.live and row.name == name for row in above)
-        if not cell.broker_down or isolation.after is None or not registered:
+        if cell.broker_down:
+            number, most = streak.failed, isolation.after
+            count = f"{name}: its broker failed {_times(number)} in a row"
+        else:
+            number, most = streak.silent if silent else 0, isolation.silent_after
+            count = f"{name}: nobody took messages at its broker {_times(number)} in a row"
+        if silent and not sure and registered and most is not None:
+            unsure = "no queue of nova-cells was ever seen at its broker, and it is not isolated for that"
+            return _Decided(streak, Decision.NONE, f"{name}: {unsure}")
+        if not number or most is None or not registered:
             return _Decided(streak, Decision.NONE, "")
-        count = f"{name}: its broker failed {_times(streak.failed)} in a row"
-        if streak.failed < isolation.after:
-            return _Decided(streak, Decision.COUNTING, f"{count}; isolated at {isolation.after}")
+        if number < most:
+            return _Decided(streak, Decision.COUNTING, f"{count}; isolated at {most}")
         return _Decided(streak, Decision.ISOLATED, f"{count}: isolated")
     by_us = gone is not None and streak.isolated_row == gone.id
-    if cell.broker_down or isolation.restore_after is None or not by_us:
+    if cell.broker_down or silent or isolation.restore_after is None or not by_us:
         return _Decided(streak, Decision.NONE, "")
     needed = streak.needed(isolation.restore_after, now)
     count = f"{name}: its broker answered {_times(streak.answered)} in a row"

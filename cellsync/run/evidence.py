@@ -50,6 +50,8 @@ class Evidence:
     """The tables of cells of the two."""
     used: Mapping[str, tuple[BrokerProbe, ...]]
     """transport_url of a row -> what its hosts answer: it may lead elsewhere than cellsync.yaml says."""
+    others: Mapping[str, tuple[BrokerProbe, ...] | str] = field(default_factory=dict)
+    """Each other child in the parent's table -> what its broker answers, or why its row cannot be used."""
     services: Mapping[str, str] = field(default_factory=dict)
     """Name and address of a service -> what is wrong with its answer, "" for nothing."""
     report: Report | None = None
@@ -65,11 +67,14 @@ def gather(request: Request, child: Cell, *, timeout: float) -> Evidence:
     answers = ask_databases([parent, child], timeouts=request.timeouts, clock=time.monotonic, timeout=timeout)
     tables = {name: rows for name, (_, rows) in answers.items()}
     up = [cell for cell in (parent, child) if answers[cell.name][0].status is HostStatus.OK]
-    register = diff.Register(replace(request.topology, children=(child,)), tables)
+    releases = {name: probe.release for name, (probe, _) in answers.items()}
+    register = diff.Register(replace(request.topology, children=(child,)), tables, releases)
     known = register.brokers
-    urls = {**_urls(tables, parent, child), **{str(broker): broker for broker in known.values()}}
+    urls = {**_urls(register, parent, child), **{str(broker): broker for broker in known.values()}}
+    others = _others(register, parent, child)
+    elsewhere = {str(broker): broker for broker in others.values() if isinstance(broker, Broker)}
     request.progress("asking brokers and services")
-    used = ask_brokers(urls, timeout=timeout, queues=brokers.NOVA_CELLS)
+    used = ask_brokers({**elsewhere, **urls}, timeout=timeout, queues=brokers.NOVA_CELLS)
     alive = beats(request, up, timeout=timeout)
     services = at_once(
         {
@@ -97,6 +102,9 @@ def gather(request: Request, child: Cell, *, timeout: float) -> Evidence:
         child=side(child),
         register=register,
         used=used,
+        others={
+            name: broker if isinstance(broker, str) else used[str(broker)] for name, broker in others.items()
+        },
         services={
             name: f"no answer within {timeout:g} s" if wrong is None else wrong
             for name, wrong in services.items()
@@ -106,18 +114,31 @@ def gather(request: Request, child: Cell, *, timeout: float) -> Evidence:
     )
 
 
-def _urls(tables: diff.Tables, parent: Cell, child: Cell) -> dict[str, Broker]:
+def _urls(register: diff.Register, parent: Cell, child: Cell) -> dict[str, Broker]:
     """Return the brokers to which the live rows of the two for each other lead."""
     found = {}
     for where, other in ((parent, child), (child, parent)):
-        rows = tables[where.name]
-        for row in () if isinstance(rows, str) else rows:
-            if row.live and row.name == other.name:
-                try:
-                    broker = Broker.parse(row.transport_url.reveal())
-                except ValueError:
-                    continue  # the judgement of the row says so
-                found[str(broker)] = broker
+        for row in diff.live(register.rows(where), other.name):
+            try:
+                broker = register.read_url(where.name, row.transport_url.reveal())
+            except ValueError:
+                continue  # the judgement of the row says so
+            found[str(broker)] = broker
+    return found
+
+
+def _others(register: diff.Register, parent: Cell, child: Cell) -> dict[str, Broker | str]:
+    """Return the broker of every other live child of the parent's table, or why its row cannot be used.
+
+    By the rows, and not by cellsync.yaml: nova-cells waits for a child that only its table has, too.
+    """
+    found: dict[str, Broker | str] = {}
+    for row in register.rows(parent):
+        if row.live and not row.is_parent and row.name != child.name:
+            try:
+                found[row.name] = register.read_url(parent.name, row.transport_url.reveal())
+            except ValueError as error:
+                found[row.name] = f"transport_url {error}"
     return found
 
 

@@ -241,6 +241,26 @@ def prepare_undo(request: Request, run_id: str) -> Prepared:
         notes=(words.unseen(unseen),) if unseen else (),
         secrets=request.topology.secrets,
     )
+    paired = any(each.run.id == run_id and each.run.verb in _PAIRED for each in runs)
+    return Prepared(report=report, edges=edges, all_or_none=paired)
+
+
+_PAIRED = ("cells create", "cells delete")
+"""What these wrote in two databases is taken back in both, or in none."""
+
+
+def prepare_undo_in(request: Request, run_id: str, cell: str) -> Prepared:
+    """Plan the inverse of what a run made in one cell, where it had to be made in others too, and was not.
+
+    Raises UsageError where its journal has no changes of the run.
+    """
+    past, failures = _read(request, run_id, only=[cell])
+    edges = tuple(_edge(request, name, each, run_id) for name, each in past.items() if each.changes)
+    if not edges and not failures:
+        raise _unknown(run_id, _unseen(past))
+    cells: list[CellResult | CellFailure] = [*failures.values(), *(_planned(edge) for edge in edges)]
+    code = exit_code(cells, remaining=False, refusals=True)
+    report = Report(run=request.run, finished=request.clock(), cells=tuple(cells), exit_code=code)
     return Prepared(report=report, edges=edges)
 
 

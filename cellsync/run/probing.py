@@ -116,7 +116,8 @@ def ask_databases(
                     status=HostStatus.OK, latency=latency, server=database.identity().version
                 )
                 try:
-                    return probe, db.register(database)
+                    rows = db.register(database)
+                    return replace(probe, release=db.read_release(database)), rows
                 except CellsyncError as error:
                     return probe, str(error)
         except Unreachable as error:

@@ -9,9 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cellsync import db, diff, journal, plan
+from cellsync.broker import NOVA_CELLS
 from cellsync.errors import UsageError
 from cellsync.model import (
     Broker,
+    BrokerProbe,
     Cell,
     CellFailure,
     CellResult,
@@ -19,9 +21,11 @@ from cellsync.model import (
     Change,
     DatabaseIdentity,
     Direction,
+    Escaping,
     Health,
     HostStatus,
     NovaConf,
+    NovaRelease,
     Plan,
     Refusal,
     Registered,
@@ -30,10 +34,12 @@ from cellsync.model import (
     Side,
     Status,
     Value,
+    answered_queues,
+    unattended,
 )
 from cellsync.plan import registering as plans
 from cellsync.report import words
-from cellsync.run.probing import ask_broker
+from cellsync.run.probing import ask_broker, ask_brokers
 from cellsync.run.request import Edge, Prepared, Request, each_cell, executor, exit_code, with_plans
 
 
@@ -49,6 +55,8 @@ class Creation:
     """None: cellsync.yaml has it."""
     weight_offset: float = 0.0
     weight_scale: float = 1.0
+    timeout: float = 3.0
+    """How long each host of a broker that is registered may take, in seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +67,7 @@ class Known:
     identity: DatabaseIdentity
     health: Health
     rows: tuple[CellRow, ...]
+    release: NovaRelease | None
     instances: Mapping[str, int]
     """Path of a cell -> its live instances, where they were asked for."""
 
@@ -79,7 +88,8 @@ def create(request: Request, asked: Creation) -> Prepared:
     """Plan the rows that register a child: the parent's row for it, and its row for the parent.
 
     A side that has the row already, as it is wanted, is left as it is; both sides so, or one that has
-    another row of the name, is refused. Raises UsageError for what no row can hold.
+    another row of the name, is refused, and so is a broker of which no host takes messages. Raises
+    UsageError for what no row can hold.
     """
     plans.check_name(asked.child)
     child = _child(request, asked.child)
@@ -87,7 +97,9 @@ def create(request: Request, asked: Creation) -> Prepared:
     plans.check_name(parent.name)
     sides = _sides(asked.side, parent, child)
     known, failures = look(request, [cell for cell, _ in sides])
-    urls = _urls(request, asked, known)
+    rows = {name: each.rows for name, each in known.items()}
+    register = diff.Register(request.topology, rows, _releases(known))
+    urls = _urls(request, asked, register)
     steps = []
     for cell, other in sides:
         if cell.name not in known:
@@ -95,7 +107,7 @@ def create(request: Request, asked: Creation) -> Prepared:
         wanted = plans.Wanted(
             name=other.name,
             is_parent=other.role is Role.PARENT,
-            transport_url=str(urls[other.name]),
+            transport_url=_written(register, cell, other, urls[other.name]),
             weight_offset=asked.weight_offset,
             weight_scale=asked.weight_scale,
         )
@@ -116,11 +128,37 @@ def create(request: Request, asked: Creation) -> Prepared:
                 notes=(f"{cell.name} has the row for {other.name} already, as it is wanted",),
             )
         )
+    if not failures and not any(step.refusals for step in steps):
+        by_other = {other.name: step for step, (_, other) in zip(steps, sides, strict=True)}
+        steps = _ask_brokers(request, asked, by_other, urls)
     if steps and not failures and not any(step.changes or step.refusals for step in steps):
         there = " and ".join(step.known.cell.name for step in steps)
         refusal = Refusal(code="exists", rule="", message=f"{asked.child} is registered already in {there}")
         steps[0] = replace(steps[0], refusals=(refusal,))
     return _prepared(request, steps, failures, together=True, whole=True)
+
+
+def _ask_brokers(
+    request: Request, asked: Creation, steps: Mapping[str, _Step], urls: Mapping[str, Broker]
+) -> list[_Step]:
+    """Return the steps, those refused whose row would lead to a broker that takes no messages.
+
+    ``steps`` are by the cell that the row is for.
+    """
+    if _waived(request, "broker"):
+        return list(steps.values())
+    asking = {name: urls[name] for name, step in steps.items() if step.changes}
+    request.progress("asking brokers")
+    found = ask_brokers(asking, timeout=asked.timeout, queues=NOVA_CELLS)
+    made = []
+    for name, step in steps.items():
+        probes = found.get(name, ())
+        dead = _dead_broker(request, name, probes) if name in found else []
+        silent = unattended(answered_queues(probes))
+        notice = f"start nova-cells of {name}: nobody takes messages at its broker yet, and requests hang"
+        notices = (*step.notices, notice) if silent and not dead else step.notices
+        made.append(replace(step, refusals=(*step.refusals, *dead), notices=notices))
+    return made
 
 
 def listed(request: Request) -> Registered:
@@ -129,7 +167,7 @@ def listed(request: Request) -> Registered:
     known, failures = look(request, [topology.parent, *topology.children])
     rows = {name: each.rows for name, each in known.items()}
     errors = {name: each.error for name, each in failures.items()}
-    return diff.Register(topology, {**rows, **errors}).summary()
+    return diff.Register(topology, {**rows, **errors}, _releases(known)).summary()
 
 
 def delete(request: Request, name: str, side: Side) -> Prepared:
@@ -162,7 +200,8 @@ def delete(request: Request, name: str, side: Side) -> Prepared:
                 steps.append(_removal(request, known[cell.name], own, ()))
     if not failures and not any(step.changes or step.refusals for step in steps):
         raise UsageError(f"no live row matches {name}: `cellsync cells list` shows the rows")
-    return _prepared(request, steps, failures, together=True)
+    # A child whose database is gone is deleted in the parent alone; one that answers, in both or in none.
+    return _prepared(request, steps, failures, together=True, all_or_none=not failures)
 
 
 def isolate(request: Request, names: Sequence[str], *, most: str | None = None) -> Prepared:
@@ -197,7 +236,8 @@ def restore(request: Request, names: Sequence[str], *, timeout: float) -> Prepar
     """Plan to bring the rows of isolated children back, as they were.
 
     From the soft-deleted row, or, where that was archived, from the journal. Refuses while no host of
-    the broker takes messages. Raises UsageError for a child that has no row to be brought back.
+    the broker takes messages, and while nobody takes them from it. Raises UsageError for a child that has
+    no row to be brought back.
     """
     parent = request.topology.parent
     known, failures = look(request, [parent])
@@ -213,12 +253,15 @@ def restore(request: Request, names: Sequence[str], *, timeout: float) -> Prepar
             continue
         change, url = _back(request, held, name)
         changes.append(change)
-        refusals += _still_dead(request, name, url, timeout)
+        refusals += _still_dead(request, held, name, url, timeout)
     step = _Step(
         known=held,
         changes=tuple(changes),
         refusals=tuple(refusals),
-        notices=(sees(parent),),
+        notices=(
+            f"nova-cells of {parent.name} reads its table every {interval(parent.nova)} s "
+            f"(db_check_interval): until then requests to what comes back fail, and cellsync trace is early",
+        ),
         notes=tuple(notes),
     )
     return _prepared(request, [step], failures)
@@ -237,6 +280,7 @@ def look(request: Request, cells: Sequence[Cell]) -> tuple[dict[str, Known], dic
                 identity=database.identity(),
                 health=database.health(),
                 rows=db.whole_register(database),
+                release=db.read_release(database),
                 instances={},
             )
 
@@ -265,10 +309,32 @@ def _sides(side: Side, parent: Cell, child: Cell) -> list[tuple[Cell, Cell]]:
     return {Side.PARENT: [above], Side.CHILD: [below], Side.BOTH: [above, below]}[side]
 
 
-def _urls(request: Request, asked: Creation, known: Mapping[str, Known]) -> dict[str, Broker]:
+def _releases(known: Mapping[str, Known]) -> dict[str, NovaRelease | None]:
+    return {name: each.release for name, each in known.items()}
+
+
+def _written(register: diff.Register, cell: Cell, other: Cell, broker: Broker) -> str:
+    """Return a transport_url as the Nova of a cell reads it. Raises UsageError for what it cannot hold."""
+    release = register.release(cell.name)
+    escapings = list(Escaping) if release is None else [release.escaping]
+    try:
+        texts = {broker.write(escaping) for escaping in escapings}
+    except ValueError as error:
+        raise UsageError(
+            f"the broker of {other.name}: {error}, which no transport_url can hold in "
+            f"{release or 'every release of Nova'}"
+        ) from None
+    if len(texts) > 1:
+        raise UsageError(
+            f"the broker of {other.name}: its user or password has characters that some releases of Nova "
+            f"decode and others do not, and {cell.name} has no migrate_version: add release to cellsync.yaml"
+        )
+    return texts.pop()
+
+
+def _urls(request: Request, asked: Creation, register: diff.Register) -> dict[str, Broker]:
     """Return the brokers of the parent and of the child. Raises UsageError for one that is not known."""
     parent, child = request.topology.parent, _child(request, asked.child)
-    register = diff.Register(request.topology, {name: each.rows for name, each in known.items()})
     found = dict(register.brokers)
     if asked.broker is not None:
         described = child if asked.describes is Side.CHILD else parent
@@ -347,12 +413,29 @@ def _too_many(request: Request, held: Known, rows: Sequence[CellRow], most: str 
     return _refusal(request, "max-isolated", message)
 
 
-def _still_dead(request: Request, name: str, url: str, timeout: float) -> list[Refusal]:
+def _still_dead(request: Request, held: Known, name: str, url: str, timeout: float) -> list[Refusal]:
+    register = diff.Register(request.topology, {}, _releases({held.cell.name: held}))
     try:
-        broker = Broker.parse(url)
+        broker = register.read_url(held.cell.name, url)
     except ValueError as error:
         return _refusal(request, "broker", f"the row of {name} cannot be used: transport_url {error}")
-    probes = ask_broker(broker, timeout=timeout)
+    probes = ask_broker(broker, timeout=timeout, queues=NOVA_CELLS)
+    if any(probe.status is HostStatus.OK for probe in probes):
+        silent = unattended(answered_queues(probes))
+        if not silent:
+            return []
+        names = words.listed([queue.name for queue in silent])
+        return _refusal(
+            request,
+            "silent",
+            f"nobody takes messages from {names} at the broker of {name}, and {held.cell.name} would hang "
+            f"with its row: start nova-cells of {name} first",
+        )
+    return _dead_broker(request, name, probes)
+
+
+def _dead_broker(request: Request, name: str, probes: Sequence[BrokerProbe]) -> list[Refusal]:
+    """Refuse a broker of which no host takes messages."""
     if any(probe.status is HostStatus.OK for probe in probes):
         return []
     said = "; ".join(f"{probe.host}: {probe.status.value}" for probe in probes)
@@ -420,11 +503,12 @@ def _prepared(
     *,
     together: bool = False,
     whole: bool = False,
+    all_or_none: bool = False,
 ) -> Prepared:
     """Put the steps into a report.
 
     ``together``: a refusal for one side stops the other too. ``whole``: so does a side that cannot be
-    asked.
+    asked. ``all_or_none``: what is written in one database is wrong without the other.
     """
     stop = (together and any(step.refusals for step in steps)) or bool(whole and failures)
     edges = [_edge(request, step, stop=stop) for step in steps]
@@ -444,7 +528,7 @@ def _prepared(
         exit_code=exit_code(cells, remaining=False, refusals=True),
         secrets=request.topology.secrets,
     )
-    return Prepared(report=report, edges=tuple(edges))
+    return Prepared(report=report, edges=tuple(edges), all_or_none=whole or all_or_none)
 
 
 def _edge(request: Request, step: _Step, *, stop: bool) -> Edge:

@@ -140,6 +140,8 @@ class Prepared:
 
     report: Report
     edges: tuple[Edge, ...]
+    all_or_none: bool = False
+    """True where what is written in one database is wrong without what is written in the others."""
 
 
 @contextmanager
@@ -153,15 +155,15 @@ def each_cell(
     pool: Executor, task: Callable[[Cell], R], cells: Sequence[Cell], *, waiting: Waiting = lambda left: None
 ) -> dict[str, R | CellFailure]:
     """Run a task for every cell and return the results by name; a failure stays with its cell."""
-    futures = {cell.name: pool.submit(_bounded, task, cell) for cell in cells}
+    futures = {cell.name: pool.submit(bounded, task, cell) for cell in cells}
     left: Collection[Future[R | CellFailure]] = futures.values()
     while left := wait(left, PATIENCE).not_done:
         waiting([name for name, future in futures.items() if future in left])
     return {name: future.result() for name, future in futures.items()}
 
 
-def _bounded(task: Callable[[Cell], R], cell: Cell) -> R | CellFailure:
-    """The boundary of one cell: whatever happens in it, the others go on, and it is never clean."""
+def bounded(task: Callable[[Cell], R], cell: Cell) -> R | CellFailure:
+    """Return what a task for a cell returns; whatever happens, the others go on, and it is never clean."""
     try:
         return task(cell)
     except Unreachable as error:

@@ -226,6 +226,10 @@ def _of_checked(cell: CheckedCell, run: Run) -> Iterator[list[Any]]:
             yield ["broker", probe.host, probe.status.value]
     if cell.unknown:
         yield ["unknown", _still(cell.unknown)]
+    if cell.half_registered:
+        yield ["half registered"]
+    if cell.silent:
+        yield ["nova-cells", "silent"]
     if cell.isolated and not cell.sound:
         yield ["isolated"]
     if cell.decision in _STANDING or (run.dry_run and cell.decision in _DONE):

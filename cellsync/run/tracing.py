@@ -7,7 +7,7 @@ itself from what ``evidence`` gathered: one function a hop, in the order of the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 
 from cellsync import diff
@@ -18,17 +18,19 @@ from cellsync.model import (
     Broker,
     BrokerProbe,
     CellFailure,
+    Hanging,
     Heartbeats,
     Hop,
     HopStatus,
     HostStatus,
     Kind,
-    Queue,
     Role,
     TableDiff,
     TableFailure,
     Trace,
+    answered_queues,
     masked,
+    unattended,
 )
 from cellsync.run.evidence import Evidence, Side, gather
 from cellsync.run.registering import interval
@@ -46,7 +48,8 @@ def trace(request: Request, name: str, *, timeout: float) -> Trace:
         known = ", ".join(cell.name for cell in request.topology.children)
         raise UsageError(f"there is no child {name!r}: the children are {known}")
     found = gather(request, child, timeout=timeout)
-    return Trace(child=name, hops=tuple(_hop(judge, hop, found) for hop, judge in HOPS.items()))
+    hops = tuple(_hop(judge, hop, found) for hop, judge in HOPS.items())
+    return Trace(child=name, hops=hops, hanging=tuple(_find_hanging(found)))
 
 
 Judgement = tuple[HopStatus, str, str]
@@ -197,7 +200,7 @@ def _child_row(found: Evidence) -> Judgement:
 
 def _parent_row(found: Evidence) -> Judgement:
     status, evidence, advice = _row(found, found.child, found.parent)
-    url = _url(found.child, found.parent)
+    url = _url(found, found.child, found.parent)
     if status is not HopStatus.OK or url is None:
         return status, evidence, advice
     # Nobody else asks the broker that answers go to: the next hops are the child's own.
@@ -262,7 +265,7 @@ def _no_row(where: Side, other: Side) -> Judgement:
 
 
 def _child_broker(found: Evidence) -> Judgement:
-    broker = _url(found.parent, found.child) or found.child.broker
+    broker = _url(found, found.parent, found.child) or found.child.broker
     name = found.child.cell.name
     if broker is None:
         return _unknown(
@@ -271,7 +274,7 @@ def _child_broker(found: Evidence) -> Judgement:
     probes = found.used.get(str(broker), ())
     dead = _dead(probes)
     if dead:
-        if _url(found.parent, found.child) is None:
+        if _url(found, found.parent, found.child) is None:
             return _broken(dead, "mend the broker; the parent does not send to it now")
         return _broken(
             dead, f"cellsync cells isolate {name} now, for the parent hangs with it; then mend the broker"
@@ -287,11 +290,23 @@ def _child_broker(found: Evidence) -> Judgement:
     return _ok(f"{sound}{taken}")
 
 
-def _url(where: Side, other: Side) -> Broker | None:
+def _find_hanging(found: Evidence) -> Iterator[Hanging]:
+    """Yield the other children that hold the parent up, whatever becomes of this one."""
+    for name, probes in found.others.items():
+        advice = f"cellsync cells isolate {name} now, for the parent hangs with it; then "
+        if isinstance(probes, str):
+            yield Hanging(cell=name, evidence=probes, advice=f"{advice}mend its row")
+        elif dead := _dead(probes):
+            yield Hanging(cell=name, evidence=dead, advice=f"{advice}mend its broker")
+        elif silent := _consumers(probes, None):
+            yield Hanging(cell=name, evidence=silent, advice=f"{advice}start its nova-cells")
+
+
+def _url(found: Evidence, where: Side, other: Side) -> Broker | None:
     """Return the broker to which the live row of one cell for the other leads."""
     rows = () if isinstance(where.rows, str) else diff.live(where.rows, other.cell.name)
     try:
-        return Broker.parse(rows[0].transport_url.reveal()) if rows else None
+        return found.register.read_url(where.cell.name, rows[0].transport_url.reveal()) if rows else None
     except ValueError:
         return None
 
@@ -305,11 +320,10 @@ def _dead(probes: Sequence[BrokerProbe]) -> str:
 
 def _consumers(probes: Sequence[BrokerProbe], names: Sequence[str] | None) -> str:
     """Say from which of nova-cells' queues nobody takes messages; by default from those of other cells."""
-    queues = _queues(probes)
     silent = [
         queue
-        for queue in queues
-        if not queue.consumers and (queue.name in names if names is not None else queue.name != OWN)
+        for queue in unattended(answered_queues(probes))
+        if (queue.name in names if names is not None else queue.name != OWN)
     ]
     if not silent:
         return ""
@@ -318,12 +332,8 @@ def _consumers(probes: Sequence[BrokerProbe], names: Sequence[str] | None) -> st
     return f"nobody takes messages from {', '.join(queue.name for queue in silent)}{wait}"
 
 
-def _queues(probes: Sequence[BrokerProbe]) -> tuple[Queue, ...]:
-    return next((probe.queues for probe in probes if probe.status is HostStatus.OK), ())
-
-
 def _depth(probes: Sequence[BrokerProbe]) -> str:
-    queues = _queues(probes)
+    queues = answered_queues(probes)
     waiting = sum(queue.messages or 0 for queue in queues)
     return f"; nova-cells takes messages ({waiting} wait)" if queues else ""
 

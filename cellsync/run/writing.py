@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import chain, islice
+from typing import TypeVar
 
 from cellsync import apply, db
 from cellsync.errors import JournalUnavailable, Locked, ReadFailed, TransactionLost, Unreachable, WriteFailed
@@ -45,6 +46,8 @@ from cellsync.spool import Collector, kept, parts, without
 
 LOG = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
@@ -64,6 +67,16 @@ class Written:
     """As those of a plan; empty where nothing was tried."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """One database under its lock, and the journal of this run in it."""
+
+    database: db.Database
+    lock: db.NamedLock
+    journal: Journal
+    schema: str
+
+
 def write(request: Request, prepared: Prepared) -> Report:
     """Carry out the plans and return the report as it was found, with what became of it.
 
@@ -75,6 +88,11 @@ def write(request: Request, prepared: Prepared) -> Report:
         by_cell.setdefault(edge.cell.name, []).append(edge)
     parent = request.topology.parent.name
     children = [edges[0].cell for name, edges in by_cell.items() if name != parent]
+    if prepared.all_or_none and len(by_cell) > 1:
+        from cellsync.run.joint_writer import write_together
+
+        request.progress("writing")
+        return report_written(request, prepared, write_together(request, due))
     results: dict[str, list[Written] | CellFailure] = {}
     with executor(request.jobs) as pool:
         request.progress("writing")
@@ -83,49 +101,90 @@ def write(request: Request, prepared: Prepared) -> Report:
             results.update(
                 each_cell(pool, lambda cell: _write(request, by_cell[cell.name]), cells, waiting=waiting)
             )
-    return _reported(request, prepared, results)
+    return report_written(request, prepared, results)
 
 
 def _write(request: Request, edges: Sequence[Edge]) -> list[Written]:
     """Write all that is due in one database, under one lock."""
     cell = edges[0].cell
     with ExitStack() as stack:
-        database = stack.enter_context(db.connect(cell, request.timeouts))
-        identity = database.identity()
-        wrong = [edge for edge in edges if edge.plan.database != identity]
-        if wrong:
-            message = (
-                f"the plan is for {wrong[0].plan.database.schema} on another server than {cell.name} is now"
-            )
-            return [_refused(edge, "wrong-database", message) for edge in edges]
-        lock = db.NamedLock(stack.enter_context(db.connect(cell, request.timeouts)), identity.schema)
-        stack.callback(lock.release)
-        try:
-            lock.acquire()
-            database.wait_for_cluster()
-            holding.try_again(database, lambda: prepare(database, cell=cell.name))
-            journal = Journal(database, request.run, cell=cell.name, database=identity.schema)
-            cut_off = _begin(edges[0], database, lock, journal, request)
-        except Locked as error:
-            held = f"{error}{_holder(database, identity.schema, cell.name)}"
-            return [
-                Written(edge=edge, problems=(held,), unmade=_unmade(edge.plan.changes, held), locked=True)
-                for edge in edges
-            ]
-        except JournalUnavailable as error:
-            return [_refused(edge, "journal", str(error)) for edge in edges]
-        except TransactionLost:
-            raise
-        except WriteFailed as error:
-            return [_refused(edge, "journal", str(error)) for edge in edges]
-        if database.is_clustered:
-            stack.enter_context(holding.Heart(lock, schema=identity.schema, run=request.run.id))
-        notes = tuple(map(_note, cut_off))
+        held = hold_database(request, edges, stack)
+        if isinstance(held, list):
+            return held
+        notes = begin_run(request, edges, held, stack)
+        if isinstance(notes, list):
+            return notes
         until = _Until(request, cell, undoing=any(edge.undoes for edge in edges))
-        done = [_carry_out(edge, database, journal, request, until) for edge in edges]
-        written = [replace(each, notes=notes) for each in done]
-        unsaid = _finish(database, journal, written, at=request.clock())
-        return [replace(each, problems=kept(chain(each.problems, unsaid))) for each in written]
+        done = [_carry_out(edge, held.database, held.journal, request, until) for edge in edges]
+        return finish_run(request, held, [replace(each, notes=notes) for each in done])
+
+
+def hold_database(request: Request, edges: Sequence[Edge], stack: ExitStack) -> Held | list[Written]:
+    """Take a database's lock and see to its journal; return why nothing is written where that cannot be."""
+    cell = edges[0].cell
+    database = stack.enter_context(db.connect(cell, request.timeouts))
+    identity = database.identity()
+    wrong = [edge for edge in edges if edge.plan.database != identity]
+    if wrong:
+        message = f"the plan is for {wrong[0].plan.database.schema} on another server than {cell.name} is now"
+        return [refuse_edge(edge, "wrong-database", message) for edge in edges]
+    lock = db.NamedLock(stack.enter_context(db.connect(cell, request.timeouts)), identity.schema)
+    stack.callback(lock.release)
+
+    def hold() -> Held:
+        lock.acquire()
+        database.wait_for_cluster()
+        holding.try_again(database, lambda: prepare(database, cell=cell.name))
+        journal = Journal(database, request.run, cell=cell.name, database=identity.schema)
+        return Held(database=database, lock=lock, journal=journal, schema=identity.schema)
+
+    return _or_refused(edges, database, identity.schema, hold)
+
+
+def begin_run(
+    request: Request, edges: Sequence[Edge], held: Held, stack: ExitStack
+) -> tuple[str, ...] | list[Written]:
+    """Record that the run begins; return what to say of runs that were cut off, or why nothing is written."""
+    database, lock = held.database, held.lock
+    begun = _or_refused(
+        edges, database, held.schema, lambda: _begin(edges[0], database, lock, held.journal, request)
+    )
+    if isinstance(begun, list):
+        return begun
+    if database.is_clustered:
+        stack.enter_context(holding.Heart(lock, schema=held.schema, run=request.run.id))
+    return tuple(map(_note, begun))
+
+
+def _or_refused(
+    edges: Sequence[Edge], database: db.Database, schema: str, action: Callable[[], T]
+) -> T | list[Written]:
+    """Return what the action returns, or that the edges are not written: another run is, or no journal."""
+    try:
+        return action()
+    except Locked as error:
+        held = f"{error}{_holder(database, schema, edges[0].cell.name)}"
+        return [
+            Written(edge=edge, problems=(held,), unmade=_unmade(edge.plan.changes, held), locked=True)
+            for edge in edges
+        ]
+    except JournalUnavailable as error:
+        return [refuse_edge(edge, "journal", str(error)) for edge in edges]
+    except TransactionLost:
+        raise
+    except WriteFailed as error:
+        return [refuse_edge(edge, "journal", str(error)) for edge in edges]
+
+
+def finish_run(
+    request: Request, held: Held, written: Sequence[Written], *, whole: bool = True
+) -> list[Written]:
+    """Record the end of the run, and add why that could not be to what became of the edges.
+
+    ``whole`` is False where the run is incomplete for what happened in another database.
+    """
+    unsaid = _finish(held.database, held.journal, written, whole=whole, at=request.clock())
+    return [replace(each, problems=kept(chain(each.problems, unsaid))) for each in written]
 
 
 def _begin(
@@ -145,11 +204,11 @@ def _begin(
 
 
 def _finish(
-    database: db.Database, journal: Journal, written: Sequence[Written], *, at: datetime
+    database: db.Database, journal: Journal, written: Sequence[Written], *, whole: bool, at: datetime
 ) -> tuple[str, ...]:
     """Record the end of the run; return why that could not be, which takes nothing of it back."""
     clean = not any(each.problems or each.refusals for each in written)
-    status = "done" if clean else "incomplete"
+    status = "done" if clean and whole else "incomplete"
     try:
         database.reconnect()
         holding.try_again(database, lambda: journal.finish(status=status, at=at))
@@ -177,7 +236,7 @@ def _note(cut_off: JournaledRun) -> str:
     )
 
 
-def _refused(edge: Edge, code: str, message: str) -> Written:
+def refuse_edge(edge: Edge, code: str, message: str) -> Written:
     """Refuse a whole edge: no rule is at fault, and none can be waived."""
     return Written(edge=edge, refusals=(Refusal(code=code, rule="", message=message),))
 
@@ -210,14 +269,14 @@ def _carry_out(
     try:
         denied = apply.denied(edge.plan.deeds, writer=database)
     except (ReadFailed, TransactionLost) as error:
-        return _all_failed(edge, str(error))
+        return fail_edge(edge, str(error))
     if denied and edge.undoes:
         # As above: all of it, or nothing.
         messages = "; ".join(chain.from_iterable(each.messages for each in denied.values()))
         if all(each.privilege for each in denied.values()):
-            return _refused(edge, "privilege", messages)
-        return _refused(edge, "not-writable", messages)
-    refused = dict(_find_unwritable(denied))
+            return refuse_edge(edge, "privilege", messages)
+        return refuse_edge(edge, "not-writable", messages)
+    refused = dict(find_unwritable(denied))
     with ExitStack() as stack:
         desired: DesiredSide | None = None
         if edge.desired is not None:
@@ -225,13 +284,11 @@ def _carry_out(
                 desired = open_upstream(edge.desired, edge.plan.deeds, request, stack)
                 refused = {**{refusal.rule: refusal for refusal in desired.refusals()}, **refused}
             except (ReadFailed, Unreachable) as error:
-                return _all_failed(
-                    edge, f"what the changes were planned from could not be read again: {error}"
-                )
+                return fail_edge(edge, f"what the changes were planned from could not be read again: {error}")
         return _make_changes(edge, database, journal, request, until, refused=refused, desired=desired)
 
 
-def _find_unwritable(denied: Mapping[str, apply.Denial]) -> Iterator[tuple[str, Refusal]]:
+def find_unwritable(denied: Mapping[str, apply.Denial]) -> Iterator[tuple[str, Refusal]]:
     """Yield the rules of which the server takes no change."""
     for rule, denial in denied.items():
         said = "; ".join(denial.messages)
@@ -310,7 +367,7 @@ def _make_changes(
         unmade.extend(_unmade(islice(changes, len(applied), None), f"{until.why}, and it was not begun"))
         problems.append(f"{until.why}: {len(changes) - len(applied)} changes were not begun")
     if any(applied):
-        problems.extend(_unlike(edge, database, changes, applied))
+        problems.extend(find_unlike(edge, database, changes, applied))
     refusals = (*refusals, *(_with_number(refusal, fates) for refusal in late.values()))
     if stopped:
         tried = iter(outcomes)
@@ -324,6 +381,11 @@ def _make_changes(
         refusals=refusals,
         outcomes=bytes(outcomes),
     )
+
+
+def number_outcomes(fate: Fate, changes: int) -> bytes:
+    """Return that so many changes had the same outcome, as a plan keeps it."""
+    return bytes([_NUMBERS[fate]]) * changes
 
 
 _NUMBERS = {fate: OUTCOMES.index(fate.value) for fate in Fate}
@@ -358,7 +420,7 @@ def _unmade(changes: Iterable[Change], why: str) -> Sequence[Skipped]:
     return kept(Skipped(rule=change.rule, key=change.key, reason=why) for change in changes)
 
 
-def _unlike(
+def find_unlike(
     edge: Edge, database: db.Database, changes: Sequence[Change], applied: Sequence[int]
 ) -> Iterator[str]:
     """Yield what does not read as it was written."""
@@ -369,7 +431,8 @@ def _unlike(
         yield f"what was written could not be read again: {error}"
 
 
-def _all_failed(edge: Edge, cause: str) -> Written:
+def fail_edge(edge: Edge, cause: str) -> Written:
+    """Return that none of an edge's changes was made, and why."""
     failed: Counter[tuple[str, Fate]] = Counter()
     for deed, number in edge.plan.deeds.items():
         failed[deed.rule, Fate.FAILED] += number
@@ -425,9 +488,10 @@ def _torn(changes: Iterable[Change], torn: Collection[str], stopped: Collection[
 # -- The report ---------------------------------------------------------------------------------
 
 
-def _reported(
+def report_written(
     request: Request, prepared: Prepared, results: Mapping[str, list[Written] | CellFailure]
 ) -> Report:
+    """Return the report that was prepared, with what became of its plans."""
     report = prepared.report
     cells = [_cell(cell, prepared, results) for cell in report.cells]
     remaining = any(_left(cell) for cell in cells if isinstance(cell, CellResult))
@@ -488,7 +552,7 @@ def _with_outcomes(plan: Plan, written: Sequence[Written]) -> Plan:
 
 def _written(edge: Edge, result: list[Written] | CellFailure) -> Written:
     if isinstance(result, CellFailure):
-        return _all_failed(edge, result.error)
+        return fail_edge(edge, result.error)
     return next(each for each in result if each.edge is edge)
 
 

@@ -9,6 +9,8 @@ from typing import Any
 from deployment import Deployment
 from nova import CHILDREN
 
+from cellsync.model import Broker, Escaping
+
 CELLS_TABLE = (
     "CREATE TABLE cells (created_at datetime, updated_at datetime, deleted_at datetime, "
     "id int(11) NOT NULL AUTO_INCREMENT PRIMARY KEY, api_url varchar(255), weight_offset float, "
@@ -27,6 +29,11 @@ ROW = (
 )
 
 
+def as_row(url: str) -> str:
+    """Return the transport_url that Nova of Liberty has for a broker of cellsync.yaml."""
+    return Broker.parse(url).write(Escaping.RAW)
+
+
 def with_tables(deployment: Deployment) -> Deployment:
     """Make the empty table of cells everywhere."""
     for cell in deployment.urls:
@@ -39,8 +46,8 @@ def registered(deployment: Deployment, brokers: Mapping[str, str]) -> Deployment
     with_tables(deployment)
     parent = next(iter(deployment.urls))
     for child in (cell for cell in deployment.urls if cell in CHILDREN):
-        deployment.sql(parent, ROW, name=child, is_parent=0, broker=brokers[child])
-        deployment.sql(child, ROW, name=parent, is_parent=1, broker=brokers[parent])
+        deployment.sql(parent, ROW, name=child, is_parent=0, broker=as_row(brokers[child]))
+        deployment.sql(child, ROW, name=parent, is_parent=1, broker=as_row(brokers[parent]))
     return with_services(deployment)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from deployment import Deployment, Done
+from listening import NovaCells, listening
 from rabbitmq import RabbitMQ, free_port
 from registered import brokers_of, configured, registered, rows, with_tables
 from servers import Server, sql
@@ -37,7 +38,16 @@ def statuses(done: Done) -> dict[str, tuple[str, list[str]]]:
 
 
 @pytest.fixture
-def known(cells: Deployment, rabbit: RabbitMQ, other_rabbit: RabbitMQ) -> Deployment:
+def running(rabbit: RabbitMQ, other_rabbit: RabbitMQ) -> Iterator[dict[str, NovaCells]]:
+    """Run nova-cells of every cell, as far as brokers see it."""
+    with listening({"parent": (rabbit, "parent"), "c1": (rabbit, "c1"), "c2": (other_rabbit, "c2")}) as found:
+        yield found
+
+
+@pytest.fixture
+def known(
+    cells: Deployment, rabbit: RabbitMQ, other_rabbit: RabbitMQ, running: dict[str, NovaCells]
+) -> Deployment:
     """Give registered cells: c2 has a broker of its own, which a test may disturb."""
     urls = {"parent": rabbit.url("parent"), "c1": rabbit.url("c1"), "c2": other_rabbit.url("c2")}
     return brokers_of(registered(cells, urls), parent=rabbit.url("parent"))
@@ -149,20 +159,22 @@ def test_only_the_named_children_are_checked(known: Deployment) -> None:
 
 def test_the_queues_of_nova_cells_are_shown(known: Deployment) -> None:
     """Under -v, and in JSON."""
-    assert "queue cells.intercell.targeted: there is none" in known.run("-v", *CHECK).out
-    found = known.run(*CHECK, "--format", "json").cell("c1")["broker"][0]["queues"]
-    assert {"queue": "cells", "consumers": None, "messages": None} in found
+    assert "queue cells.intercell.targeted: 1 consumer, 0 messages" in known.run("-v", *CHECK).out
+    found = known.run(*CHECK, "--format", "json").cell("c1")
+    assert {"queue": "cells", "consumers": 1, "messages": 0} in found["broker"][0]["queues"]
+    assert found["nova_cells"] == {"status": "ok", "silent_queues": [], "waiting": 0}
 
 
 # -- Isolating -----------------------------------------------------------------------------------
 
 
 def test_from_a_killed_broker_to_the_soft_deleted_row_in_one_run(
-    known: Deployment, other_rabbit: RabbitMQ
+    known: Deployment, other_rabbit: RabbitMQ, running: dict[str, NovaCells]
 ) -> None:
     """And back again: the same row."""
     before = rows(known, "parent")
     other_rabbit.kill()
+    running["c2"].forget()
     done = known.process(*CHECK, "--isolate", "--after", "1")
     assert done.code == 4
     assert "c2: its broker failed once in a row: isolated (run " in done.out
@@ -170,7 +182,9 @@ def test_from_a_killed_broker_to_the_soft_deleted_row_in_one_run(
     refused = known.run("cells", "restore", "c2", "--yes", "--timeout", "1")
     assert (refused.code, "does not take messages" in refused.out) == (3, True)
     other_rabbit.recover()
-    assert known.run("cells", "restore", "c2", "--yes").code == 0
+    running["c2"].wait()
+    back = known.run("cells", "restore", "c2", "--yes")
+    assert (back.code, "reads its table every 60 s (db_check_interval)" in back.out) == (0, True), back.said
     assert rows(known, "parent") == before
 
 

@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 import pytest
-from deployment import Deployment
+from deployment import Deployment, Done
 from registered import ROW, brokers_of, configured, registered, rows, with_tables
 
 PARENT_URL = "rabbit://guest:guest@127.0.0.1:1/parent"
@@ -19,6 +19,8 @@ C1_URL = "rabbit://guest:guest@127.0.0.1:1/c1"
 C2_URL = "rabbit://guest:guest@127.0.0.1:1,guest:guest@127.0.0.1:2/c2"
 URLS = {"parent": PARENT_URL, "c1": C1_URL, "c2": C2_URL}
 PATH = "parent!c1"
+CREATE = ("cells", "create", "--waive", "broker")
+"""Nobody listens at these brokers."""
 
 
 @pytest.fixture
@@ -65,7 +67,7 @@ def test_create_writes_what_nova_manage_writes(empty: Deployment) -> None:
     two = ("--broker_hosts", "127.0.0.1:5672,127.0.0.1:5673", "--virtual-host", "c2")
     before = datetime.now(timezone.utc).replace(tzinfo=None, microsecond=0)
     for name, options in (("c1", one), ("c2", two)):
-        done = empty.run("cells", "create", name, "--cell_type", "child", *BROKER, *options, "--yes")
+        done = empty.run(*CREATE, name, "--cell_type", "child", *BROKER, *options, "--yes")
         assert done.code == 0, done.said
     assert rows(empty, "parent") == [LIBERTY["c1"], LIBERTY["c2"]]
     assert rows(empty, "c1") == rows(empty, "c2") == [LIBERTY["parent"]]
@@ -76,7 +78,7 @@ def test_create_writes_what_nova_manage_writes(empty: Deployment) -> None:
 def test_create_can_describe_the_parents_broker_and_write_one_side(empty: Deployment) -> None:
     """--cell_type api, as nova-manage spells it, run for the child's side alone."""
     options = ("--hostname", "127.0.0.1", "--port", "5672", "--virtual_host", "parent", "--side", "child")
-    done = empty.run("cells", "create", "c1", "--cell-type", "api", *BROKER, *options, "--yes")
+    done = empty.run(*CREATE, "c1", "--cell-type", "api", *BROKER, *options, "--yes")
     assert done.code == 0, done.said
     assert (rows(empty, "parent"), rows(empty, "c1")) == ([], [LIBERTY["parent"]])
 
@@ -84,22 +86,22 @@ def test_create_can_describe_the_parents_broker_and_write_one_side(empty: Deploy
 def test_a_creation_is_undone(empty: Deployment) -> None:
     """Both rows are gone, not only deleted softly."""
     brokers_of(empty, **URLS)
-    assert empty.run("cells", "create", "c1", "--yes").code == 0
+    assert empty.run(*CREATE, "c1", "--yes").code == 0
     undone = empty.run("undo", _last(empty), "--yes")
     assert undone.code == 0, undone.said
     assert (rows(empty, "parent"), rows(empty, "c1")) == ([], [])
 
 
-PASSWORDS = ["@ / : % #", "p@ss/1%", "a,b'c\"d\\e"]
+PASSWORDS = ["pw%41+!$x", "p: %zz", "a;b'c\"d\\e"]
 
 
 @pytest.mark.parametrize("password", PASSWORDS)
 @pytest.mark.parametrize("given", ["stdin", "environment", "option"])
-def test_a_password_comes_from_where_nobody_sees_it_and_is_encoded(
+def test_a_password_comes_from_where_nobody_sees_it_and_is_written_as_liberty_reads_it(
     empty: Deployment, monkeypatch: pytest.MonkeyPatch, password: str, given: str
 ) -> None:
     """It is in the row, and neither in what is printed nor in the journal's record of the command."""
-    from cellsync.model import Broker
+    from cellsync.model import Broker, Escaping
 
     brokers_of(empty, parent=PARENT_URL)
     options = ["--username", "nova", "--hostname", "::1", "--virtual_host", "/", "--side", "parent"]
@@ -111,9 +113,11 @@ def test_a_password_comes_from_where_nobody_sees_it_and_is_encoded(
     else:
         options.append(f"--password={password}")
     monkeypatch.setattr("sys.argv", ["cellsync", "cells", "create", "c1", *options])
-    done = empty.run("-v", "cells", "create", "c1", *options, "--yes")
+    done = empty.run("-v", *CREATE, "c1", *options, "--yes")
     assert done.code == 0, done.said
-    written = Broker.parse(rows(empty, "parent")[0][-1])
+    text = rows(empty, "parent")[0][-1]
+    assert text == f"rabbit://nova:{password}@[::1]:5672//"
+    written = Broker.parse(text, Escaping.RAW)
     assert written.hosts[0].password is not None
     assert (written.hosts[0].password.reveal(), written.hosts[0].host, written.vhost) == (
         password,
@@ -127,6 +131,91 @@ def test_a_password_comes_from_where_nobody_sees_it_and_is_encoded(
     assert password not in shown
     assert written.hosts[0].password.reveal() not in shown
     assert str(written) not in shown
+    assert text not in shown
+
+
+HARD = "a@b/c:d?e#f,g[h]i%41+!$é"
+"""Only a percent-encoded URL can hold it."""
+
+
+def create_with(empty: Deployment, password: str, *options: str) -> Done:
+    """Register c1 in the parent with this password."""
+    brokers_of(empty, parent=PARENT_URL)
+    given = ("--username", "nova", f"--password={password}", "--hostname", "127.0.0.1", *options)
+    return empty.run(*CREATE, "c1", *given, "--side", "parent", "--yes")
+
+
+@pytest.mark.parametrize("version", [233, 302, 319])
+def test_what_an_old_release_cannot_hold_is_refused_with_its_characters(
+    empty: Deployment, version: int
+) -> None:
+    """And with its release; nothing is written, and the rest of the password is not shown."""
+    for cell in empty.urls:
+        empty.sql(cell, "UPDATE migrate_version SET version = :version", version=version)
+    done = create_with(empty, HARD)
+    assert done.code == 2
+    assert "the broker of c1: the password has @, /, ?, #, ,, [, ] and é, which no transport_url" in done.said
+    assert f"(migrate_version {version})" in done.said
+    assert HARD not in done.said and "%41" not in done.said
+    assert rows(empty, "parent") == []
+
+
+@pytest.mark.parametrize("version", [216, 334, 391])
+def test_what_another_release_decodes_is_encoded(empty: Deployment, version: int) -> None:
+    """Havana's own parser, and oslo.messaging from Newton on."""
+    from cellsync.model import Broker, Secret
+
+    for cell in empty.urls:
+        empty.sql(cell, "UPDATE migrate_version SET version = :version", version=version)
+    assert create_with(empty, HARD).code == 0
+    text = rows(empty, "parent")[0][-1]
+    assert text.startswith("rabbit://nova:a%40b%2Fc%3Ad")
+    assert Broker.parse(text).hosts[0].password == Secret(HARD)
+
+
+def test_cellsync_yaml_can_say_the_release(empty: Deployment) -> None:
+    """Where nothing says the release, only what all of them read alike is written."""
+    for cell in empty.urls:
+        empty.sql(cell, "DROP TABLE migrate_version")
+    unsure = create_with(empty, "pw%41")
+    assert (unsure.code, "add release to cellsync.yaml" in unsure.said) == (2, True), unsure.said
+    assert create_with(empty, "plain").code == 0
+    empty.sql("parent", "DELETE FROM cells")
+
+    def create(release: str) -> Done:
+        brokers_of(empty, parent=PARENT_URL)
+        empty.config.write_text(f"{empty.config.read_text()}release: {release}\n")
+        given = ("--username", "nova", "--password=pw%41", "--hostname", "127.0.0.1", "--side", "parent")
+        return empty.run(*CREATE, "c1", *given, "--yes")
+
+    assert create("Liberty").code == 0
+    assert rows(empty, "parent")[0][-1] == "rabbit://nova:pw%41@127.0.0.1:5672/"
+    empty.sql("parent", "DELETE FROM cells")
+    assert create("newton").code == 0
+    assert rows(empty, "parent")[0][-1] == "rabbit://nova:pw%2541@127.0.0.1:5672/"
+
+
+def test_a_row_that_an_earlier_cellsync_encoded_is_called_wrong(known: Deployment) -> None:
+    """As Liberty reads it the password is another one than that of cellsync.yaml."""
+    encoded = "rabbit://nova:pw%2541%2B@127.0.0.1:1/c1"
+    brokers_of(known, **{**URLS, "c1": encoded})
+    known.sql("parent", "UPDATE cells SET transport_url = :broker WHERE name = 'c1'", broker=encoded)
+    done = known.run("cells", "list")
+    assert (done.code, "which Liberty (migrate_version 302) does not decode" in done.out) == (1, True)
+    raw = "rabbit://nova:pw%41+@127.0.0.1:1/c1"
+    known.sql("parent", "UPDATE cells SET transport_url = :broker WHERE name = 'c1'", broker=raw)
+    assert known.run("cells", "list").code == 0
+
+
+def test_the_broker_of_a_nova_conf_is_read_as_its_release_reads_it(known: Deployment) -> None:
+    """The one of cellsync.yaml is percent-encoded in every release."""
+    (known.folder / "c1.conf").write_text(
+        "[DEFAULT]\ntransport_url = rabbit://nova:pw%41+!$$x@127.0.0.1:1/c1\n[cells]\nname = c1\n"
+    )
+    configured(known, c1={"nova_conf": "c1.conf"}, parent={"broker": PARENT_URL})
+    known.sql("parent", "DELETE FROM cells WHERE name = 'c1'")
+    assert known.run(*CREATE, "c1", "--side", "parent", "--yes").code == 0
+    assert rows(known, "parent", "name = 'c1'")[0][-1] == "rabbit://nova:pw%41+!$x@127.0.0.1:1/c1"
 
 
 def _last(cells: Deployment) -> str:
@@ -147,7 +236,7 @@ NAMES = {
 @pytest.mark.parametrize("name", NAMES)
 def test_names_that_nova_stumbles_over_are_refused(empty: Deployment, name: str) -> None:
     """Before anything is looked at."""
-    done = empty.run("cells", "create", "--yes", "--", name)
+    done = empty.run(*CREATE, "--yes", "--", name)
     assert (done.code, NAMES[name] in done.said) == (2, True), done.said
 
 
@@ -155,7 +244,7 @@ def test_a_url_that_the_column_would_cut_is_refused(empty: Deployment) -> None:
     """Outside strict mode the server cuts it and says nothing."""
     brokers_of(empty, parent=PARENT_URL)
     hosts = ",".join(f"rabbit-{number}.example.org:5672" for number in range(8))
-    done = empty.run("cells", "create", "c1", "--broker_hosts", hosts, *BROKER, "--yes")
+    done = empty.run(*CREATE, "c1", "--broker_hosts", hosts, *BROKER, "--yes")
     assert done.code == 2
     assert "characters and the column 255" in done.said
     assert rows(empty, "parent") == []
@@ -165,14 +254,14 @@ def test_create_goes_on_where_it_was_cut_off_and_refuses_what_is_there(known: De
     """One side is there as wanted: the other is made. Both: refused. Another row of the name: refused."""
     brokers_of(known, **URLS)
     known.sql("c1", "DELETE FROM cells")
-    done = known.run("cells", "create", "c1", "--yes")
+    done = known.run(*CREATE, "c1", "--yes")
     assert done.code == 0, done.said
     assert rows(known, "c1")[0][6:] == ("parent", 1, 0, PARENT_URL)
     assert len(rows(known, "parent")) == 2
-    again = known.run("cells", "create", "c1", "--yes")
+    again = known.run(*CREATE, "c1", "--yes")
     assert (again.code, "registered already" in again.said) == (3, True)
     brokers_of(known, **{**URLS, "c1": "rabbit://guest:guest@127.0.0.1:9/c1"})
-    other = known.run("cells", "create", "c1", "--yes")
+    other = known.run(*CREATE, "c1", "--yes")
     assert (other.code, "has a row named c1 already (id 1)" in other.said) == (3, True)
     assert known.sql("parent", "SELECT COUNT(*) FROM cells") == [(2,)]
 
@@ -181,7 +270,7 @@ def test_one_refused_side_stops_the_other(known: Deployment) -> None:
     """A child that is half registered takes requests and cannot answer."""
     brokers_of(known, **{**URLS, "parent": "rabbit://guest:guest@127.0.0.1:9/parent"})
     known.sql("parent", "DELETE FROM cells WHERE name = 'c1'")
-    assert known.run("cells", "create", "c1", "--yes").code == 3
+    assert known.run(*CREATE, "c1", "--yes").code == 3
     assert known.sql("parent", "SELECT COUNT(*) FROM cells WHERE name = 'c1'") == [(0,)]
 
 
@@ -192,10 +281,10 @@ def test_a_side_that_cannot_be_asked_stops_the_other(empty: Deployment) -> None:
         parent={"broker": PARENT_URL},
         c1={"broker": C1_URL, "database": "mysql+pymysql://u:p@127.0.0.1:1/n"},
     )
-    done = empty.run("cells", "create", "c1", "--yes")
+    done = empty.run(*CREATE, "c1", "--yes")
     assert done.code == 4, done.said
     assert rows(empty, "parent") == []
-    assert empty.run("cells", "create", "c1", "--side", "parent", "--yes").code == 0
+    assert empty.run(*CREATE, "c1", "--side", "parent", "--yes").code == 0
     assert len(rows(empty, "parent")) == 1
 
 
@@ -203,7 +292,7 @@ def test_a_side_that_cannot_be_asked_stops_the_other(empty: Deployment) -> None:
 def test_a_row_that_would_lead_back_is_refused(empty: Deployment, hosts: str) -> None:
     """The parent's own broker as the child's, alone or put before it as nova-manage does it."""
     brokers_of(empty, parent=PARENT_URL)
-    asked = ("cells", "create", "c1", "--broker_hosts", hosts, *BROKER, "--virtual_host", "parent", "--yes")
+    asked = (*CREATE, "c1", "--broker_hosts", hosts, *BROKER, "--virtual_host", "parent", "--yes")
     done = empty.run(*asked)
     assert (done.code, "own-broker" in done.said, "127.0.0.1:1" in done.said) == (3, True, True)
     assert empty.run(*asked, "--waive", "own-broker").code == 0
@@ -212,15 +301,15 @@ def test_a_row_that_would_lead_back_is_refused(empty: Deployment, hosts: str) ->
 def test_two_vhosts_of_one_broker_are_two_brokers(empty: Deployment) -> None:
     """Small deployments and every test of Nova have them."""
     brokers_of(empty, parent=PARENT_URL, c1=C1_URL)
-    assert empty.run("cells", "create", "c1", "--yes").code == 0
+    assert empty.run(*CREATE, "c1", "--yes").code == 0
 
 
 def test_a_broker_that_nobody_named_is_asked_for(empty: Deployment) -> None:
     """Exit code 2, and what to write."""
-    done = empty.run("cells", "create", "c1", "--yes")
+    done = empty.run(*CREATE, "c1", "--yes")
     assert (done.code, "--hostname" in done.said) == (2, True)
-    assert empty.run("cells", "create", "c9", "--yes").code == 2
-    assert empty.run("cells", "create", "c1", "--username", "u", "--yes").code == 2
+    assert empty.run(*CREATE, "c9", "--yes").code == 2
+    assert empty.run(*CREATE, "c1", "--username", "u", "--yes").code == 2
 
 
 GRIZZLY = "CREATE TABLE cells (id int PRIMARY KEY, name text, rpc_host text, rpc_port int, deleted bool)"
@@ -510,7 +599,7 @@ def test_a_row_with_a_tombstone_of_its_name_is_made(known: Deployment) -> None:
     """Deleted rows do not stand in the way of a new one."""
     brokers_of(known, **URLS)
     assert known.run("cells", "delete", "c1", "--yes").code == 0
-    done = known.run("cells", "create", "c1", "--yes")
+    done = known.run(*CREATE, "c1", "--yes")
     assert done.code == 0, done.said
     assert [row[6:9] for row in rows(known, "parent")] == [("c1", 0, 1), ("c2", 0, 0), ("c1", 0, 0)]
     known.sql("parent", ROW, name="c3", is_parent=0, broker=C1_URL)

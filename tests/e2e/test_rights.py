@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import sqlalchemy as sa
 from deployment import Deployment
+from listening import listening
 from rabbitmq import RabbitMQ
 from registered import configured, registered
 from servers import Server, load, sql
@@ -146,7 +147,7 @@ def admit(known: Deployment, server: Server) -> Iterator[Admit]:
 
 
 @pytest.fixture
-def known(cells: Deployment, rabbit: RabbitMQ) -> Deployment:
+def known(cells: Deployment, rabbit: RabbitMQ) -> Iterator[Deployment]:
     """Give registered cells whose cell file has the login of ``admit``; the journal has been made."""
     assert cells.repair("c1", "--rule", "key-pairs").code == 0
     registered(cells, {name: rabbit.url(name) for name in cells.urls})
@@ -154,10 +155,11 @@ def known(cells: Deployment, rabbit: RabbitMQ) -> Deployment:
         name: sa.make_url(url).set(username="least", password=PASSWORD).render_as_string(hide_password=False)
         for name, url in cells.urls.items()
     }
-    return configured(
-        cells,
-        **{name: {"database": url, "broker": rabbit.url(name)} for name, url in least.items()},
-    )
+    with listening({name: (rabbit, name) for name in least}):
+        yield configured(
+            cells,
+            **{name: {"database": url, "broker": rabbit.url(name)} for name, url in least.items()},
+        )
 
 
 EVERYWHERE = ("parent", "c1", "c2")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from deployment import Deployment
 from edges import execute
+from listening import listening
 from rabbitmq import RabbitMQ, free_port
-from registered import brokers_of, configured, registered
+from registered import as_row, brokers_of, configured, registered
 
 from cellsync import driftlog
 
@@ -246,17 +248,17 @@ CHECK = ("cells", "check", "--timeout", "1", "--changes-only")
 
 
 @pytest.fixture
-def known(cells: Deployment, rabbit: RabbitMQ) -> Deployment:
-    """Give registered cells whose brokers all answer, and a drift log."""
+def known(cells: Deployment, rabbit: RabbitMQ) -> Iterator[Deployment]:
+    """Give registered cells that all answer, and a drift log."""
     urls = {"parent": rabbit.url("parent"), "c1": rabbit.url("c1"), "c2": rabbit.url("c2")}
-    return with_log(brokers_of(registered(cells, urls), parent=rabbit.url("parent")))
+    with listening({name: (rabbit, name) for name in urls}):
+        yield with_log(brokers_of(registered(cells, urls), parent=rabbit.url("parent")))
 
 
 def broker_of_c2(known: Deployment, url: str) -> None:
     """Move it: the parent's row says where it is."""
-    known.sql(
-        "parent", "UPDATE cells SET transport_url = :broker WHERE name = 'c2' AND deleted = 0", broker=url
-    )
+    moved = "UPDATE cells SET transport_url = :broker WHERE name = 'c2' AND deleted = 0"
+    known.sql("parent", moved, broker=as_row(url))
 
 
 def test_a_broken_broker_is_one_block_at_each_change_of_its_state(

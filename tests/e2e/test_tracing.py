@@ -13,10 +13,9 @@ from typing import Any
 import amqp
 import pytest
 from deployment import Deployment, Done
+from listening import nova_cells
 from rabbitmq import PASSWORD, RabbitMQ, free_port
-from registered import alive, configured, registered
-
-from cellsync.broker import NOVA_CELLS
+from registered import alive, as_row, configured, registered
 
 HOPS = [
     *("parent-database", "parent-services", "child-row", "child-broker", "child-services"),
@@ -39,27 +38,12 @@ class Path:
 
     def row(self, cell: str, url: str) -> None:
         """Change where the live rows of a cell lead."""
-        self.cells.sql(cell, "UPDATE cells SET transport_url = :broker WHERE deleted = 0", broker=url)
+        self.cells.sql(cell, "UPDATE cells SET transport_url = :broker WHERE deleted = 0", broker=as_row(url))
 
     def configure(self, **changed: dict[str, Any]) -> None:
         """Write the cell file with the parent's broker, and these changes."""
         parent = {"broker": self.rabbit.url("parent"), **changed.pop("parent", {})}
         configured(self.cells, parent=parent, **changed)
-
-
-@contextlib.contextmanager
-def nova_cells(broker: RabbitMQ, vhost: str) -> Iterator[amqp.Channel]:
-    """Take messages from the queues of nova-cells, as the service does; gone when it is left."""
-    connection = amqp.Connection(broker.address, "nova", PASSWORD, virtual_host=vhost)
-    connection.connect()
-    try:
-        channel = connection.channel()
-        for name in NOVA_CELLS:
-            channel.queue_declare(name, auto_delete=True)
-            channel.basic_consume(name, consumer_tag=name)
-        yield channel
-    finally:
-        connection.collect()
 
 
 @pytest.fixture
@@ -72,7 +56,7 @@ def path(cells: Deployment, rabbit: RabbitMQ, other_rabbit: RabbitMQ) -> Iterato
     cells.sql("c2", "DELETE FROM aggregates WHERE id = 1")
     assert cells.repair("c2").code in (0, 1)
     made.configure()
-    with nova_cells(rabbit, "parent"), nova_cells(other_rabbit, "c2"):
+    with nova_cells(rabbit, "parent"), nova_cells(rabbit, "c1"), nova_cells(other_rabbit, "c2"):
         yield made
 
 
