@@ -119,7 +119,11 @@ def _soft_delete(difference: Difference, pairing: Pairing) -> tuple[Action, str]
     """Decide about an extra row: only a deletion that is newer than the row is pushed."""
     made = difference.existing.since if difference.existing else None
     if difference.tombstone is None:
-        return Action.REPORT, f"{pairing.desired_cell} never deleted it"
+        cell = pairing.desired_cell
+        unsaid = (
+            f"nothing in {cell} says that it was deleted" if difference.pushed else f"{cell} never deleted it"
+        )
+        return Action.REPORT, unsaid
     if difference.pushed:
         return Action.SOFT_DELETE, f"cellsync wrote it, and {pairing.desired_cell} deleted it since"
     if made is None:

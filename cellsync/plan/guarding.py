@@ -82,8 +82,9 @@ def _over_limit(compared: Compared) -> Iterator[_Found]:
 
 
 def _empty_desired(compared: Compared) -> Iterator[_Found]:
-    deletes = counted(compared)["deletes"]
-    if deletes and 0 in (compared.table.desired_rows, compared.desired_again):
+    deletes, first = counted(compared)["deletes"], compared.desired_first
+    before = compared.table.desired_rows if first is None else first  # of all children
+    if deletes and 0 in (before, compared.desired_again):
         yield (
             "empty-desired",
             f"{compared.written.name} is empty in {compared.pairing.desired_cell}, and {deletes} rows would "

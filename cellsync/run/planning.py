@@ -29,6 +29,7 @@ from cellsync.model import (
 from cellsync.run import accepting, clashes, detecting
 from cellsync.run.fitting import Fitting
 from cellsync.run.look import State
+from cellsync.run.origins import find_deletions
 from cellsync.run.reading import Router, failed
 from cellsync.run.request import Desired, Edge, Prepared, Request, exit_code, with_plans
 
@@ -197,7 +198,7 @@ def _followed(state: State, child: Cell, pairs: Paired, found: Found) -> Found:
         pairing = pairs[rule]
         if rule in moved and isinstance(table, TableDiff) and isinstance(pairing, Pairing):
             result = diff.follow(pairing, table, pushed=known.get(rule, {}), renames=renames)
-            followed[rule], renames[rule] = result.table, result.renames
+            followed[rule], renames[rule] = find_deletions(state, pairing, result.table), result.renames
     return followed
 
 
