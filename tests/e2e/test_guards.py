@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from deployment import Deployment
-from edges import MakeDatabase, Stand, add, converged, execute, result, stand_of, table
+from edges import MakeDatabase, Stand, add, converged, execute, result, ruleset, stand_of, table
 from servers import PrivateServer, Server, checksums, sql
 from test_peers import counts, values
 
@@ -659,3 +659,30 @@ def test_a_swap_without_a_place_to_park_is_skipped_by_name(database: MakeDatabas
     assert sorted(skipped) == [(("a",), True), (("b",), True)]
     assert values(stand, "SELECT n FROM t ORDER BY name") == [(1,), (2,), (9,)]
     assert done.exit_code == 1
+
+
+def test_an_empty_desired_table_is_one_without_rows_for_any_child(database: MakeDatabase) -> None:
+    """A child that has no rows left of a routed table loses its last one; an empty table deletes none."""
+    urls = {cell: database() for cell in ("api", "c1", "c2")}
+    rules = """
+    rules:
+      - table: hosts
+        key: [name]
+        on_extra: delete
+        transforms: {name: item_of_cell_path}
+        route: {column: name, path: "{parent}!{child}"}
+    """
+    for url in urls.values():
+        execute(url, "CREATE TABLE hosts (id int PRIMARY KEY AUTO_INCREMENT, name varchar(40))")
+    add(urls["api"], "hosts", {"name": "api!c2@h2"})
+    add(urls["c1"], "hosts", {"name": "h1"})
+    add(urls["c2"], "hosts", {"name": "h2"})
+    stand = Stand(urls, ruleset(rules))
+    done = stand.repair("r1")
+    assert (done.exit_code, refused(done)) == (0, [])
+    assert sql(urls["c1"], "SELECT name FROM hosts") == []
+    execute(urls["api"], "DELETE FROM hosts")
+    emptied = stand.repair("r2")
+    assert emptied.exit_code == 3
+    assert [each.code for each in result(emptied, "c2").refusals] == ["empty-desired"]
+    assert sql(urls["c2"], "SELECT name FROM hosts") == [("h2",)]
