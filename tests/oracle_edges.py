@@ -10,6 +10,7 @@ from oracle import Edge, Rule, Snapshot, open_plainly, quote_name, take_snapshot
 
 CANNOT_CONNECT = 2003
 ACCESS_DENIED = 1045
+INSECURE = 3159
 
 
 def take_edges(

@@ -18,7 +18,7 @@ import pymysql
 import sqlalchemy as sa
 import yaml
 from json_judging import Databases, check_json, find_rules
-from oracle_edges import ACCESS_DENIED, CANNOT_CONNECT
+from oracle_edges import ACCESS_DENIED, CANNOT_CONNECT, INSECURE
 from servers import AnyServer, checksums, sql
 
 from cellsync import cli
@@ -141,7 +141,7 @@ class Deployment:
         try:
             before = databases.take_edges()
         except pymysql.OperationalError as error:
-            if error.args[0] not in (CANNOT_CONNECT, ACCESS_DENIED):
+            if error.args[0] not in (CANNOT_CONNECT, ACCESS_DENIED, INSECURE):
                 raise
             # There is no parent to judge by, or it lets nobody in without TLS.
             return self.json("repair", "--yes", *arguments)
