@@ -224,8 +224,11 @@ def _cell(cell: CellResult | CellFailure, report: Report, room: Room) -> Cell:
 
 
 def _lists(cell: CellResult, report: Report) -> Iterator[tuple[str, Sequence[str]]]:
-    refused = [each for refusal in facts.refusals(cell) for each in _refusal(refusal)]
+    refusals = facts.refusals(cell)
+    refused = [each for refusal in refusals if not refusal.holds for each in _refusal(refusal)]
+    held = [each for refusal in refusals if refusal.holds for each in _refusal(refusal)]
     yield "Refused: these rules, and those that refer to them, write nothing", refused
+    yield "Held back: these changes wait, the others do not", held
     names = facts.key_names(cell)
     skipped = (
         f"{each.rule} {words.key(facts.named(names.get(each.rule, ()), each.key), LONG)}: {each.reason}"

@@ -8,7 +8,7 @@ from replaying import Replayed, replay, way_back
 from servers import checksums
 
 from cellsync.model import Report, Status
-from cellsync.report import sql, text
+from cellsync.report import html, sql, text
 from cellsync.run import telling
 
 pytestmark = pytest.mark.slow
@@ -190,6 +190,8 @@ def test_every_output_says_what_waits(database: MakeDatabase) -> None:
     assert "held back (these changes wait, the others do not):" in told
     assert "write nothing" not in told
     assert told.count("(delete refused)") == 3 and "(insert)" in told and "(update)" in told
+    page = "".join(html.render(report, text.Style()))
+    assert "Held back: these changes wait, the others do not" in page and "write nothing" not in page
     statements = "".join(sql.render(telling.with_whole_rows(request, prepared)))
     c1 = stand.urls["c1"]
     before = checksums(c1)["t"]
