@@ -27,6 +27,7 @@ Path = tuple[Step, ...]
 MAX_BYTES = 4 * 1024 * 1024
 _TEXT = "tag:yaml.org,2002:str"
 
+_HALF = re.compile("[\ud800-\udfff]")
 _READ_OTHERWISE = re.compile(r"[\t\ufeff?]|[|>][-+\d]*#|(?<![^\s\[{,:])!(\s|$|\S{0,99}[],[{}]|\S{99})")
 """Where libyaml takes what PyYAML refuses, or reads it otherwise: tabs in words, a mark of byte order inside,
 "?" in the words of {...}, a comment right behind "|", a tag that is empty or has a comma. Most of what looks
@@ -155,6 +156,9 @@ def _plain(
 
 
 def _scalar(node: yaml.Node, file: str, problems: list[Problem]) -> Any:
+    if _HALF.search(node.value):
+        problems.append(Problem(file, *_place(node), "the text has half of a surrogate pair: no character"))
+        return None
     if node.tag == _TEXT:
         return node.value
     try:

@@ -9,6 +9,7 @@ from typing import Any
 
 from cellsync import yamlfile
 from cellsync.cells.shape import DATE, KEY
+from cellsync.masking import mask_urls
 from cellsync.model import Accepted
 
 Reject = Callable[[yamlfile.Path, str], None]
@@ -42,7 +43,7 @@ def _entry(given: Any, path: yamlfile.Path, cells: Collection[str], reject: Reje
     until = _until(given.get("until"), (*path, "until"), reject)
     if key is None or not (isinstance(cell, str) and isinstance(rule, str) and isinstance(why, str)):
         return None
-    return Accepted(cell=cell, rule=rule, key=key, why=why.strip(), until=until)
+    return Accepted(cell=cell, rule=rule, key=key, why=mask_urls(why.strip()), until=until)
 
 
 def _key(given: Any, path: yamlfile.Path, reject: Reject) -> Mapping[str, str | None] | None:

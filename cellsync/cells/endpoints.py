@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from cellsync.cells.files import check_path
 from cellsync.errors import UsageError
+from cellsync.masking import is_url
 from cellsync.model import TLS_FILES, Endpoint, Secret, starred, tls
 
 if TYPE_CHECKING:
@@ -106,6 +107,8 @@ def _sqlite(url: URL, base: Path) -> URL:
     # Every connection to :memory: has a database of its own.
     if url.username or url.host or not url.database or url.database == ":memory:":
         raise UsageError("SQLite needs a file, and no user or host: write sqlite:////ABSOLUTE/PATH")
+    if is_url(url.database):  # it may have a password
+        raise UsageError("the path of the SQLite file is a URL: write sqlite:////ABSOLUTE/PATH")
     return url if url.database.startswith("file:") else url.set(database=str(base / url.database))
 
 

@@ -12,7 +12,7 @@ from cellsync.cli import completing, logs
 from cellsync.cli.options import Common, cellsync, check_file, command
 from cellsync.cli.preparing import check_place, progress, put, request_for, topology_of
 from cellsync.errors import ExitCode, UsageError
-from cellsync.masking import mask_urls
+from cellsync.masking import disarm
 
 if TYPE_CHECKING:
     from cellsync.model import Pack, RuleSet
@@ -80,8 +80,7 @@ def rules_validate(common: Common, files: tuple[str, ...]) -> ExitCode:
     """Check rule files; every problem is named with its line and column."""
     packs = [pack for ruleset in _rulesets(common, files) for pack in ruleset.packs]
     if not common.silent:
-        text = "".join(f"{pack.name}: {_counted(pack)}, no problems\n" for pack in packs)
-        put([mask_urls(text)], None)
+        put([f"{disarm(pack.name)}: {_counted(pack)}, no problems\n" for pack in packs], None)
     return ExitCode.IN_STEP
 
 

@@ -402,3 +402,43 @@ def test_the_name_of_a_pack_shows_no_password(
     done = cells.run("rules", *verb)
     assert done.code == 0
     assert "ownrabbit://" in done.out and "hunter2" not in done.said
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "said"),
+    [
+        ("accept: [{cell: c1, rule: t, key: '*', until: '2020-01-01', why: 'rabbit://u:hunter2@h/'}]", 1, ""),
+        ('rules: ["t\\\\ud800"]', 2, "half of a surrogate pair"),
+    ],
+    ids=["why", "surrogate"],
+)
+def test_a_text_of_the_configuration_shows_no_password(
+    cells: Deployment, tmp_path: Path, given: str, code: int, said: str
+) -> None:
+    """Where it is repeated: why a difference was accepted. What is no character is refused."""
+    text = (
+        "parent: {name: api, database: 'sqlite:///api.db'}\n"
+        "children: [{name: c1, database: 'sqlite:///c1.db'}]"
+    )
+    rules = "" if "rules" in given else "\nrules: [./own.yaml]"
+    (tmp_path / "own.yaml").write_text("rules: [{table: t, key: [k]}]")
+    (tmp_path / "cellsync.yaml").write_text(f"{text}\n{given}{rules}\n")
+    for cell, row in (("api", 1), ("c1", 2)):
+        with sa.create_engine(f"sqlite:///{tmp_path}/{cell}.db").begin() as connection:
+            connection.exec_driver_sql("CREATE TABLE t (k int PRIMARY KEY)")
+            connection.exec_driver_sql(f"INSERT INTO t VALUES ({row})")
+    for format_ in ("text", "json"):
+        done = cells.run("-c", str(tmp_path / "cellsync.yaml"), "diff", "--format", format_)
+        assert done.code == code, done.said
+        assert "hunter2" not in done.said and said in done.said
+
+
+def test_the_path_of_a_sqlite_file_shows_no_password(cells: Deployment, tmp_path: Path) -> None:
+    """A URL got into it."""
+    url = "sqlite:///c1.dbmysql+pymysql:/user:hunter2@127.0.0.1/x"
+    (tmp_path / "cellsync.yaml").write_text(
+        f"parent: {{name: api, database: 'sqlite:///api.db'}}\nchildren: [{{name: c1, database: '{url}'}}]\n"
+    )
+    done = cells.run("-c", str(tmp_path / "cellsync.yaml"), "diff")
+    assert done.code == 2
+    assert "is a URL" in done.said and "hunter2" not in done.said
