@@ -62,7 +62,7 @@ def test_a_repair_without_a_journal_is_refused_with_the_sql(cells: Deployment, l
         (refusal,) = cell["refusals"]
         assert refusal["code"] == "journal"
         assert refusal["waive"] is None
-        assert journal.sql() in refusal["message"]
+        assert journal.sql("'narrow'@'127.0.0.1'") in refusal["message"]
         assert cell["status"] == "refused"
     text = narrow.run("repair", "--yes")
     assert text.code == 3
