@@ -446,6 +446,7 @@ def kill_client(place: Place, folder: Path, chosen: random.Random) -> str:
     for node in place.cluster.nodes:
         with opened(place.url(node)) as database:
             quiet(database)
+    time.sleep(writers.STALE_SECONDS)  # a run through another node waits for no sign of life
     report = place.stand(place.url(chosen.choice(place.cluster.nodes))).repair(f"r{time.time_ns()}")
     assert report.exit_code is ExitCode.IN_STEP, problems(report)
     assert ended or "was cut off" in problems(report) or not result(report, "c1").counts.applied
