@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
-from cellsync import apply, codec
+from cellsync import codec
 from cellsync.errors import ConfigurationError, ExitCode, PlanRefused, Problem
 from cellsync.masking import mask_urls
 from cellsync.model import (
@@ -269,6 +269,8 @@ def _adopt_edge(request: Request, edge: Edge, planned: PlanFile) -> _Adopted:
 
 def _is_refused(change: Change, refusals: Sequence[Refusal], edge: Edge) -> bool:
     """Say whether a guard holds a change back."""
+    from cellsync import apply  # a comparison loads nothing that writes
+
     target = edge.targets.get(change.rule)
     gone = change.after is None or (target is not None and apply.deletes(change, target))
     kind = "deletes" if gone else "inserts" if change.action is Action.INSERT else "updates"
