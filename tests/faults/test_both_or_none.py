@@ -277,6 +277,7 @@ def test_both_rows_are_written_in_two_schemas_of_one_galera_cluster(galera: Clus
             sql(galera.nodes[0].url(), f"CREATE DATABASE {schema} CHARACTER SET utf8mb3")
             leaving.callback(sql, galera.nodes[0].url(), f"DROP DATABASE {schema}")
         leaving.callback(sql, galera.nodes[0].url(), "DROP DATABASE IF EXISTS cellsync")
+        galera.settle()
         for node in (1, 0):
             places = {"parent": galera.nodes[0], "c1": galera.nodes[node]}
             urls = {
@@ -287,6 +288,7 @@ def test_both_rows_are_written_in_two_schemas_of_one_galera_cluster(galera: Clus
             if node == 1:
                 for url in urls.values():
                     execute(url, version, "INSERT INTO migrate_version VALUES ('nova', 302)", CELLS_TABLE)
+                galera.settle()
             brokers_of(cells, **BROKERS)
             done = cells.run(*CREATE)
             assert (done.code, there(cells)) == (0, (1, 1)), done.said
