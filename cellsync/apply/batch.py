@@ -155,7 +155,7 @@ class Batch:
         first = self._changes[0]
         if self._desired is None or first.action is Action.INSERT:
             return ()
-        keys = [change.key for change in self._changes if _removes(change, self._target)]
+        keys = [c.key for c in self._changes if not c.replaced and _removes(c, self._target)]
         return self._desired.present(first.rule, keys) if keys else ()
 
     def _look_for_taken(self) -> Mapping[Key, Row]:
@@ -268,6 +268,9 @@ class Batch:
             return "the row is gone"
         if self._desired is not None and change.key in self._returned and _removes(change, self._target):
             return f"{self._desired.name} has the row again"
+        for use in change.unless:
+            if number := self._writer.count_uses(use):
+                return f"{number} rows of {use.table} use it by {use.column} now"
         return self._moved(change, held) or (self._followed(change, held) if self._spares else None)
 
     def _is_done(self, change: Change) -> bool:

@@ -34,6 +34,7 @@ from cellsync.model import (
     Pair,
     Projection,
     Row,
+    Use,
     Value,
     folded,
 )
@@ -197,6 +198,17 @@ class Reading(Session):
             conditions.append(f"(({') OR ('.join(rows)}))")
         condition = " AND ".join(conditions) or None
         ((number,),) = self.query(self._select(projection).count(condition), **parameters)
+        return int(number)
+
+    def count_uses(self, use: Use) -> int:
+        """Return how many rows use another one. Locks none: often no index begins with the column."""
+        if use.table not in self.tables([use.table]):
+            raise ReadFailed(f"{self.cell.name} has no table {use.table} to look {use.column} up in")
+        quote = self._dialect.quote
+        sql = f"SELECT COUNT(*) FROM {quote(use.table)} WHERE {quote(use.column)} = :value"
+        if use.where:
+            sql += f" AND ({escaped(use.where)})"
+        ((number,),) = self.query(sql, value=use.value)
         return int(number)
 
     def unpack(self, projection: Projection) -> Callable[[Packed], Row]:

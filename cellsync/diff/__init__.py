@@ -10,6 +10,7 @@ rule on one edge:
     loading      all rows of a large table, packed, where one side has none -> TableDiff
     confirming   the same rows again  -> TableDiff of what still differs
     coming       rows that come with others, read by what they have in common -> rows of their own rule
+    replacing    rows that refer to one that is replaced -> differences, in step or not
     following    what was pushed once -> TableDiff in which a renamed row is one row
 
 `relating` is for detectors: the answers of several databases -> findings.
@@ -18,7 +19,7 @@ rule on one edge:
 `register` says what is wrong with Nova's table of cells.
 """
 
-from cellsync.diff.coming import by_leader, rekeyed
+from cellsync.diff.coming import by_leader, narrow_key, rekeyed, restore_keys
 from cellsync.diff.confirming import confirm, unsettled
 from cellsync.diff.following import Renames, follow
 from cellsync.diff.loading import loadable, missing
@@ -26,8 +27,9 @@ from cellsync.diff.pairing import compared, pair
 from cellsync.diff.reader import Reader
 from cellsync.diff.register import Register, Tables, foreign, is_isolated, last_removed, live
 from cellsync.diff.relating import keys, relate, together
+from cellsync.diff.replacing import compare_replaced, index_rows
 from cellsync.diff.routing import Owners, Routed, route
-from cellsync.diff.rows import compare
+from cellsync.diff.rows import apply_overrides, changed, compare
 from cellsync.diff.schemas import schema
 from cellsync.model import Pairing
 
@@ -39,21 +41,27 @@ __all__ = [
     "Renames",
     "Routed",
     "Tables",
+    "apply_overrides",
     "by_leader",
+    "changed",
     "compare",
+    "compare_replaced",
     "compared",
     "confirm",
     "follow",
     "foreign",
+    "index_rows",
     "is_isolated",
     "keys",
     "last_removed",
     "live",
     "loadable",
     "missing",
+    "narrow_key",
     "pair",
     "rekeyed",
     "relate",
+    "restore_keys",
     "route",
     "schema",
     "together",

@@ -6,7 +6,7 @@ that are missing, and then have the keys of their own rules.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 
 from cellsync.model import Key, Pairing, Projection, Row
@@ -14,7 +14,11 @@ from cellsync.model import Key, Pairing, Projection, Row
 
 def by_leader(pairing: Pairing, projection: Projection) -> Projection:
     """Return the projection whose key says with which row each row comes; the rest are its columns."""
-    shared = pairing.rule.shared()
+    return narrow_key(projection, pairing.rule.shared())
+
+
+def narrow_key(projection: Projection, shared: Collection[int]) -> Projection:
+    """Return the projection whose key is a part of the rule's own; the rest of that are its columns."""
     rest = [part for at, part in enumerate(projection.key) if at not in shared]
     return replace(
         projection,
@@ -30,7 +34,14 @@ def rekeyed(pairing: Pairing, rows: Iterable[Row], keys: Iterable[Key]) -> Itera
 
     ``rows`` may hold others, which are equal under the collation only.
     """
-    shared, wanted = pairing.rule.shared(), set(keys)
+    return restore_keys(pairing, rows, keys, pairing.rule.shared())
+
+
+def restore_keys(
+    pairing: Pairing, rows: Iterable[Row], keys: Iterable[Key], shared: Collection[int]
+) -> Iterator[Row]:
+    """Yield the rows of a narrowed projection as the rule's own, those with one of ``keys``."""
+    wanted = set(keys)
     rest = [at for at in range(len(pairing.rule.key)) if at not in shared]
     for row in rows:
         if row.key not in wanted:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from cellsync.diff.rows import changed
 from cellsync.model import (
+    Action,
     ColumnDifference,
     Difference,
     Identity,
@@ -54,6 +55,9 @@ def follow(
     own: dict[Key, Key] = {}
     followed: Collector[Difference] = Collector()
     for original in table.differences:
+        if original.action is Action.REPLACE:  # it is known which row becomes which
+            followed.append(original)
+            continue
         difference = _substituted(pairing, original, renames)
         held = difference.existing
         if difference.kind is Kind.EXTRA and held is not None and not difference.aside:
@@ -86,6 +90,7 @@ def _renamed_to(
         held.key
         for difference in table.differences
         if difference.kind is Kind.EXTRA
+        and difference.action is not Action.REPLACE
         and not difference.aside
         and (held := _substituted(pairing, difference, renames).existing) is not None
         and held.key != difference.key
@@ -93,7 +98,10 @@ def _renamed_to(
     return {
         d.key: d
         for d in table.differences
-        if d.kind is Kind.MISSING and d.desired and (d.key in keys or d.desired.identity in origins)
+        if d.kind is Kind.MISSING
+        and d.action is not Action.REPLACE
+        and d.desired
+        and (d.key in keys or d.desired.identity in origins)
     }
 
 

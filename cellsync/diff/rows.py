@@ -41,7 +41,7 @@ def compare(
     desired_side = _index(pairing, desired, pairing.desired_cell, desired=True)
     existing_side = _index(pairing, existing, pairing.existing_cell, desired=False)
     findings = [*desired_side.findings, *existing_side.findings]
-    wanted = _overridden(pairing, desired_side.rows, child)
+    wanted = apply_overrides(pairing, desired_side.rows, child)
     held = dict(existing_side.rows)
     left: list[Row] = []
     for key in {*aside, *desired_side.aside, *existing_side.aside}:
@@ -155,7 +155,8 @@ def _duplicate(pairing: Pairing, rows: Sequence[Row], cell: str) -> Finding:
     return Finding(code="duplicate-key", cell=cell, message=message, key=rows[0].key)
 
 
-def _overridden(pairing: Pairing, rows: Mapping[Key, Row], child: str) -> dict[Key, Row]:
+def apply_overrides(pairing: Pairing, rows: Mapping[Key, Row], child: str) -> dict[Key, Row]:
+    """Return desired rows with the values that the rule says are right in one child."""
     overrides = {**pairing.rule.overrides.get("*", {}), **pairing.rule.overrides.get(child, {})}
     if not overrides:
         return dict(rows)

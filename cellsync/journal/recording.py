@@ -250,6 +250,10 @@ class Journal:
 
     def _remember(self, made: Sequence[_Entry]) -> None:
         """Keep which rows cellsync pushed, and from which rows; prune does not touch it."""
+        for rule in dict.fromkeys(each.change.rule for each in made):  # several, where they are made together
+            self._remember_rule(rule, [each for each in made if each.change.rule == rule])
+
+    def _remember_rule(self, rule: str, made: Sequence[_Entry]) -> None:
         moved = [each.change for each in made if each.change.moves_row]
         if moved:
             self._follow_moves(moved)
@@ -259,7 +263,7 @@ class Journal:
         if coming or going:
             theirs = sa.and_(
                 PUSHED.c.database_name == self._about["database_name"],
-                PUSHED.c.rule == made[0].change.rule,  # a batch is of one rule
+                PUSHED.c.rule == rule,
                 PUSHED.c.identity.in_([row["identity"] for row in (*going, *coming)]),
             )
             self._session.execute(PUSHED.delete().where(theirs))

@@ -26,6 +26,15 @@ class Reference:
 Stored = Union[Value, Reference, ServerTime]
 
 
+class Use(NamedTuple):
+    """Rows that use another one: those of a table that hold a value, where a condition admits them."""
+
+    table: str
+    column: str
+    value: Value
+    where: str | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Change:
     """One guarded write to one row; a pure function of it is its inverse.
@@ -51,6 +60,10 @@ class Change:
     reason: str = ""
     together: str = ""
     """Changes that follow each other with the same text here are made together or not at all."""
+    replaced: bool = False
+    """True for the removal of a row that another one replaces, or that goes with such a row."""
+    unless: tuple[Use, ...] = ()
+    """Rows that must not be there when the change is made."""
     unwritten_columns: tuple[str, ...] = ()
     """Of an UPDATE by a rule: the compared columns that it leaves alone, for the verification."""
     unwritten_values: tuple[KeyPart, ...] = ()
@@ -120,11 +133,16 @@ class Change:
 
     def packed(self) -> dict[str, Any]:
         """Return the change as plain values (see ``spool``); references are none."""
-        return {**vars(self), "action": _VALUES[self.action]}
+        plain = {**vars(self), "action": _VALUES[self.action]}
+        if self.unless:
+            plain["unless"] = tuple(map(tuple, self.unless))
+        return plain
 
     @classmethod
     def unpacked(cls, plain: dict[str, Any]) -> Change:
         """Return what ``packed`` gave these values."""
+        if plain["unless"]:
+            plain["unless"] = tuple(Use(*each) for each in plain["unless"])
         return made(Change, {**plain, "action": _ACTIONS[plain["action"]]})
 
 

@@ -25,6 +25,8 @@ class Action(str, Enum):
     UPDATE = "update"
     DELETE = "delete"
     SOFT_DELETE = "soft_delete"
+    REPLACE = "replace"
+    """Remove the row, and insert the desired one under its own preserved id, in one transaction."""
     REPORT = "report"
     IGNORE = "ignore"
 
@@ -129,11 +131,19 @@ class SoftDelete:
 
 @dataclass(frozen=True, kw_only=True)
 class LookUp:
-    """Where a child says which values are its own: ``SELECT column FROM table WHERE where``."""
+    """Values of a cell's own table: ``SELECT column FROM table WHERE where``."""
 
     table: str
     column: str
     where: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replacing:
+    """When a row with another preserved id than the desired one is removed, and the desired one inserted."""
+
+    unless_used_in: tuple[LookUp, ...] = ()
+    """The rows of the written side that may hold the old id: where one does, nothing is replaced."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,6 +273,8 @@ class Rule:
     on_changed: Action = Action.UPDATE
     on_extra: Action = Action.REPORT
     removes: Removes = Removes.ALL
+    replaces: Replacing | None = None
+    """How a row is replaced whose key has another preserved id; None where that is only a finding."""
     limits: Limits = Limits()
     settle: timedelta | None = None
     """How long to wait before differences are read again; None for the run's own setting."""
@@ -473,6 +485,8 @@ class RuleSet:
     """SHA-256 of the rules' meaning, in hex: a plan made with other rules is told by it."""
     left_out: frozenset[str] = frozenset()
     """The ids of the files' rules and detectors that a selection left out."""
+    torn: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Rule with ``replaces`` -> the rules that refer to it, and that a selection left out."""
 
     @property
     def hides(self) -> tuple[str, ...]:

@@ -32,6 +32,7 @@ from cellsync.plan.joining import joined
 from cellsync.plan.linking import Linked, can_open
 from cellsync.plan.ordering import untangled
 from cellsync.plan.precedence import Early, chosen, find_early
+from cellsync.plan.replacing import replace_rows
 from cellsync.plan.sequencing import find_moving_rules, sequence
 from cellsync.plan.withholding import Waiting, hold_back, list_held, list_stopped
 from cellsync.spool import Collector
@@ -58,7 +59,7 @@ def build(
     referenced.
     Rows that get another key are updated before new rows that refer to them by it, others after all inserts.
     """
-    ordered = _ordered(compared)
+    ordered = every = _ordered(compared)
     refusals = find_refusals(ordered, target, waived) if refusals is None else refusals
     stopped, ordered = list_stopped(refusals), hold_back(ordered, refusals)
     going = [each for each in ordered if each.pairing.rule.id not in stopped]
@@ -120,7 +121,7 @@ def build(
         late: Iterable[Step] = linked.filled if actions == {Action.INSERT} else linked.remove(emptied)
         for rule, steps in groupby(late, key=lambda step: step.rule):
             _sort_out(steps, changes, skipped, apart if rule in moving else None)
-    _sort_out(sequence(apart, going), changes, skipped)
+    _sort_out(chain(sequence(apart, going), replace_rows(every, going, target, failed)), changes, skipped)
     plan = Plan(
         child=target.child,
         written=target.written,

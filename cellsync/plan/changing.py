@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from cellsync.model import (
     Difference,
     Join,
     KeyPart,
+    Kind,
     Load,
     Missing,
     Pairing,
@@ -22,6 +24,7 @@ from cellsync.model import (
     ServerTime,
     Skipped,
     Stored,
+    Use,
     Value,
 )
 from cellsync.model.making import Pick, made, make_pick
@@ -64,6 +67,26 @@ def load(each: Compared, target: Target) -> Load | None:
         alike=all(saying.missing is None for saying in pairing.rule.says),
         linked=any(key.table == each.written.name for key in each.written.foreign_keys),
     )
+
+
+def make_replacement(
+    each: Compared, difference: Difference, target: Target, *, unless: Iterable[Use] = ()
+) -> tuple[Change | None, Change | None]:
+    """Return the change that removes the existing row of a difference, and the one that inserts the desired.
+
+    None for a row that there is not. The first is made only where no row is there that ``unless`` describes.
+    """
+    common, computed = _find_common(each.pairing, target), find_computed(each)
+    removal = insert = None
+    if difference.existing is not None:
+        action = Action.DELETE if common.rule.soft_delete is None else Action.SOFT_DELETE
+        old = replace(difference, kind=Kind.EXTRA, desired=None, columns=(), action=action)
+        removal = _make_removal(common, old).but(replaced=True, unless=tuple(unless))
+    if difference.desired is not None:
+        new = replace(difference, kind=Kind.MISSING, existing=None, columns=(), action=Action.INSERT)
+        made_insert = _without_computed(_make_insert(common, new), computed)
+        insert = made_insert if isinstance(made_insert, Change) else None
+    return removal, insert
 
 
 def find_computed(each: Compared) -> frozenset[str]:
@@ -137,6 +160,8 @@ def _find_common(pairing: Pairing, target: Target) -> _Common:
             "before": None,
             "after": None,
             "together": "",
+            "replaced": False,
+            "unless": (),
             "unwritten_columns": (),
             "unwritten_values": (),
         },

@@ -76,6 +76,10 @@ def _order(difference: Difference) -> tuple[int, tuple[Any, ...]]:
 
 
 def _decided(difference: Difference, told: _Telling) -> Difference:
+    if difference.action is Action.REPLACE:  # whether it may be was seen when it was found
+        bare = difference.kind is Kind.CHANGED and not difference.columns
+        parts = [] if bare else [_meaning(difference, told)]
+        return difference.decided(Action.REPLACE, "; ".join([*parts, difference.reason]))
     rule = told.pairing.rule
     action, meaning = told.actions[difference.kind], _meaning(difference, told)
     if rule.comes_with is not None and difference.kind is not Kind.MISSING:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from cellsync.model import (
     Action,
     Health,
+    Kind,
     Limit,
     Refusal,
 )
@@ -52,12 +53,18 @@ def refuse(compared: Compared, waived: Collection[str] = ()) -> Iterator[Refusal
 
 def counted(compared: Compared) -> Mapping[str, int]:
     """Return how many rows a rule would insert, update and delete."""
-    does = compared.table.does
+    does, replaced = compared.table.does, _count_replaced
     return {
-        "inserts": does(Action.INSERT),
+        "inserts": does(Action.INSERT) + replaced(compared, but=Kind.EXTRA),
         "updates": does(Action.UPDATE),
-        "deletes": does(Action.DELETE, Action.SOFT_DELETE),
+        "deletes": does(Action.DELETE, Action.SOFT_DELETE) + replaced(compared, but=Kind.MISSING),
     }
+
+
+def _count_replaced(compared: Compared, *, but: Kind) -> int:
+    """Return how many rows are replaced: a missing one is only inserted then, an extra one only removed."""
+    tally = compared.table.tally.items()
+    return sum(count for sort, count in tally if sort.action is Action.REPLACE and sort.kind is not but)
 
 
 def _over_limit(compared: Compared) -> Iterator[_Found]:
@@ -116,7 +123,10 @@ def _acts_on_others(compared: Compared) -> Iterator[_Found]:
             f"{table.name} in {cell} has triggers ({', '.join(table.triggers)}): what they write is "
             f"neither planned nor undone",
         )
-    falling = [str(key) for key in table.cascades if key.on_delete and compared.table.does(Action.DELETE)]
+    gone = compared.table.does(Action.DELETE)
+    if compared.pairing.rule.soft_delete is None:
+        gone += _count_replaced(compared, but=Kind.MISSING)
+    falling = [str(key) for key in table.cascades if key.on_delete and gone]
     if falling:
         yield "cascade", _cascade(f"deleting rows of {table.name} in {cell}", falling), "deletes"
     moving = {name.lower() for name in compared.table.updated_columns}

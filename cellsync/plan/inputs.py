@@ -16,7 +16,7 @@ from cellsync.model import (
     Value,
 )
 
-WRITING = frozenset({Action.INSERT, Action.UPDATE, Action.DELETE, Action.SOFT_DELETE})
+WRITING = frozenset({Action.INSERT, Action.UPDATE, Action.DELETE, Action.SOFT_DELETE, Action.REPLACE})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,9 +13,9 @@ from cellsync.model import Action, Difference, Key, Kind, Refusal, keep_differen
 from cellsync.plan.inputs import Compared
 
 KINDS: Mapping[str, frozenset[Action]] = {
-    "inserts": frozenset({Action.INSERT}),
+    "inserts": frozenset({Action.INSERT, Action.REPLACE}),
     "updates": frozenset({Action.UPDATE}),
-    "deletes": frozenset({Action.DELETE, Action.SOFT_DELETE}),
+    "deletes": frozenset({Action.DELETE, Action.SOFT_DELETE, Action.REPLACE}),
 }
 """What a limit is about -> the actions."""
 

@@ -205,6 +205,7 @@ _WHY = {
     Action.UPDATE: "update it, as {desired} is right",
     Action.DELETE: "delete it, as {desired} does not have it",
     Action.SOFT_DELETE: "soft delete it, as {desired} deleted it",
+    Action.REPLACE: "replace it: remove it, and insert the row of {desired} with its id",
     Action.REPORT: "leave it: it is only reported",
     Action.IGNORE: "leave it: the rule ignores rows that are {kind}",
 }

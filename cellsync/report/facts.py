@@ -45,7 +45,7 @@ Named = tuple[tuple[str, KeyPart], ...]
 Rows = frozenset[tuple[str, Key]]
 """Rows by rule and key."""
 
-WRITES = frozenset({Action.INSERT, Action.UPDATE, Action.DELETE, Action.SOFT_DELETE})
+WRITES = frozenset({Action.INSERT, Action.UPDATE, Action.DELETE, Action.SOFT_DELETE, Action.REPLACE})
 
 
 class Stage(str, Enum):
@@ -250,8 +250,8 @@ def soft_deleted(cell: CellResult) -> Rows:
     return frozenset(
         (table.rule, difference.key)
         for table in compared(cell)
-        for difference in (table.differences if table.does(Action.SOFT_DELETE) else ())
-        if difference.action is Action.SOFT_DELETE
+        for difference in (table.differences if table.does(Action.SOFT_DELETE, Action.REPLACE) else ())
+        if difference.action in (Action.SOFT_DELETE, Action.REPLACE)
     )
 
 

@@ -45,6 +45,7 @@ ACTION = {
     Action.UPDATE: "update",
     Action.DELETE: "delete",
     Action.SOFT_DELETE: "soft delete",
+    Action.REPLACE: "replace",
     Action.REPORT: "reported only",
     Action.IGNORE: "ignored by the rule",
 }
@@ -54,6 +55,7 @@ DONE = {
     Action.UPDATE: "updated",
     Action.DELETE: "deleted",
     Action.SOFT_DELETE: "soft deleted",
+    Action.REPLACE: "replaced",
 }
 
 ANSWER = {

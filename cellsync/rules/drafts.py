@@ -16,6 +16,7 @@ from cellsync.errors import Problem
 from cellsync.model import Action, Direction, Rule, Surrogate
 from cellsync.rules import complaints, grammar, shape
 from cellsync.rules import detectors as detecting
+from cellsync.rules.replacing import read_replacing
 from cellsync.yamlfile import Document, Path
 
 Raw = Mapping[str, Any]
@@ -376,6 +377,7 @@ def _rule(raw: Raw, *, pack: str, position: model.Position) -> Rule:
         on_changed=Action(raw.get("on_changed", "update")),
         on_extra=Action(raw.get("on_extra", "report")),
         removes=model.Removes(raw.get("removes", "all")),
+        replaces=read_replacing(raw.get("replaces")),
         limits=_limits(raw.get("limits", {})),
         settle=grammar.duration(raw["settle"]) if "settle" in raw else None,
         tolerance={column: float(number) for column, number in raw.get("tolerance", {}).items()},

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from cellsync import transforms
 from cellsync.errors import Problem
 from cellsync.model import Action, Detector, Direction, Rule, Saying, Surrogate
-from cellsync.rules import amendments, complaints, detectors, grammar
+from cellsync.rules import amendments, complaints, detectors, grammar, replacing
 from cellsync.rules.complaints import Complaint
 from cellsync.rules.drafts import Draft, Sheet
 
@@ -65,8 +65,12 @@ def _of_all(check_of_all: CheckOfAll) -> CheckOfAll:
     return check_of_all
 
 
-def _folded(columns: Iterable[str]) -> set[str]:
-    # Column names are compared without regard to case, as the server does.
+@_needs("replaces", "surrogate", "key", "on_missing", "comes_with")
+def _nothing_to_replace_by(draft: Draft, rule: Rule) -> Iterator[Complaint]:
+    return replacing.find_complaints(rule)
+
+
+def _folded(columns: Iterable[str]) -> set[str]:  # regardless of case, as the server compares names
     return {column.lower() for column in columns}
 
 
@@ -180,7 +184,7 @@ def _not_compared(draft: Draft, rule: Rule) -> Iterator[Complaint]:
     for steps, column in _columns_to_compare(rule):
         # A default may name a column that this table has no use for.
         if steps[0] in draft.own and not _is_compared(rule, column):
-            why = "exclude or on_insert leaves it out" if rule.include is None else "include leaves it out"
+            why = ("exclude or on_insert" if rule.include is None else "include") + " leaves it out"
             yield (
                 steps,
                 f"the column {column!r} is not compared ({why}), so this has no effect: "
@@ -244,8 +248,7 @@ def _reference_as_plain_column(draft: Draft, rule: Rule) -> Iterator[Complaint]:
             yield (
                 steps,
                 f"the column {column!r} is a reference, compared and written through the "
-                "referenced row's key: "
-                "remove one",
+                "referenced row's key: remove one",
             )
 
 
@@ -501,12 +504,10 @@ def _referenced_in_a_circle(drafts: Sequence[Draft]) -> Iterator[Problem]:
         yield draft.problem(
             ("references", column),
             f"the rules {' -> '.join(cycle)} reference each other in a circle, so that none can "
-            "be written first: "
-            "remove one of the references",
+            "be written first: remove one of the references",
         )
-        left = _without_ends(
-            {name: targets - {*cycle} for name, targets in left.items() if name not in cycle}
-        )
+        staying = {name: targets - {*cycle} for name, targets in left.items() if name not in cycle}
+        left = _without_ends(staying)
 
 
 def _without_ends(graph: Mapping[str, set[str]]) -> dict[str, set[str]]:
@@ -566,12 +567,11 @@ def _written_both_ways(drafts: Sequence[Draft]) -> Iterator[Problem]:
     for draft in sound:
         for down in downs if draft.rule.direction is Direction.UP else ():
             if _collide(down, draft.rule):
-                yield draft.problem(
-                    ("direction",),
+                message = (
                     f"{draft.rule.id!r} writes up what {down.id!r} ({down.position}) writes down: "
-                    "let one of them "
-                    "only report, or let them include different columns",
+                    "let one of them only report, or let them include different columns"
                 )
+                yield draft.problem(("direction",), message)
 
 
 def _collide(down: Rule, up: Rule) -> bool:

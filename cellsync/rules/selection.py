@@ -51,7 +51,13 @@ def select(ruleset: RuleSet, *, rules: Sequence[str], features: Sequence[str]) -
     parts = (_part(pack, wanted) for pack in ruleset.packs)
     selected = assemble(pack for pack in parts if pack.rules or pack.detectors)
     left_out = ruleset.left_out | {each.id for each in every} - wanted
-    return dataclasses.replace(selected, left_out=left_out)
+    torn = {rule.id: _find_torn(rule, ruleset, wanted) for rule in selected.rules if rule.replaces}
+    return dataclasses.replace(selected, left_out=left_out, torn={**ruleset.torn, **torn})
+
+
+def _find_torn(rule: Rule, ruleset: RuleSet, wanted: Iterable[str]) -> tuple[str, ...]:
+    """Return the rules that refer to a rule, and that a selection leaves out."""
+    return tuple(r.id for r in ruleset.rules if r.id not in wanted and rule.id in r.references.values())
 
 
 def _part(pack: Pack, wanted: Iterable[str]) -> Pack:
@@ -107,6 +113,8 @@ def _canonical(rule: Rule, requires: Requirement) -> str:
         rule, when=_wordless(rule.when), after=tuple(map(_wordless_notice, rule.after))
     )
     fields = {name: value for name, value in _fields(bare).items() if name not in _NOT_MEANING}
+    if rule.replaces is None:  # so rules have the digest that they had before there was such a key
+        del fields["replaces"]
     version = _wordless(requires.parent_version)
     required = _fields(dataclasses.replace(requires, parent_version=version))
     del required["otherwise"]  # words

@@ -21,11 +21,15 @@ from cellsync.rules.nodes import mapping_of as _object
 from cellsync.rules.nodes import name as _name
 from cellsync.rules.nodes import text as _text
 from cellsync.rules.nodes import value as _value
+from cellsync.rules.replacing import REPLACES
 
 DURATION = r"^[0-9]{1,9}(\.[0-9]{1,9})?\s*(ms|s|m)$"
 LIMIT = r"^([0-9]{1,9}(\.[0-9]{1,9})?\s*%|unlimited)$"
 
-NO_DEFAULT = ("id", "table", "child_table", "why", "key", "references", "says", "carries", "comes_with")
+NO_DEFAULT = (
+    *("id", "table", "child_table", "why", "key", "references", "says", "carries", "comes_with"),
+    "replaces",
+)
 """Rule keys that describe one table and therefore cannot stand in ``defaults``."""
 
 UNCHANGED = (
@@ -326,6 +330,7 @@ _RULE: dict[str, Node] = {
         "Which extra rows on_extra may delete: all of them, or pushed, only rows that cellsync wrote "
         "itself and never a cell's own. Default: all.",
     ),
+    "replaces": REPLACES,
     "limits": _LIMITS,
     "settle": {
         "type": ["number", "string"],

@@ -10,6 +10,7 @@ loading       of tables that one side lacks altogether, all rows as they are
 confirming    the rows that differ, read again: only what still differs counts
 recounting    how many rows the desired side of a rule that deletes has, before and after
 coming        the rows that come with those that are to be inserted
+replacing     the rows that have another preserved id: whether they may be replaced
 detecting     what detectors find, by questions (asking) of which some are answered in part (narrowing)
 accepting     what people live with: it is neither counted nor repaired
 planning      a plan for each edge, and the report

@@ -37,6 +37,7 @@ from cellsync.run.planning import Paired, planned, report, worst
 from cellsync.run.reading import Got, Router, Rows, failed, read
 from cellsync.run.recounting import recounted
 from cellsync.run.referring import set_ambiguous_aside
+from cellsync.run.replacing import replace_rows
 from cellsync.run.request import Prepared, Request
 from cellsync.spool import kept
 
@@ -56,6 +57,7 @@ def compare(request: Request) -> Prepared:
         tables, blocks, empty, first = _compared(state, pairs)
         still, counts = recounted(state, pairs, confirmed(state, pairs, tables, blocks, empty), first)
         compared = accompanied(state, pairs, claimed(pairs, still))
+        compared = replace_rows(state, pairs, compared)
         return planned(state, pairs, compared, detected(state, compared), counts)
 
 

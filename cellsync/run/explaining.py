@@ -33,7 +33,7 @@ from cellsync.run.compare import compare
 from cellsync.run.look import VERSION_TABLES
 from cellsync.run.request import Request, each_cell, executor
 
-WRITES = (Action.INSERT, Action.UPDATE, Action.DELETE, Action.SOFT_DELETE)
+WRITES = (Action.INSERT, Action.UPDATE, Action.DELETE, Action.SOFT_DELETE, Action.REPLACE)
 UNTOLD = "whether it is needed cannot be told: the parent's schema has no version that can be compared"
 SHOWN = 5
 """So many of the values that a query finds are shown."""

@@ -179,6 +179,10 @@ class Statements:
         """Yield what must hold of the row itself; of an INSERT there is none yet."""
         if change.action is Action.INSERT:
             return
+        for use in change.unless:
+            used = self._same(use.table, use.column, f"u.{name(use.column)}", use.value)
+            source = name(use.table) if use.where is None else self._select_where(use.table, use.where)
+            yield f"NOT EXISTS (SELECT 1 FROM {source} AS u WHERE {used})"
         located = dict(_pairs(change, change.identity)) if change.identity else {}
         target = self._plan.targets.get(change.rule)
         if not located and target is not None and target.where is not None:
@@ -241,7 +245,7 @@ class Statements:
         elif rule is not None and rule.key == change.key_columns:
             where, soft_delete = rule.where_existing, rule.soft_delete
         if where is not None:
-            source = f"(SELECT {self._every(change.table)} FROM {source} WHERE ({where}))"
+            source = self._select_where(change.table, where)
         terms = [_alive("t", soft_delete)] if soft_delete is not None else []
         if target is not None and change.key:
             joins, more = self._walked(
@@ -254,6 +258,9 @@ class Statements:
             terms.append(self._held(change, stored))
             terms += self._tell_apart(change, stored) if binary else ()
         return f"{source} AS t{joins} WHERE {' AND '.join(terms)}"
+
+    def _select_where(self, table: str, where: str) -> str:
+        return f"(SELECT {self._every(table)} FROM {name(table)} WHERE ({where}))"
 
     def _every(self, table: str) -> str:
         """Return what selects all columns of a table; * leaves the invisible ones out."""
