@@ -237,7 +237,7 @@ def _lists(cell: CellResult, report: Report) -> Iterator[tuple[str, Sequence[str
     yield "Skipped", _some(skipped, len(facts.skipped(cell)))
     yield "Went wrong", _some(iter(cell.problems), len(cell.problems))
     written = facts.stage(report) is Stage.WRITTEN
-    yield "Do now" if written else "After a repair", list(facts.notices(cell))
+    yield "Do now" if written else f"After {facts.doing(report)}", list(facts.notices(cell))
 
 
 def _refusal(refusal: Any) -> Iterator[str]:

@@ -30,7 +30,7 @@ from cellsync.model import (
     shown,
 )
 from cellsync.run.compare import compare
-from cellsync.run.look import VERSION_TABLES
+from cellsync.run.look import read_version
 from cellsync.run.request import Request, each_cell, executor
 
 WRITES = (Action.INSERT, Action.UPDATE, Action.DELETE, Action.SOFT_DELETE)
@@ -100,10 +100,9 @@ def _version(request: Request) -> Value:
     """Return the schema version of the parent, None where it cannot be read: then no gate opens."""
     try:
         with db.connect(request.topology.parent, request.timeouts) as database:
-            values = [database.version(table).value for table in VERSION_TABLES]
+            return read_version(database)
     except CellsyncError:
         return None  # the comparison has said why the parent cannot be read
-    return next((value for value in values if value is not None), None)
 
 
 def _ask(request: Request, needs: Sequence[Need]) -> Asked:

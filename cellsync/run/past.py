@@ -30,9 +30,11 @@ from cellsync.model import (
     Status,
     Table,
     Triage,
+    Value,
 )
+from cellsync.plan import registering
 from cellsync.report import words
-from cellsync.run import holding, triaging
+from cellsync.run import holding, look, triaging
 from cellsync.run.request import Edge, Prepared, Request, each_cell, executor, exit_code, with_plans
 
 
@@ -81,6 +83,8 @@ class _Past:
     identity: DatabaseIdentity
     unseen: bool
     health: Health
+    version: Value
+    """The schema version, for the gates of notices; None when there is none."""
     runs: tuple[JournaledRun, ...]
     changes: tuple[JournaledChange, ...]
     tables: Mapping[str, Table]
@@ -277,6 +281,7 @@ def _read(
                 identity=identity,
                 unseen=journal.unseen(database),
                 health=database.health(),
+                version=look.read_version(database) if made else None,
                 runs=found,
                 changes=made,
                 tables=database.tables(journal.written(made)) if made else {},
@@ -355,9 +360,20 @@ def _edge(request: Request, name: str, past: _Past, run_id: str) -> Edge:
             refusals=refusals,
             tables=past.tables,
             rules=_rules(request),
+            notices=() if refusals else tuple(_list_notices(request, cell, past, rules)),
         ),
         undoes=run_id,
     )
+
+
+def _list_notices(request: Request, cell: Cell, past: _Past, written: Collection[str]) -> Iterator[str]:
+    """Yield what people must do after these rules, as far as they are still known, have written in a cell."""
+    parent = request.topology.parent.name
+    child = "its children" if cell.role is Role.PARENT else cell.name
+    rules = [rule for rule in (*request.ruleset.rules, *request.unused) if rule.id in written]
+    yield from plan.list_notices(rules, {"parent": parent, "child": child}, past.version)
+    if registering.RULE in written:
+        yield registering.say_when_seen(cell)
 
 
 def _rules(request: Request) -> dict[str, Rule]:

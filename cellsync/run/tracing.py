@@ -32,8 +32,8 @@ from cellsync.model import (
     masked,
     unattended,
 )
+from cellsync.plan.registering import find_check_interval
 from cellsync.run.evidence import Evidence, Side, gather
-from cellsync.run.registering import interval
 from cellsync.run.request import Request
 from cellsync.run.vitals import alive
 
@@ -257,7 +257,7 @@ def _no_row(where: Side, other: Side) -> Judgement:
     return _broken(
         f"{cell} has no row for {name} in its table cells",
         f"cellsync cells create {child} --side {side}; then nova-cells of {cell} sees it within "
-        f"{interval(where.cell.nova)} s",
+        f"{find_check_interval(where.cell.nova)} s",
     )
 
 
