@@ -23,9 +23,10 @@ from cellsync.journal.history import (
     written,
 )
 from cellsync.journal.recording import Journal
-from cellsync.journal.tables import SCHEMA, VERSION, Session, prepare, sql, unseen
+from cellsync.journal.tables import ANY_HOST, SCHEMA, VERSION, Session, name_login, prepare, sql, unseen
 
 __all__ = [
+    "ANY_HOST",
     "SCHEMA",
     "VERSION",
     "Journal",
@@ -33,6 +34,7 @@ __all__ = [
     "changes",
     "inverses",
     "merged",
+    "name_login",
     "prepare",
     "prune",
     "pushed",

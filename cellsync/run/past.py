@@ -196,6 +196,25 @@ def repeated(request: Request, *, since: timedelta, times: int) -> Fights:
     )
 
 
+def find_logins(request: Request) -> tuple[dict[str, list[str]], tuple[CellFailure, ...]]:
+    """Return the logins of this configuration, each with its cells, and the cells that could not be asked.
+
+    A login is the account that the server takes it for, as GRANT spells it.
+    """
+
+    def task(cell: Cell) -> str:
+        with db.connect(cell, request.timeouts) as database:
+            return journal.name_login(database)
+
+    with executor(request.jobs) as pool:
+        results = each_cell(pool, task, [request.topology.parent, *request.topology.children])
+    logins: dict[str, list[str]] = {}
+    for name, each in results.items():
+        if isinstance(each, str):
+            logins.setdefault(each, []).append(name)
+    return logins, tuple(each for each in results.values() if isinstance(each, CellFailure))
+
+
 def prune(request: Request, *, keep: timedelta) -> Mapping[str, int | CellFailure | None]:
     """Forget the runs that started longer ago than ``keep``, and say how many for each cell.
 
