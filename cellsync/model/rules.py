@@ -335,6 +335,8 @@ class Heartbeats:
     """Role -> service, in which * stands for any letters -> what is lost when none of it is alive."""
     optional: frozenset[str] = frozenset()
     """Services without which requests still find their way."""
+    through_broker: frozenset[str] = frozenset()
+    """Services whose heartbeats reach the table through the cell's broker."""
 
 
 @dataclass(frozen=True, kw_only=True)

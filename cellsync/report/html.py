@@ -61,7 +61,7 @@ EDGES = {State.IN_STEP: "good", State.REPAIRED: "good", State.FINDINGS: "drift",
 """The colour of an edge; of every other state it is that of what is bad."""
 WORKS = {Works.IN_STEP: "good", Works.DRIFT: "drift", Works.FINDINGS: "drift", Works.NONE: "none"}
 
-LIVES = {Life.DOWN: "bad", Life.PART: "drift", Life.ALIVE: "good"}
+LIVES = {Life.DOWN: "bad", Life.LOST: "drift", Life.PART: "drift", Life.ALIVE: "good"}
 
 
 class Table(NamedTuple):
@@ -154,6 +154,7 @@ def _page(of: Dossier) -> dict[str, Any]:
     return {
         "parent": report.run.topology,
         "sound": standing.parent(of),
+        "outage": standing.outage(of),
         "verdict": verdict(report),
         "state": _state(report),
         "silent": words.listed([cell.cell for cell in of.checked if not cell.sound]),

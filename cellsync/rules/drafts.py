@@ -202,6 +202,7 @@ def _heartbeats(raw: Raw) -> model.Heartbeats:
         stale=grammar.duration(raw.get("stale", 60)),
         needed={role: dict(raw.get(role.value, {})) for role in model.Role},
         optional=frozenset(raw.get("optional", ())),
+        through_broker=frozenset(raw.get("through_broker", ())),
     )
 
 

@@ -433,8 +433,16 @@ _SERVICES = _list(
                 "Services without which requests still find their way: a trace warns of them. Default: none.",
                 unique=True,
             ),
+            "through_broker": _list(
+                _name("the name of a service"),
+                "a list of services",
+                "Services whose heartbeats reach the table through the cell's broker: when that is down, "
+                "nothing is known of them. Default: none.",
+                unique=True,
+            ),
         },
-        "a mapping of database, table, name, host, beat, where, stale, parent, child and optional",
+        "a mapping of database, table, name, host, beat, where, stale, parent, child, optional and "
+        "through_broker",
         "One table of heartbeats, and which services must be in it.",
         required=("table", "name", "host", "beat"),
     ),
