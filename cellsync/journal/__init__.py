@@ -12,6 +12,7 @@ streaks     how often in a row each child's broker failed or answered
 
 from cellsync.journal.history import (
     changes,
+    find_last_written,
     inverses,
     merged,
     prune,
@@ -32,6 +33,7 @@ __all__ = [
     "Journal",
     "Session",
     "changes",
+    "find_last_written",
     "inverses",
     "merged",
     "name_login",

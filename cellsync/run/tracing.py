@@ -237,6 +237,11 @@ def _row(found: Evidence, where: Side, other: Side) -> Judgement:
         asked = f"{name if above else cell} --side {'parent' if above else 'child'}"
         advice = f"cellsync cells delete {asked}, then cellsync cells create {asked}"
         return _broken(f"{shown}: {'; '.join(wrong)}", advice)
+    age = where.fresh.get(row.id)
+    if age is not None:
+        interval = find_check_interval(nova)
+        unread = f"it was written {age:.0f} s ago, and nova-cells of {cell} may not have read it yet"
+        return HopStatus.WARN, f"{shown}; {unread}", f"wait: it reads its table every {interval} s"
     return _ok(shown)
 
 
