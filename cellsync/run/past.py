@@ -167,6 +167,11 @@ def made_by(
             changes=tuple(made.change for made in each.changes),
             tables=each.tables,
             rules=_rules(request),
+            notices=tuple(
+                _list_notices(
+                    request, _cell(request, name), each, {made.change.rule for made in each.changes}
+                )
+            ),
         )
         for name, each in past.items()
         if each.changes
