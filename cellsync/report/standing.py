@@ -161,8 +161,10 @@ def outage(of: Dossier) -> str:
     asked = {cell.cell: cell for cell in of.checked}
     down: dict[str, list[str]] = {}
     for name in facts.unique([*asked, *failed]):
-        for said in _outages(name in failed, asked.get(name), vitals.get(name)):
-            down.setdefault(said, []).append(name)
+        checked = asked.get(name)
+        named = f"{name} (isolated)" if checked and checked.isolated else name
+        for said in _outages(name in failed, checked, vitals.get(name)):
+            down.setdefault(said, []).append(named)
     return "; ".join(f"{said} in {verdict.list_names(cells)}" for said, cells in down.items())
 
 

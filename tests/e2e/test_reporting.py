@@ -280,3 +280,10 @@ def test_a_service_that_would_be_heard_through_a_dead_broker_is_not_called_dead(
     alive(cells, "c2", "nova-scheduler", ago=7300)
     report = cells.json("report", "--rule", "key-pairs").report
     assert report["edges"][1]["states"]["services_down"] == "services down: nova-scheduler"
+
+
+def test_an_outage_of_a_child_that_was_taken_out_says_so(known: Deployment) -> None:
+    """Its broker does not answer, and nobody waits for it any more."""
+    assert known.run("cells", "isolate", "c2", "--yes").code == 0
+    report = known.json("report", "--rule", "key-pairs", "--timeout", "1").report
+    assert report["outage"] == "the broker takes no messages in parent, c1 and c2 (isolated)"
