@@ -138,6 +138,8 @@ def _services(side: Side, role: Role) -> Judgement:
     broken: list[tuple[str, str]] = []
     warned: list[tuple[str, str]] = []
     lively: list[str] = []
+    unheard: list[str] = []
+    broker_down = bool(_dead(side.probes))
     for source, beats in side.beats:
         for service, lost in source.needed[role].items():
             assert not isinstance(beats, str)
@@ -145,10 +147,16 @@ def _services(side: Side, role: Role) -> Judgement:
             if wrong is None:
                 lively.append(sound)
                 continue
+            if broker_down and service in source.through_broker:
+                unheard.append(wrong)
+                continue
             place = warned if service in source.optional or sound else broken
             place.append((wrong, "" if sound else lost))
     if broken:
         return _broken("; ".join(wrong for wrong, _ in broken), f"start it: without it {broken[0][1]}")
+    if unheard:
+        said = "; ".join([*unheard, *(wrong for wrong, _ in warned)])
+        return HopStatus.WARN, said, "mend the broker first: this would be heard through it, and may be alive"
     if warned:
         said = "; ".join(wrong for wrong, _ in warned)
         lost = next((lost for _, lost in warned if lost), "")
