@@ -25,7 +25,7 @@ from cellsync.diff.loading import loadable, missing
 from cellsync.diff.pairing import compared, pair
 from cellsync.diff.reader import Reader
 from cellsync.diff.register import Register, Tables, foreign, is_isolated, last_removed, live
-from cellsync.diff.relating import keys, relate, together
+from cellsync.diff.relating import join_answers, keys, relate, together
 from cellsync.diff.routing import Owners, Routed, route
 from cellsync.diff.rows import compare
 from cellsync.diff.schemas import schema
@@ -46,6 +46,7 @@ __all__ = [
     "follow",
     "foreign",
     "is_isolated",
+    "join_answers",
     "keys",
     "last_removed",
     "live",

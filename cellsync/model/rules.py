@@ -340,15 +340,32 @@ class Heartbeats:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NeedAsk:
+    """One question of a step: a SELECT with the parameters ``:parent`` and ``:child``."""
+
+    name: str
+    """What ``Need.finds`` calls the answer."""
+    of: Role
+    """Whose database it is for."""
+    sql: str
+    most: int
+    """More rows than this are no answer."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Need:
     """One thing that a feature needs: rules in step, or what a query finds; neither of them is a note.
 
     Texts are templates of {parent} and {child}; a query has the parameters ``:parent`` and ``:child``.
+    A step with ``finds`` is one statement for each row of it, whose columns the texts may name too.
     """
 
     says: str
     rules: tuple[str, ...] = ()
     query: str = ""
+    asks: tuple[NeedAsk, ...] = ()
+    finds: str = ""
+    """SQL of SQLite over the answers to ``asks``; the columns status and evidence say how each row stands."""
     cell: Role = Role.CHILD
     """Whose database the query is for."""
     none: bool = False

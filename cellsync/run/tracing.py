@@ -27,6 +27,7 @@ from cellsync.model import (
     Role,
     TableDiff,
     TableFailure,
+    TableResult,
     Trace,
     answered_queues,
     masked,
@@ -364,7 +365,15 @@ def _schema(found: Evidence) -> Judgement:
     if stopped:
         said = "; ".join(f"{table.rule}: {table.error}" for table in stopped)
         return _broken(said, f"cellsync schema {cell.cell} shows what differs")
-    return _ok(f"the tables of {len(cell.tables)} rules are alike")
+    return _ok(f"the tables of {_count_rules([each for each in cell.tables if not each.detector])} are alike")
+
+
+def _count_rules(tables: Sequence[TableResult]) -> str:
+    """Return how many rules and detectors there are, counted apart as ``diff`` does."""
+    detectors = sum(table.detector for table in tables)
+    number = len(tables) - detectors
+    rules = f"{number} rule{'' if number == 1 else 's'}"
+    return f"{rules} and {detectors} detector{'' if detectors == 1 else 's'}" if detectors else rules
 
 
 def _rows(found: Evidence) -> Judgement:
@@ -388,7 +397,7 @@ def _rows(found: Evidence) -> Judgement:
             f"cellsync diff {cell.cell} shows them",
         )
     rows = sum(table.desired_rows for table in tables)
-    return _ok(f"{rows} rows of {len(tables)} rules are in step")
+    return _ok(f"{rows} rows of {_count_rules(tables)} are in step")
 
 
 def _count(table: TableDiff, *, extra: bool) -> int:

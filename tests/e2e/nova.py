@@ -323,12 +323,12 @@ def _metadata(cell: str, numbers: Mapping[str, int], variant: Variant) -> Iterat
 def _hosts(cell: str, numbers: Mapping[str, int]) -> Iterator[Row]:
     pairs = {
         "parent": (
-            ("east", "parent!c1@compute-1-1"),
-            ("east", "parent!c1@compute-1-2"),
-            ("east", "parent!c1@compute-1-3"),
-            ("west", "parent!c2@compute-2-1"),
-            ("west", "parent!c2@compute-2-2"),
-            ("west", "parent!c2@compute-2-3"),
+            ("east", "compute-1-1"),
+            ("east", "compute-1-2"),
+            ("east", "compute-1-3"),
+            ("west", "compute-2-1"),
+            ("west", "compute-2-2"),
+            ("west", "compute-2-3"),
             ("ssd", "parent!c1@compute-1-1"),
             ("ssd", "parent!c2@compute-2-1"),
             ("plain", "compute-1-4"),
