@@ -1,7 +1,7 @@
 """Databases like those that Nova 12 (Liberty) wrote in a parent and two compute cells, out of step.
 
 Schema and spelling are Nova's own: ``deleted`` has no default, ``aggregates.name`` no unique key,
-hosts stand in the parent with their cell's path. What is in step and what is not:
+hosts of zones stand in the parent by their plain names, others with their cell's path. What is in step and what is not:
 
 - ``parent``: aggregates east, west, ssd, plain, empty-az, gold, and two tombstones (old; an
   earlier gold). Hosts are spelled ``parent!c1@compute-1-1``, but for ``compute-1-4``, which is

