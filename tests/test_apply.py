@@ -16,7 +16,7 @@ from cellsync import apply, db, run
 from cellsync.apply import executing, verifying
 from cellsync.errors import TransactionLost, WriteFailed
 from cellsync.journal import Journal, prepare
-from cellsync.model import Action, Change, Family, Fate, Outcome, Projected, Projection, Row
+from cellsync.model import Action, Change, Family, Fate, Outcome, Projected, Projection, Row, Secrets
 
 THINGS = """
 CREATE TABLE things (
@@ -657,6 +657,23 @@ def test_verifying_names_what_is_not_as_planned(action: Action, found: Any, expe
     )  # fmt: skip
     reader = Found(*(Row(key=key, values=row, identity=("a",)) for key, row in found))
     assert tuple(apply.verify([change], reader=reader, targets={"t": target})) == expected
+
+
+@pytest.mark.parametrize("secrets", [Secrets(hide=("t.v",)), Secrets(packs=("v",))])
+def test_verifying_shows_no_value_that_is_hidden(secrets: Secrets) -> None:
+    """By the configuration or by a rule file: neither what was to be written nor what is there."""
+    columns = tuple(Projected(column=name, family=Family.INTEGER) for name in ("k", "v"))
+    target = Projection(
+        rule="t", table="t", key=columns[:1], columns=columns[1:], identity=("k",),
+        identity_families=(Family.TEXT,), parent="api", child="c1",
+    )  # fmt: skip
+    change = Change(
+        rule="t", table="t", action=Action.INSERT, key=("a",), key_columns=("k",), identity_columns=("k",),
+        identity=("a",), before=None, after={"k": "a", "v": 71},
+    )  # fmt: skip
+    reader = Found(Row(key=("a",), values=(72,), identity=("a",)))
+    (line,) = apply.verify([change], reader=reader, targets={"t": target}, secrets=secrets)
+    assert line == "t a was written, but v is (not shown) instead of (not shown)"
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from servers import DatabaseFactory, Server, load
 
 from cellsync import db, journal
 from cellsync.errors import JournalUnavailable, WriteFailed
-from cellsync.journal import Journal
+from cellsync.journal import Journal, streaks
 from cellsync.model import Action, Change, Fate, JournaledChange, JournaledRun, Outcome, Run
 
 NOON = datetime(2026, 11, 23, 12, 0, 0, tzinfo=timezone.utc)
@@ -115,7 +115,7 @@ def test_where_it_may_not_be_made_the_administrator_is_told_how(url: str, server
         with opened(weak) as database, pytest.raises(JournalUnavailable) as refused:
             journal.prepare(database, cell="c1")
         told_how = str(refused.value)
-        assert told_how.endswith(journal.sql().replace("'cellsync'@'%'", "'weak'@'%'"))
+        assert told_how.endswith(journal.sql("'weak'@'%'"))
         load(url, told_how[told_how.index("CREATE DATABASE") :])
         with opened(weak) as database:
             journal.prepare(database, cell="c1")
@@ -124,6 +124,23 @@ def test_where_it_may_not_be_made_the_administrator_is_told_how(url: str, server
             kept.record(applied(INSERT))
             kept.finish(status="done", at=NOON)
             assert [each.applied for each in told(database)] == [1]
+    finally:
+        execute(url, "DROP USER weak@'%'")
+
+
+def test_the_statements_for_streaks_name_the_login_that_was_refused(url: str, server: Server) -> None:
+    """As those for the journal do; run as they stand, they are enough."""
+    name = sa.make_url(url).database
+    execute(url, "CREATE USER weak@'%' IDENTIFIED BY 'pw'", f"GRANT ALL ON `{name}`.* TO weak@'%'")
+    try:
+        weak = server.url(str(name)).set(username="weak", password="pw").render_as_string(hide_password=False)
+        with opened(weak) as database, pytest.raises(JournalUnavailable) as refused:
+            streaks.make(database)
+        told_how = str(refused.value)
+        assert told_how.endswith(journal.sql("'weak'@'%'"))
+        load(url, told_how[told_how.index("CREATE DATABASE") :])
+        with opened(weak) as database:
+            assert streaks.load(database, database=str(name)) == {}
     finally:
         execute(url, "DROP USER weak@'%'")
 

@@ -186,6 +186,7 @@ def test_every_key_reaches_the_rule(write: Write) -> None:
             parent: {api: Nothing works.}
             child: {"agent-*": No net.}
             optional: ["agent-*"]
+            through_broker: ["agent-*"]
           - {table: t, name: n, host: h, beat: [b]}
         explains:
           f:
@@ -285,6 +286,7 @@ def test_every_key_reaches_the_rule(write: Write) -> None:
             stale=timedelta(minutes=2),
             needed={Role.PARENT: {"api": "Nothing works."}, Role.CHILD: {"agent-*": "No net."}},
             optional=frozenset({"agent-*"}),
+            through_broker=frozenset({"agent-*"}),
         ),
         Heartbeats(table="t", name="n", host="h", beat=("b",), needed={Role.PARENT: {}, Role.CHILD: {}}),
     )

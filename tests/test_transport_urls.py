@@ -111,6 +111,10 @@ def test_any_login_is_written_as_its_release_reads_it_or_refused_by_its_characte
                     assert all(each in named or f"U+{ord(each):04X}" in named for each in characters)
             continue
         said = judges[version](url)
+        if "in brackets" in said.error:
+            # The urlsplit of Python 3.11.4 and later takes no address in brackets before another host.
+            assert len(hosts) > 1 and any(":" in host for host, _ in hosts)
+            continue
         assert said.error == ""
         assert [tuple(each) for each in said.hosts] == [
             (each.host, each.port, each.username, password) for each in asked.hosts

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from cellsync.apply.doors import Reader
 from cellsync.apply.loading import checksum
 from cellsync.model import (
+    USUAL_SECRETS,
     Action,
     Change,
     Key,
@@ -17,9 +18,9 @@ from cellsync.model import (
     Projection,
     Reference,
     Row,
+    Secrets,
     ServerTime,
     Stored,
-    safe,
     shown,
 )
 from cellsync.model.making import Pick, make_pick
@@ -46,25 +47,36 @@ class _Unlike(NamedTuple):
         return later.action is Action.DELETE or (bool(self.columns) and after.keys() >= self.columns)
 
 
-def verify(applied: Iterable[Change], *, reader: Reader, targets: Mapping[str, Projection]) -> Iterator[str]:
+def verify(
+    applied: Iterable[Change],
+    *,
+    reader: Reader,
+    targets: Mapping[str, Projection],
+    secrets: Secrets = USUAL_SECRETS,
+) -> Iterator[str]:
     """Read the written keys again and yield a line for each that is not as planned.
 
     ``applied`` are the changes that were made, as the plan had them: they must now read, through
     the projection, as the plan wanted them, in all compared columns. What somebody else changed in the
-    meantime shows too.
+    meantime shows too. A line shows no value that ``secrets`` hides.
     """
-    yield from _Verifying(reader, targets).finish(applied)
+    yield from _Verifying(reader, targets, secrets).finish(applied)
 
 
 def verify_all(
-    changes: Sequence[Change], applied: Sequence[int], *, reader: Reader, targets: Mapping[str, Projection]
+    changes: Sequence[Change],
+    applied: Sequence[int],
+    *,
+    reader: Reader,
+    targets: Mapping[str, Projection],
+    secrets: Secrets = USUAL_SECRETS,
 ) -> Iterator[str]:
     """Yield a line for each of the changes that were made, as ``applied`` says, and are not as planned.
 
     Rows that were loaded into an empty table are told by its checksum; where it is another one now, each
     of them is read again.
     """
-    verifying = _Verifying(reader, targets)
+    verifying = _Verifying(reader, targets, secrets)
     begin = 0
     for part in parts(changes):
         made = applied[begin : begin + len(part)]
@@ -77,9 +89,10 @@ def verify_all(
 class _Verifying:
     """Reads keys again, some thousands at a time."""
 
-    def __init__(self, reader: Reader, targets: Mapping[str, Projection]) -> None:
+    def __init__(self, reader: Reader, targets: Mapping[str, Projection], secrets: Secrets) -> None:
         self._reader = reader
         self._targets = targets
+        self._secrets = secrets
         self._open: dict[tuple[str, Key], _Unlike] = {}
         """Of rows that lack something for a moment: a change far behind may fill it, or remove the row."""
 
@@ -102,7 +115,7 @@ class _Verifying:
             unlike = self._open.get((change.rule, change.key))
             if unlike is not None and unlike.is_settled_by(change):
                 del self._open[change.rule, change.key]
-        for unlike in _find_unlike(applied, self._reader, self._targets):
+        for unlike in _find_unlike(applied, self._reader, self._targets, self._secrets):
             if unlike.is_open:
                 self._open[unlike.place] = unlike
             else:
@@ -116,7 +129,7 @@ def _holds(load: Load, made: Sequence[int], reader: Reader, targets: Mapping[str
 
 
 def _find_unlike(
-    applied: Sequence[Change], reader: Reader, targets: Mapping[str, Projection]
+    applied: Sequence[Change], reader: Reader, targets: Mapping[str, Projection], secrets: Secrets
 ) -> Iterator[_Unlike]:
     for rule in dict.fromkeys(change.rule for change in applied):
         # The last one of each key: a row that was parked has moved on.
@@ -128,12 +141,19 @@ def _find_unlike(
             names = change.unwritten_columns
             if names not in picks:
                 picks[names] = make_pick([at[name] for name in names if name in at])
-            if unlike := _compare_row(change, found.get(change.key), targets[rule], at, picks[names]):
+            row = found.get(change.key)
+            if unlike := _compare_row(change, row, targets[rule], at, pick=picks[names], secrets=secrets):
                 yield unlike
 
 
 def _compare_row(
-    change: Change, row: Row | None, target: Projection, at: Mapping[str, int], pick: Pick
+    change: Change,
+    row: Row | None,
+    target: Projection,
+    at: Mapping[str, int],
+    *,
+    pick: Pick,
+    secrets: Secrets,
 ) -> _Unlike | None:
     """Return what a row is otherwise than planned; ``at`` says where each column stands in it.
 
@@ -145,20 +165,22 @@ def _compare_row(
         return _describe_unlike(change, "was written, and is not there")
     held = row.values
     wrong: dict[str, str] = {}
+
+    def safe(column: str, value: object) -> str:
+        return shown(secrets.safe(column, value, table=change.table))  # type: ignore[arg-type]
+
     for column, value in (change.after or {}).items():
         number = at.get(column)
         if number is not None and held[number] != value and held[number] != _plain(value):
-            wrong[column] = f"{shown(safe(column, _plain(value)))}"
+            wrong[column] = safe(column, _plain(value))
     altered = pick(held) != change.unwritten_values
     for column, part in change.unwritten.items() if altered else ():
         number = at.get(column)
         if number is not None and held[number] != part:
-            wrong[column] = f"{shown(safe(column, part))}, which was not written"
+            wrong[column] = f"{safe(column, part)}, which was not written"
     if not wrong:
         return None
-    told = [
-        f"{name} is {shown(safe(name, held[at[name]]))} instead of {text}" for name, text in wrong.items()
-    ]
+    told = [f"{name} is {safe(name, held[at[name]])} instead of {text}" for name, text in wrong.items()]
     return _describe_unlike(change, f"was written, but {', '.join(told)}", wrong)
 
 

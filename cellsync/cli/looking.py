@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -68,7 +69,7 @@ def history(
     With --since, also what the drift log knows: what drifted, when it was first seen and repaired,
     and which rows come back again and again.
     """
-    from cellsync import journal, run
+    from cellsync import run
     from cellsync.report import json, past
     from cellsync.run import telling
 
@@ -77,8 +78,7 @@ def history(
     if prune != (keep is not None):
         raise UsageError("--prune and --keep go together: --prune --keep 90d")
     if init:
-        put([journal.sql()], output)
-        return ExitCode.IN_STEP
+        return _print_setup(common, output)
     if keep is not None:
         return _prune(common, _age(keep, "--keep"), yes=yes)
     if since is not None and run_id is not None:
@@ -150,6 +150,30 @@ def say_unread(common: Common, found: Course, request: Request) -> None:
             "name a drift_log in cellsync.yaml, or --drift-log FILE"
         )
         logs.remark(common, said, level=logging.WARNING)
+
+
+def _print_setup(common: Common, output: str | None) -> ExitCode:
+    """Print what an administrator runs to make the journal, for the logins that the cells know.
+
+    Without a configuration it is for the login of the documentation, and a comment says so.
+    """
+    from cellsync import journal, run
+
+    if common.config is None and not Path("cellsync.yaml").exists():
+        note = (
+            f"-- There is no cellsync.yaml: put the login of cellsync in the place of {journal.ANY_HOST}.\n"
+        )
+        put([note, journal.sql()], output)
+        return ExitCode.IN_STEP
+    logins, failures = run.find_logins(request_for(common, "history", without_rules=True))
+    _say_unknown(common, failures, ())
+    notes = [f"-- {login} is the login of {', '.join(cells)}.\n" for login, cells in logins.items()]
+    for failure in failures:
+        notes.append(
+            f"-- {failure.cell} could not be asked for its login: add a GRANT where it has another.\n"
+        )
+    put([*(notes if failures or len(logins) > 1 else ()), journal.sql(*logins)], output)
+    return ExitCode.INCOMPLETE if failures else ExitCode.IN_STEP
 
 
 def _say_unknown(common: Common, failures: Iterable[CellFailure], unseen: Sequence[str]) -> None:

@@ -27,7 +27,7 @@ from cellsync.masking import mask_urls
 from cellsync.symlinks import open_trusted
 
 if TYPE_CHECKING:
-    from cellsync.model import Cell, Report, RuleSet, Topology
+    from cellsync.model import Cell, Report, Rule, RuleSet, Topology
     from cellsync.report import Style
     from cellsync.run import Prepared, Request
     from cellsync.run.planfile import PlanFile
@@ -78,12 +78,18 @@ def ruleset_of(common: Common, topology: Topology) -> RuleSet:
     return rules.load(sources)
 
 
-def _find_hidden(common: Common, topology: Topology) -> tuple[str, ...]:
-    """Return what the rule files hide, for a command that needs no rules; all columns where they are bad."""
+def _find_rules(common: Common, topology: Topology) -> tuple[tuple[Rule, ...], tuple[str, ...]]:
+    """Return the rules of the files and what these hide, for a command that needs no rules.
+
+    Files that are bad have no rules and hide all columns.
+    """
     try:
-        return ruleset_of(common, topology).hides if common.rules or topology.rules else ()
+        if not (common.rules or topology.rules):
+            return (), ()
+        ruleset = ruleset_of(common, topology)
+        return ruleset.rules, ruleset.hides
     except ConfigurationError:
-        return ("*",)
+        return (), ("*",)
 
 
 def request_for(
@@ -118,8 +124,13 @@ def request_for(
         raise UsageError(
             "--changes-only needs a place to remember: name a drift_log in cellsync.yaml, or --drift-log FILE"
         )
-    ruleset = model.RuleSet(packs=(), rules=(), digest="") if without_rules else ruleset_of(common, topology)
-    hidden = _find_hidden(common, topology) if without_rules else ruleset.hides
+    unused: tuple[Rule, ...] = ()
+    if without_rules:
+        ruleset = model.RuleSet(packs=(), rules=(), digest="")
+        unused, hidden = _find_rules(common, topology)
+    else:
+        ruleset = ruleset_of(common, topology)
+        hidden = ruleset.hides
     topology = replace(topology, secrets=replace(topology.secrets, packs=hidden))
     if planned is not None:
         cells = cells or planned.cells
@@ -145,6 +156,7 @@ def request_for(
         ),
         topology=topology,
         ruleset=ruleset,
+        unused=unused,
         cells=tuple(cells),
         jobs=common.jobs or 8,
         settle=topology.settle,

@@ -26,7 +26,7 @@ from cellsync.diff.loading import loadable, missing
 from cellsync.diff.pairing import compared, pair
 from cellsync.diff.reader import Reader
 from cellsync.diff.register import Register, Tables, foreign, is_isolated, last_removed, live
-from cellsync.diff.relating import keys, relate, together
+from cellsync.diff.relating import join_answers, keys, relate, together
 from cellsync.diff.replacing import compare_replaced, index_rows
 from cellsync.diff.routing import Owners, Routed, route
 from cellsync.diff.rows import apply_overrides, changed, compare
@@ -52,6 +52,7 @@ __all__ = [
     "foreign",
     "index_rows",
     "is_isolated",
+    "join_answers",
     "keys",
     "last_removed",
     "live",

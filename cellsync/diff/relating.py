@@ -78,7 +78,7 @@ def relate(
     ReadFailed where the answers do not relate: what is meant is not told, so nothing is clean.
     """
     about = {"parent": parent, "child": child} if child else {"parent": parent}
-    found = _found(detector, answers, about)
+    found = join_answers(detector.finds, answers, about)
     names = {*found.columns, *about, CELL}
     known = (*detector.key, *_names(detector.says), *_names(detector.do.text))
     for name in dict.fromkeys(known):
@@ -92,15 +92,19 @@ def _names(text: str) -> list[str]:
     return [name for _, name, _, _ in Formatter().parse(text) if name]
 
 
-def _found(detector: Detector, answers: Mapping[str, Answer], about: Mapping[str, str]) -> Answer:
-    if not detector.finds:
+def join_answers(finds: str, answers: Mapping[str, Answer], about: Mapping[str, str]) -> Answer:
+    """Return what a query of SQLite finds in answers, each a table of its name; without one the only answer.
+
+    ``about`` are its parameters, the names of cells. Raises ReadFailed where SQLite refuses it.
+    """
+    if not finds:
         (found,) = answers.values()
     else:
         import sqlite3
 
         with closing(sqlite3.connect(":memory:")) as database:
             try:
-                found = _joined(database, detector.finds, answers, about)
+                found = _joined(database, finds, answers, about)
             except sqlite3.Error as error:
                 raise ReadFailed(f"finds: SQLite says: {error}") from error
     if len(found.rows) > MOST_ROWS:

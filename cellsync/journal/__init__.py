@@ -12,6 +12,7 @@ streaks     how often in a row each child's broker failed or answered
 
 from cellsync.journal.history import (
     changes,
+    find_last_written,
     inverses,
     merged,
     prune,
@@ -23,16 +24,19 @@ from cellsync.journal.history import (
     written,
 )
 from cellsync.journal.recording import Journal
-from cellsync.journal.tables import SCHEMA, VERSION, Session, prepare, sql, unseen
+from cellsync.journal.tables import ANY_HOST, SCHEMA, VERSION, Session, name_login, prepare, sql, unseen
 
 __all__ = [
+    "ANY_HOST",
     "SCHEMA",
     "VERSION",
     "Journal",
     "Session",
     "changes",
+    "find_last_written",
     "inverses",
     "merged",
+    "name_login",
     "prepare",
     "prune",
     "pushed",

@@ -133,6 +133,20 @@ def changes(session: Session, run: str, *, database: str, cell: str) -> tuple[Jo
     )
 
 
+def find_last_written(session: Session, rule: str, *, database: str, since: datetime) -> dict[Identity, str]:
+    """Return the rows of a rule that runs wrote to a database since then: primary key -> when, in UTC.
+
+    Goes through all changes of that time. Empty where there is no journal, or none that this login may see.
+    """
+    if version_of(session) is None:
+        return {}
+    query = sa.select(CHANGES.c.identity, CHANGES.c.made).where(
+        CHANGES.c.database_name == database, CHANGES.c.rule == rule, CHANGES.c.made >= timestamp(since)
+    )
+    rows = session.execute(query.order_by(CHANGES.c.made)).mappings()
+    return {codec.tuple_from_text(row["identity"]): row["made"] for row in rows}
+
+
 def repeated(
     session: Session, *, database: str, cell: str, since: datetime, times: int
 ) -> tuple[Repeated, ...]:

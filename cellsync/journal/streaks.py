@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.schema import CreateTable
 
 from cellsync.errors import JournalUnavailable, TransactionLost, WriteFailed
-from cellsync.journal.tables import SCHEMA, SILENCES, STREAKS, Session, sql
+from cellsync.journal.tables import SCHEMA, SILENCES, STREAKS, Session, name_login, sql
 
 REMEMBERED = timedelta(hours=1)
 """How long an isolation makes the next return slower."""
@@ -79,7 +79,8 @@ def make(session: Session) -> None:
     except TransactionLost:
         raise
     except WriteFailed as error:
-        raise JournalUnavailable(f"{error}. An administrator can make the table:\n{sql()}") from None
+        statements = sql(name_login(session))
+        raise JournalUnavailable(f"{error}. An administrator can make the table:\n{statements}") from None
 
 
 def load(session: Session, *, database: str) -> dict[str, Streak]:

@@ -200,20 +200,27 @@ def _statements() -> list[schema.ExecutableDDLElement]:
     return made
 
 
-def sql(login: str = "'cellsync'@'%'") -> str:
-    """Return what an administrator runs where cellsync may not make its own schema, for this login."""
+ANY_HOST = "'cellsync'@'%'"
+"""The login of the documentation's examples."""
+
+
+def sql(*logins: str) -> str:
+    """Return what an administrator runs where cellsync may not make its own schema.
+
+    ``logins`` are accounts as GRANT spells them; without any it is 'cellsync' from every host.
+    """
     dialect = sa.create_mock_engine("mysql+pymysql://", lambda *_: None).dialect
     statements = [
         f"CREATE DATABASE IF NOT EXISTS {SCHEMA} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
         # Without tabs: a report shows them as \t, and what it shows must be fit for a client.
         *(str(statement.compile(dialect=dialect)).strip().replace("\t", "  ") for statement in _statements()),
         f"INSERT IGNORE INTO {SCHEMA}.format (version) VALUES ({VERSION})",
-        f"GRANT SELECT, INSERT, UPDATE, DELETE ON {SCHEMA}.* TO {login}",
+        *(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {SCHEMA}.* TO {each}" for each in logins or (ANY_HOST,)),
     ]
     return "".join(f"{statement};\n" for statement in statements)
 
 
-def _name_login(session: Session) -> str:
+def name_login(session: Session) -> str:
     """Return the account that the server took this connection for, as GRANT spells it."""
     found: str = session.execute(sa.select(sa.func.current_user())).scalar_one()
     user, _, host = found.rpartition("@")
@@ -239,7 +246,7 @@ def prepare(session: Session, *, cell: str) -> None:
     except WriteFailed as error:
         raise JournalUnavailable(
             f"the journal cannot be made or read, and nothing is written without it: {error}. "
-            f"An administrator of {cell}'s server can make it:\n{sql(_name_login(session))}"
+            f"An administrator of {cell}'s server can make it:\n{sql(name_login(session))}"
         ) from None
     if version is not None and version > VERSION:
         raise JournalUnavailable(

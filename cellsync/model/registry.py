@@ -174,6 +174,10 @@ class Service:
     """What is lost when none of that name is alive."""
     optional: bool = False
     """True when requests still find their way without it."""
+    through_broker: bool = False
+    """True when its signs of life reach the database through the cell's broker."""
+    lost_with_broker: bool = False
+    """True when nothing is known of it, as the broker is down through which it would be heard."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,8 +194,11 @@ class Vitals:
 
     @property
     def down(self) -> Mapping[str, str]:
-        """The services of which none is alive, and without which requests are lost: name -> what is lost."""
-        needed = [each for each in self.services if not each.optional]
+        """The services of which none is alive, and without which requests are lost: name -> what is lost.
+
+        Not those that are lost with the broker: they may live.
+        """
+        needed = [each for each in self.services if not (each.optional or each.lost_with_broker)]
         up = {each.name for each in needed if each.alive}
         return {each.name: each.lost for each in needed if each.name not in up}
 

@@ -347,6 +347,21 @@ class Heartbeats:
     """Role -> service, in which * stands for any letters -> what is lost when none of it is alive."""
     optional: frozenset[str] = frozenset()
     """Services without which requests still find their way."""
+    through_broker: frozenset[str] = frozenset()
+    """Services whose heartbeats reach the table through the cell's broker."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeedAsk:
+    """One question of a step: a SELECT with the parameters ``:parent`` and ``:child``."""
+
+    name: str
+    """What ``Need.finds`` calls the answer."""
+    of: Role
+    """Whose database it is for."""
+    sql: str
+    most: int
+    """More rows than this are no answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -354,11 +369,15 @@ class Need:
     """One thing that a feature needs: rules in step, or what a query finds; neither of them is a note.
 
     Texts are templates of {parent} and {child}; a query has the parameters ``:parent`` and ``:child``.
+    A step with ``finds`` is one statement for each row of it, whose columns the texts may name too.
     """
 
     says: str
     rules: tuple[str, ...] = ()
     query: str = ""
+    asks: tuple[NeedAsk, ...] = ()
+    finds: str = ""
+    """SQL of SQLite over the answers to ``asks``; the columns status and evidence say how each row stands."""
     cell: Role = Role.CHILD
     """Whose database the query is for."""
     none: bool = False

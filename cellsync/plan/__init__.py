@@ -14,7 +14,14 @@ building    the plan of one edge
 registering what to write into Nova's register of cells
 """
 
-from cellsync.plan.building import arrange_held, build, find_aside, find_kept_removals, find_refusals
+from cellsync.plan.building import (
+    arrange_held,
+    build,
+    find_aside,
+    find_kept_removals,
+    find_refusals,
+    list_notices,
+)
 from cellsync.plan.changing import changes
 from cellsync.plan.clashes import Claim, Move, Place, Planned
 from cellsync.plan.deciding import decide
@@ -49,6 +56,7 @@ __all__ = [
     "has_fallen",
     "known_row",
     "leave_out",
+    "list_notices",
     "list_stopped",
     "list_uses",
     "list_waiting",

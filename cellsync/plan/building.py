@@ -19,6 +19,7 @@ from cellsync.model import (
     Projected,
     Reference,
     Refusal,
+    Rule,
     Skipped,
     Value,
     deed_of,
@@ -130,8 +131,7 @@ def build(
         skipped=skipped.kept(),
         refusals=tuple(refusals),
     )
-    writing = {deed.rule for deed in plan.deeds}
-    return replace(plan, notices=tuple(_notices(going, writing, target)))
+    return _with_notices(plan, going, target)
 
 
 def find_refusals(compared: Sequence[Compared], target: Target, waived: Collection[str]) -> list[Refusal]:
@@ -431,14 +431,23 @@ def _reached(start: str, needed: Mapping[str, Collection[str]]) -> set[str]:
     return reached
 
 
-def _notices(going: Sequence[Compared], writing: Collection[str], target: Target) -> Iterator[str]:
+def _with_notices(plan: Plan, going: Sequence[Compared], target: Target) -> Plan:
+    writing = {deed.rule for deed in plan.deeds}
+    rules = (each.pairing.rule for each in going if each.pairing.rule.id in writing)
+    return replace(plan, notices=tuple(list_notices(rules, target.names, target.version)))
+
+
+def list_notices(rules: Iterable[Rule], names: Mapping[str, str], version: Value) -> Iterator[str]:
+    """Yield what people must do after these rules have written, each text once.
+
+    ``names`` is {"parent": ..., "child": ...}; ``version`` is the schema version of the written
+    database, for the gates, or None.
+    """
     said: set[str] = set()
-    for each in going:
-        if each.pairing.rule.id not in writing:
-            continue
-        for notice in each.pairing.rule.after:
-            text = notice.text.format_map(Words(target.names))
-            if text not in said and _applies(notice.when, target.version):
+    for rule in rules:
+        for notice in rule.after:
+            text = notice.text.format_map(Words(names))
+            if text not in said and _applies(notice.when, version):
                 said.add(text)
                 yield text
 

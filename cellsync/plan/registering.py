@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from cellsync.errors import UsageError
 from cellsync.model import (
     Action,
+    Cell,
     CellRow,
     Change,
     Family,
+    NovaConf,
     Projected,
     Projection,
     Refusal,
@@ -159,3 +161,13 @@ def _change(
         after=after,
         reason=reason,
     )
+
+
+def find_check_interval(nova: NovaConf | None) -> int:
+    """Return in how many seconds nova-cells sees what changed in its table."""
+    return nova.check_interval if nova else NovaConf(file="").check_interval
+
+
+def say_when_seen(cell: Cell) -> str:
+    """Return when the nova-cells of a cell sees what was written to its table."""
+    return f"nova-cells of {cell.name} sees it within {find_check_interval(cell.nova)} s (db_check_interval)"

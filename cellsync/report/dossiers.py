@@ -30,6 +30,8 @@ def text(of: Dossier, style: Style) -> Iterator[str]:
 
 
 def _text(of: Dossier, style: Style) -> Iterator[Block]:
+    if outage := standing.outage(of):
+        yield Line(f"outage: {outage}", tone=Tone.BAD)
     yield from texts.body(of.report, style)
     for title, lines in _sections(of, style):
         yield from (Line(""), Line(title, tone=Tone.TITLE), *lines)
@@ -97,6 +99,7 @@ def json(of: Dossier) -> Iterator[str]:
     return documents.whole(
         {
             **documents.content(of.report),
+            "outage": standing.outage(of) or None,
             "verdict": verdict(of.report),
             "do_first": [{"command": command or None, "why": why} for command, why in standing.first(of)],
             "ended": standing.ended(of),
@@ -163,6 +166,7 @@ def _vitals(vitals: Vitals) -> Object:
                 "alive": service.alive,
                 "seen_seconds_ago": service.age,
                 "needed": not service.optional,
+                "lost_with_broker": service.lost_with_broker,
             }
             for service in vitals.services
         ],

@@ -35,12 +35,17 @@ def _lines(explanation: Explanation, code: ExitCode, style: Style) -> Iterator[L
         yield Line("")
         yield from _cell(cell, style)
     yield Line("")
-    yield Line(f"exit code {int(code)}: {_EXIT.get(code, words.EXIT[code])}", tone=Tone.QUIET)
+    warned = any(each.status is HopStatus.WARN for cell in explanation.cells for each in cell.found)
+    said = _EXIT.get(code, words.EXIT[code])
+    if code is ExitCode.IN_STEP and warned:
+        said = "nothing that it needs is missing, and there are warnings"
+    yield Line(f"exit code {int(code)}: {said}", tone=Tone.QUIET)
 
 
 def _cell(cell: Explained, style: Style) -> Iterator[Line]:
     first = cell.first_missing
     unknown = sum(each.status is HopStatus.UNKNOWN for each in cell.found)
+    warned = sum(each.status is HopStatus.WARN for each in cell.found)
     if first is not None:
         broken = cell.found[first - 1]
         evidence = words.shorten(broken.evidence, style.prose)
@@ -49,6 +54,8 @@ def _cell(cell: Explained, style: Style) -> Iterator[Line]:
             yield Line(f"do: {broken.do}", 1, Tone.STRONG)
     elif unknown:
         yield Line(f"{cell.cell}: nothing is missing, {unknown} could not be looked at", tone=Tone.STRONG)
+    elif warned:
+        yield Line(f"{cell.cell}: nothing is missing, {words.counted(warned, 'warning')}", tone=Tone.STRONG)
     else:
         yield Line(f"{cell.cell}: everything that it needs is there", tone=Tone.GOOD)
     for number, each in enumerate(cell.found, 1):

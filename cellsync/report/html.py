@@ -61,7 +61,7 @@ EDGES = {State.IN_STEP: "good", State.REPAIRED: "good", State.FINDINGS: "drift",
 """The colour of an edge; of every other state it is that of what is bad."""
 WORKS = {Works.IN_STEP: "good", Works.DRIFT: "drift", Works.FINDINGS: "drift", Works.NONE: "none"}
 
-LIVES = {Life.DOWN: "bad", Life.PART: "drift", Life.ALIVE: "good"}
+LIVES = {Life.DOWN: "bad", Life.LOST: "drift", Life.PART: "drift", Life.ALIVE: "good"}
 
 
 class Table(NamedTuple):
@@ -154,6 +154,7 @@ def _page(of: Dossier) -> dict[str, Any]:
     return {
         "parent": report.run.topology,
         "sound": standing.parent(of),
+        "outage": standing.outage(of),
         "verdict": verdict(report),
         "state": _state(report),
         "silent": words.listed([cell.cell for cell in of.checked if not cell.sound]),
@@ -237,7 +238,7 @@ def _lists(cell: CellResult, report: Report) -> Iterator[tuple[str, Sequence[str
     yield "Skipped", _some(skipped, len(facts.skipped(cell)))
     yield "Went wrong", _some(iter(cell.problems), len(cell.problems))
     written = facts.stage(report) is Stage.WRITTEN
-    yield "Do now" if written else "After a repair", list(facts.notices(cell))
+    yield "Do now" if written else f"After {facts.doing(report)}", list(facts.notices(cell))
 
 
 def _refusal(refusal: Any) -> Iterator[str]:

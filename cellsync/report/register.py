@@ -31,7 +31,7 @@ _TONES = {
 }
 _CHECK_EXIT = {ExitCode.IN_STEP: "everything answers", ExitCode.INCOMPLETE: "something does not answer"}
 _TRACE_EXIT = {
-    ExitCode.IN_STEP: "every hop is sound",
+    ExitCode.IN_STEP: "no hop is broken",
     ExitCode.DIFFERENCES: "the path is sound, rows are out of step",
     ExitCode.INCOMPLETE: "a hop is broken or could not be checked, or another child hangs the parent",
 }
@@ -312,8 +312,11 @@ def _traced(trace: Trace, parent: str, code: ExitCode) -> Iterator[Line]:
             f"{parent} to {trace.child}: no broken hop, {unknown} could not be checked", tone=Tone.STRONG
         )
     else:
+        warned = sum(hop.status is HopStatus.WARN for hop in trace.hops)
+        sound = f"no broken hop, {words.counted(warned, 'warning')}" if warned else "every hop is sound"
         but = f", but {parent} hangs" if trace.hanging else ""
-        yield Line(f"{parent} to {trace.child}: every hop is sound{but}", tone=Tone.BAD if but else Tone.GOOD)
+        tone = Tone.BAD if but else Tone.STRONG if warned else Tone.GOOD
+        yield Line(f"{parent} to {trace.child}: {sound}{but}", tone=tone)
     for each in trace.hanging:
         yield Line(f"requests to all cells hang with {each.cell}: {each.evidence}", tone=Tone.BAD)
         yield Line(f"do: {each.advice}", tone=Tone.STRONG)

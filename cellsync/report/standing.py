@@ -23,7 +23,7 @@ from cellsync.model import (
     TableFailure,
     Vitals,
 )
-from cellsync.report import facts, words
+from cellsync.report import facts, verdict, words
 from cellsync.report.verdict import drift
 
 
@@ -154,11 +154,38 @@ def ended(of: Dossier) -> str:
 _UNKNOWN = (State.INCOMPLETE, State.UNREACHABLE)
 
 
+def outage(of: Dossier) -> str:
+    """Return what does not work in which cells; "" where all that was asked works."""
+    failed = {cell.cell: cell for cell in facts.failures(of.report) if cell.status is Status.UNREACHABLE}
+    vitals = {cell.cell: cell for cell in of.vitals}
+    asked = {cell.cell: cell for cell in of.checked}
+    down: dict[str, list[str]] = {}
+    for name in facts.unique([*asked, *failed]):
+        checked = asked.get(name)
+        named = f"{name} (isolated)" if checked and checked.isolated else name
+        for said in _outages(name in failed, checked, vitals.get(name)):
+            down.setdefault(said, []).append(named)
+    return "; ".join(f"{said} in {verdict.list_names(cells)}" for said, cells in down.items())
+
+
+def _outages(failed: bool, checked: CheckedCell | None, vitals: Vitals | None) -> Iterator[str]:
+    if failed or (checked and checked.database.status is not HostStatus.OK):
+        yield "the database does not answer"
+    if checked is not None and checked.broker_down:
+        yield "the broker takes no messages"
+    elif checked is not None and checked.silent:
+        yield "nova-cells takes no messages"
+    if vitals is not None and vitals.down:
+        yield f"{words.listed([*vitals.down])} {'is' if len(vitals.down) == 1 else 'are'} not alive"
+
+
 class Life(str, Enum):
     """How the services of one name stand in one cell."""
 
     DOWN = "down"
     """None is alive, and requests are lost without one."""
+    LOST = "lost"
+    """They would be heard through a broker that is down."""
     PART = "part"
     ALIVE = "alive"
 
@@ -170,6 +197,12 @@ def services(vitals: Vitals) -> Iterator[tuple[Life, str]]:
         mine = [service for service in vitals.services if service.name == name]
         dead = [service for service in mine if not service.alive]
         lost = f": without it {mine[0].lost}" if name in vitals.down else ""
+        if all(service.lost_with_broker for service in mine):
+            said[name] = (
+                Life.LOST,
+                f"{name} unknown: it would be heard through the broker, which is down; {_dead(dead)}",
+            )
+            continue
         if dead:
             said[name] = (Life.DOWN if lost else Life.PART, f"{name} {_dead(dead)}{lost}")
         if len(dead) < len(mine):
@@ -252,7 +285,7 @@ def first(of: Dossier) -> Iterator[tuple[str, str]]:
             yield from (("", notice) for notice in facts.notices(cell) if cell.counts.applied)
         if facts.totals(report).applied:
             yield f"cellsync undo {report.run.id}", "takes this run back, should it have been wrong"
-    out = [cell.cell for cell in facts.results(report) if facts.acting(facts.compared(cell), *facts.WRITES)]
+    out = [cell.cell for cell in facts.results(report) if facts.count_writable(facts.compared(cell))]
     if out and facts.stage(report) is not facts.Stage.WRITTEN:
         names = " ".join(out) if len(out) < len(report.cells) else ""
         yield f"cellsync repair {names}".strip() + " --dry-run", "shows what a repair would write"

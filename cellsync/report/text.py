@@ -243,8 +243,7 @@ def _table_summary(table: TableDiff, cell: CellResult, report: Report) -> str:
     up = table.direction is Direction.UP
     place = f"{report.run.topology}, whose rows come up from {cell.cell}" if up else cell.cell
     found = drift(facts.tally([table]))
-    none = "no difference that counts" if table.differences else "no differences"
-    parts = [] if table.detector else [f"{found} in {place}" if found else none]
+    parts = [f"{found} in {place}"] if found else [*_none(table)]
     if accepted := facts.accepted([table]):
         parts.append(f"{accepted} accepted")
     if ignored := facts.ignored([table]):
@@ -256,6 +255,16 @@ def _table_summary(table: TableDiff, cell: CellResult, report: Report) -> str:
     if table.status in (Status.REPAIRED, Status.REFUSED, Status.INCOMPLETE):
         parts.append(words.STATUS[table.status])
     return "; ".join(parts)
+
+
+def _none(table: TableDiff) -> Iterator[str]:
+    """Say that a rule has no differences, where nothing else is said of it or unknown."""
+    if table.differences:
+        yield "no difference that counts"
+    elif table.unknown:
+        yield "no difference in what could be compared"
+    elif not (table.detector or table.findings):
+        yield "no differences"
 
 
 def _features(table: TableDiff, report: Report, said: set[str]) -> Iterator[Line]:

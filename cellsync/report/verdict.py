@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from cellsync.model import Action, CellFailure, CellResult, Direction, Report, Status
+from cellsync.model import Action, CellResult, Direction, Report, Status
 from cellsync.report import facts, words
 from cellsync.report.facts import Stage, Tally
 from cellsync.report.words import counted
@@ -48,11 +48,12 @@ def _in_step(report: Report) -> Iterator[str]:
     """Say which cells are in step: those with no difference, finding or doubt."""
     whole = [cell for cell in facts.results(report) if cell.status is Status.IN_STEP]
     if len(whole) == len(report.cells) > 1:
-        yield f"all {len(whole)} cells are in step with {report.run.topology}"
+        every = "both cells" if len(whole) == 2 else f"all {len(whole)} cells"
+        yield f"{every} are in step with {report.run.topology}"
     elif whole:
         yield _cells(report, whole, "in step with")
-    elif facts.results(report):
-        yield "no other differences"
+    elif facts.results(report) and not facts.found(report):
+        yield "no differences in what could be compared"
 
 
 def _out(report: Report) -> list[CellResult]:
@@ -134,13 +135,17 @@ def _obstacles(report: Report) -> Iterator[str]:
     cells = facts.results(report)
     if failed := facts.failures(report):
         every = f"{len(failed)} of {len(report.cells)} cells" if len(report.cells) > 1 else failed[0].cell
-        few = f" ({_names(failed)})" if len(report.cells) > 1 and len(failed) <= FEW else ""
+        few = (
+            f" ({list_names([cell.cell for cell in failed])})"
+            if len(report.cells) > 1 and len(failed) <= FEW
+            else ""
+        )
         yield f"{every} could not be compared{few}"
     if broken := [cell for cell in cells if facts.broken(cell)]:
         rules = counted(sum(len(facts.broken(cell)) for cell in broken), "rule")
-        yield f"{rules} could not be compared in {_names(broken)}"
+        yield f"{rules} could not be compared in {list_names([cell.cell for cell in broken])}"
     if locked := [cell for cell in cells if cell.locked]:
-        yield f"another run holds the lock of {_names(locked)}"
+        yield f"another run holds the lock of {list_names([cell.cell for cell in locked])}"
     if unknown := sum(map(facts.unknown, cells)):
         yield f"some rows of {counted(unknown, 'rule')} could not be judged"
     if refused := sum(len(facts.refusals(cell)) for cell in cells):
@@ -167,6 +172,6 @@ FEW = 3
 """So many cells are named; more are counted."""
 
 
-def _names(cells: Sequence[CellResult | CellFailure]) -> str:
+def list_names(cells: Sequence[str]) -> str:
     """Return the names of a few cells, or how many they are."""
-    return words.listed([cell.cell for cell in cells]) if len(cells) <= FEW else counted(len(cells), "cell")
+    return words.listed([*cells]) if len(cells) <= FEW else counted(len(cells), "cell")

@@ -68,7 +68,7 @@ def _detector(raw: Raw, *, pack: str, position: model.Position) -> Detector:
         features=tuple(raw.get("features", ())),
         when=grammar.gate(raw["when"]) if "when" in raw else None,
         asks=tuple(_ask(name, ask) for name, ask in raw.get("asks", {}).items()),
-        finds=_bare(raw.get("finds", "")),
+        finds=bare(raw.get("finds", "")),
         key=tuple(raw.get("key", ())),
         says=raw.get("says", ""),
         do=advice(raw["do"]) if "do" in raw else Advice(text=""),
@@ -81,7 +81,7 @@ def _ask(name: str, raw: Raw) -> model.Ask:
         name=name,
         of=Source(raw["of"]),
         database=raw.get("database", ""),
-        sql=_bare(raw.get("sql", "")),
+        sql=bare(raw.get("sql", "")),
         given={name: _column(place) for name, place in raw.get("given", {}).items()},
         differs=raw.get("differs", ""),
         most=raw.get("most", model.MOST_ROWS),
@@ -94,7 +94,7 @@ def _column(place: str) -> tuple[str, str]:
     return question, column
 
 
-def _bare(sql: str) -> str:
+def bare(sql: str) -> str:
     """Return a query without the semicolon at its end: it becomes part of another one."""
     return sql.strip().rstrip(";").rstrip()
 
@@ -190,17 +190,25 @@ def _unrelated(detector: Detector) -> Iterator[Complaint]:
                 f"{len(detector.asks)} questions are asked: say with finds how the answers relate",
             )
         return
+    mistake = find_sql_mistake((ask.name for ask in detector.asks), detector.finds)
+    if mistake:
+        yield ("finds",), f"finds: SQLite does not understand it: {mistake}"
+
+
+def find_sql_mistake(answers: Iterable[str], finds: str) -> str:
+    """Return what SQLite says is wrong with a query over these answers, "" for nothing that is known now."""
     import sqlite3
 
     with closing(sqlite3.connect(":memory:")) as database:
-        for ask in detector.asks:
-            database.execute(f'CREATE TABLE "{ask.name}" ("?")')
         try:
-            database.execute(f"EXPLAIN SELECT * FROM (\n{detector.finds}\n)", {"parent": "", "child": ""})
+            for name in answers:
+                quoted = name.replace('"', '""')
+                database.execute(f'CREATE TABLE "{quoted}" ("?")')
+            database.execute(f"EXPLAIN SELECT * FROM (\n{finds}\n)", {"parent": "", "child": ""})
         except sqlite3.Error as error:
             # Other messages may be about columns, which only the database that is asked knows.
-            if str(error).startswith(_OF_THE_TEXT):
-                yield ("finds",), f"finds: SQLite does not understand it: {error}"
+            return str(error) if str(error).startswith(_OF_THE_TEXT) else ""
+    return ""
 
 
 def _childless(draft: Draft) -> Iterator[Complaint]:

@@ -9,6 +9,8 @@ COLUMN = name("the name of a column")
 ANSWER = r"^[a-z_][a-z0-9_]*$(?!\n)"
 """What an answer is called: a plain name of a table, in SQL without quotes."""
 
+MOST: Node = {"type": "integer", "minimum": 1, "maximum": 1_000_000, "title": "a number of rows"}
+
 _DO: Node = {
     "type": ["string", "object"],
     "pattern": NOT_BLANK,
@@ -57,10 +59,7 @@ _ASK = mapping_of(
             "(missing, changed, extra) and those of its key.",
         ),
         "most": {
-            "type": "integer",
-            "minimum": 1,
-            "maximum": 1_000_000,
-            "title": "a number of rows",
+            **MOST,
             "description": "How many rows the answer of one database may have; more are a failure that "
             f"says how many there are. Default: {MOST_ROWS}.",
         },

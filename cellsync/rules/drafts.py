@@ -14,7 +14,7 @@ from typing import Any
 from cellsync import model
 from cellsync.errors import Problem
 from cellsync.model import Action, Direction, Rule, Surrogate
-from cellsync.rules import complaints, grammar, shape
+from cellsync.rules import complaints, explains, grammar, shape
 from cellsync.rules import detectors as detecting
 from cellsync.rules.replacing import read_replacing
 from cellsync.yamlfile import Document, Path
@@ -47,8 +47,8 @@ _PACK_GRAMMAR: tuple[tuple[Path, Parse], ...] = (
     (("requires", "parent_version"), grammar.version_range),
     (("services", EACH, "stale"), grammar.duration),
     (("explains", EACH, EACH, "when"), grammar.gate),
-    (("explains", EACH, EACH, "says"), grammar.cells_template),
-    (("explains", EACH, EACH, "do"), grammar.cells_template),
+    (("explains", EACH, EACH, "says"), grammar.fields),
+    (("explains", EACH, EACH, "do"), grammar.fields),
     (("detectors", EACH, "when"), grammar.gate),
     (("detectors", EACH, "says"), grammar.fields),
     (("detectors", EACH, "do"), detecting.advice),
@@ -168,7 +168,9 @@ class Sheet:
                 model.Feature(name=name, lost=lost) for name, lost in data.get("features", {}).items()
             ),
             services=tuple(map(_heartbeats, data.get("services", ()))),
-            explains={name: tuple(map(_need, steps)) for name, steps in data.get("explains", {}).items()},
+            explains={
+                name: tuple(map(explains.read, steps)) for name, steps in data.get("explains", {}).items()
+            },
             detectors=tuple(draft.detector for draft in self.detectors),
             changes=tuple(each.rule for each in self.amendments),
             hides=tuple(data.get("secrets", {}).get("hide", ())),
@@ -177,19 +179,6 @@ class Sheet:
 
 def _listed(given: str | list[str] | tuple[str, ...]) -> tuple[str, ...]:
     return (given,) if isinstance(given, str) else tuple(given)
-
-
-def _need(raw: Raw) -> model.Need:
-    return model.Need(
-        says=raw["says"],
-        rules=tuple(raw.get("rules", ())),
-        query=raw.get("query", ""),
-        cell=model.Role(raw.get("in", "child")),
-        none=raw.get("must") == "none",
-        do=raw.get("do", ""),
-        when=grammar.gate(raw["when"]) if "when" in raw else None,
-        optional=raw.get("optional", False),
-    )
 
 
 def _heartbeats(raw: Raw) -> model.Heartbeats:
@@ -203,6 +192,7 @@ def _heartbeats(raw: Raw) -> model.Heartbeats:
         stale=grammar.duration(raw.get("stale", 60)),
         needed={role: dict(raw.get(role.value, {})) for role in model.Role},
         optional=frozenset(raw.get("optional", ())),
+        through_broker=frozenset(raw.get("through_broker", ())),
     )
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from cellsync import transforms
 from cellsync.errors import Problem
 from cellsync.model import Action, Detector, Direction, Rule, Saying, Surrogate
-from cellsync.rules import amendments, complaints, detectors, grammar, replacing
+from cellsync.rules import amendments, complaints, detectors, explains, grammar, replacing
 from cellsync.rules.complaints import Complaint
 from cellsync.rules.drafts import Draft, Sheet
 
@@ -423,25 +423,11 @@ def _detector_given_twice(sheets: Sequence[Sheet]) -> Iterator[Problem]:
 
 
 def _unexplainable(sheet: Sheet, sheets: Sequence[Sheet]) -> Iterator[Problem]:
-    """Yield the steps that are about a feature or a rule that is not there."""
-    data = sheet.document.data
-    explains = data.get("explains") if isinstance(data, Mapping) else None
-    if not isinstance(explains, Mapping):
-        return
+    """Yield what is wrong with the steps of features: the rules that they name may stand in other files."""
     found: list[Rule | Detector] = [draft.rule for each in sheets for draft in each.drafts]
     found += [draft.detector for each in sheets for draft in each.detectors]
     served = {name for each in found for name in each.features}
-    known = {each.id for each in found}
-    for name, steps in explains.items():
-        if name not in served:
-            message = f"no rule serves the feature {name!r}: {complaints.suggest(str(name), served)}"
-            yield sheet.document.problem(("explains", name), message)
-        for place, step in enumerate(steps if isinstance(steps, list) else ()):
-            named = step.get("rules", ()) if isinstance(step, Mapping) else ()
-            for index, rule in enumerate(named if isinstance(named, list) else ()):
-                if isinstance(rule, str) and rule not in known:
-                    message = f"no rule has the id {rule!r}: {complaints.suggest(rule, known)}"
-                    yield sheet.document.problem(("explains", name, place, "rules", index), message)
+    yield from explains.check(sheet.document, served=served, known={each.id for each in found})
 
 
 # -- All rules ---------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import copy
 from cellsync import transforms
 from cellsync.model import Action, Direction, Removes, Surrogate
 from cellsync.rules.detectorshape import DETECTOR
+from cellsync.rules.explainshape import EXPLAINS
 from cellsync.rules.nodes import NAME, NOT_BLANK, Node
 from cellsync.rules.nodes import choice as _choice
 from cellsync.rules.nodes import list_of as _list
@@ -438,8 +439,16 @@ _SERVICES = _list(
                 "Services without which requests still find their way: a trace warns of them. Default: none.",
                 unique=True,
             ),
+            "through_broker": _list(
+                _name("the name of a service"),
+                "a list of services",
+                "Services whose heartbeats reach the table through the cell's broker: when that is down, "
+                "nothing is known of them. Default: none.",
+                unique=True,
+            ),
         },
-        "a mapping of database, table, name, host, beat, where, stale, parent, child and optional",
+        "a mapping of database, table, name, host, beat, where, stale, parent, child, optional and "
+        "through_broker",
         "One table of heartbeats, and which services must be in it.",
         required=("table", "name", "host", "beat"),
     ),
@@ -447,53 +456,6 @@ _SERVICES = _list(
     "Which services a parent and a child must run, and where they say that they are alive: what "
     "`cellsync trace` looks at. Default: none.",
 )
-
-_EXPLAINS: Node = {
-    "type": "object",
-    "title": "a mapping of features to lists of steps",
-    "description": "FEATURE: what it needs, step by step, each building on those before; what `cellsync "
-    "explain` looks at. Default: the rules that serve the feature must be in step.",
-    "propertyNames": {"pattern": NAME},
-    "additionalProperties": _list(
-        _object(
-            {
-                "says": _text("text", "What is needed, in words; {parent} and {child} may be used."),
-                "rules": _list(
-                    _name("the id of a rule"),
-                    "a list of rules",
-                    "Rules whose rows must be in step. Default: none.",
-                    unique=True,
-                ),
-                "query": _text(
-                    "an SQL query",
-                    "A SELECT that shows whether it is there; :parent and :child are the cells' names. "
-                    "Default: none; without rules and query the step is a note.",
-                ),
-                "in": _choice(["parent", "child"], "Whose database the query is for. Default: child."),
-                "must": _choice(
-                    ["some", "none"], "Whether the query must find some rows or none. Default: some."
-                ),
-                "do": _text(
-                    "text",
-                    "What to do where it is missing; {parent} and {child} may be used. Default: the repair "
-                    "of the rule.",
-                ),
-                "when": _text(_GATE, "For which versions of the parent the step is. Default: all."),
-                "optional": {
-                    "type": "boolean",
-                    "title": "true or false",
-                    "description": "Whether the feature may work without it. Default: false.",
-                },
-            },
-            "a mapping of says, rules, query, in, must, do, when and optional",
-            "One thing that a feature needs.",
-            required=("says",),
-        ),
-        "a list of steps",
-        "The steps of one feature.",
-        at_least=1,
-    ),
-}
 
 _SCHEMA: Node = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -514,7 +476,7 @@ _SCHEMA: Node = {
                 "none is described.",
             ),
             "services": _SERVICES,
-            "explains": _EXPLAINS,
+            "explains": EXPLAINS,
             "secrets": _object(
                 {
                     "hide": _list(

@@ -33,7 +33,17 @@ from cellsync.run.locating import located
 from cellsync.run.request import Edge, Prepared, Request
 
 if TYPE_CHECKING:
-    from cellsync.run.past import Course, History, changes, course, history, prepare_undo, prune, repeated
+    from cellsync.run.past import (
+        Course,
+        History,
+        changes,
+        course,
+        find_logins,
+        history,
+        prepare_undo,
+        prune,
+        repeated,
+    )
     from cellsync.run.writing import write
 
 __all__ = [
@@ -45,6 +55,7 @@ __all__ = [
     "changes",
     "compare",
     "course",
+    "find_logins",
     "history",
     "located",
     "prepare_undo",

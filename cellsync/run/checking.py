@@ -27,6 +27,7 @@ from cellsync.model import (
     Report,
     Role,
 )
+from cellsync.plan import registering as plans
 from cellsync.run import registering
 from cellsync.run.probing import ask_brokers, ask_databases
 from cellsync.run.request import Prepared, Request
@@ -178,7 +179,7 @@ def _decide(
         rows = [row for each in after.values() for row in each.rows]
         for name in names:
             decided[name] = _came_of(decided[name], name, report, rows, now)
-            seen = f" (run {report.run.id}); {registering.sees(request.topology.parent)}"
+            seen = f" (run {report.run.id}); {plans.say_when_seen(request.topology.parent)}"
             if decided[name].decision is decision:
                 decided[name] = replace(decided[name], said=decided[name].said + seen)
     streaks_now = [each.streak for each in decided.values()]

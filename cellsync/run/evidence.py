@@ -7,9 +7,10 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 
 from cellsync import broker as brokers
-from cellsync import diff
+from cellsync import db, diff, journal
 from cellsync.errors import CellsyncError
 from cellsync.model import (
     Broker,
@@ -20,6 +21,7 @@ from cellsync.model import (
     HostStatus,
     Report,
 )
+from cellsync.plan.registering import RULE, find_check_interval
 from cellsync.run.compare import compare
 from cellsync.run.probing import ask_brokers, ask_databases, at_once
 from cellsync.run.request import Request
@@ -38,6 +40,8 @@ class Side:
     broker: Broker | None
     """As cellsync.yaml has it, else as the row of the other side has it."""
     probes: tuple[BrokerProbe, ...] = ()
+    fresh: Mapping[int, float] = field(default_factory=dict)
+    """Row of the register -> seconds since a run wrote it, where nova-cells may not have read it since."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +88,7 @@ def gather(request: Request, child: Cell, *, timeout: float) -> Evidence:
         },
         timeout=timeout,
     )
+    fresh = at_once({cell.name: _find_fresh(request, cell) for cell in up}, timeout=timeout)
     report, failure = _compare(request, child) if len(up) == 2 else (None, "a database does not answer")
 
     def side(cell: Cell) -> Side:
@@ -95,6 +100,7 @@ def gather(request: Request, child: Cell, *, timeout: float) -> Evidence:
             beats=alive.get(cell.name, ()),
             broker=broker,
             probes=used[str(broker)] if broker else (),
+            fresh=fresh.get(cell.name) or {},
         )
 
     return Evidence(
@@ -140,6 +146,24 @@ def _others(register: diff.Register, parent: Cell, child: Cell) -> dict[str, Bro
             except ValueError as error:
                 found[row.name] = f"transport_url {error}"
     return found
+
+
+def _find_fresh(request: Request, cell: Cell) -> Callable[[], dict[int, float]]:
+    """Return a task that asks the journal which rows of the register were written a moment ago."""
+    now = request.clock()
+    since = now - timedelta(seconds=find_check_interval(cell.nova))
+
+    def ask() -> dict[int, float]:
+        try:
+            with db.connect(cell, request.timeouts) as database:
+                schema = database.identity().schema
+                found = journal.find_last_written(database, RULE, database=schema, since=since)
+        except CellsyncError:
+            return {}  # the row is judged by what it says
+        moments = {row[0]: datetime.fromisoformat(made.replace("Z", "+00:00")) for row, made in found.items()}
+        return {row: (now - made).total_seconds() for row, made in moments.items() if isinstance(row, int)}
+
+    return ask
 
 
 def _http(url: str, timeout: float) -> Callable[[], str]:

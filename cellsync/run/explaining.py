@@ -1,6 +1,7 @@
 """`explain`: what a feature needs, step by step, and in each child the first thing that is missing.
 
-The steps stand in the pack: rules that must be in step, or queries that must find something, or nothing.
+The steps stand in the pack: rules that must be in step, queries that must find something, or nothing, or
+questions to the parent and the child that give one statement for each row.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from cellsync import db, rules
-from cellsync.errors import CellsyncError
+from cellsync import db, diff, rules
+from cellsync.errors import CellsyncError, ReadFailed
 from cellsync.model import (
     Action,
+    Answer,
     Cell,
     CellFailure,
     CellResult,
@@ -24,13 +26,17 @@ from cellsync.model import (
     HopStatus,
     Kind,
     Need,
+    Remedy,
+    Role,
     TableDiff,
     TableFailure,
     Value,
+    Way,
     shown,
 )
+from cellsync.rules import grammar
 from cellsync.run.compare import compare
-from cellsync.run.look import VERSION_TABLES
+from cellsync.run.look import read_version
 from cellsync.run.request import Request, each_cell, executor
 
 WRITES = (Action.INSERT, Action.UPDATE, Action.DELETE, Action.SOFT_DELETE, Action.REPLACE)
@@ -38,9 +44,24 @@ UNTOLD = "whether it is needed cannot be told: the parent's schema has no versio
 SHOWN = 5
 """So many of the values that a query finds are shown."""
 
-Rows = Sequence[Sequence[Value]]
-Asked = Mapping[tuple[str, Need], "Rows | str"]
-"""Child and need -> what its query found, or why it could not be asked."""
+STATUSES: Mapping[str, HopStatus] = {
+    status.value: status for status in HopStatus if status is not HopStatus.UNKNOWN
+}
+
+
+class _Question(NamedTuple):
+    """One query for one cell."""
+
+    cell: str
+    sql: str
+    child: str
+    """Empty where the query does not name the child: then it is asked once for all children."""
+    most: int | None
+    """So many rows are taken; None for a query whose columns have no names."""
+
+
+Asked = Mapping[_Question, "Answer | str"]
+"""Question -> its answer, or why it could not be asked."""
 
 
 class _Seen(NamedTuple):
@@ -50,6 +71,15 @@ class _Seen(NamedTuple):
     version: Value
     results: Mapping[str, CellResult | CellFailure]
     asked: Asked
+    scope: str
+    """The options of ``repair`` and ``diff`` that select all rules which the feature needs."""
+
+
+class _Placeholders(dict[str, str]):
+    """Values for a template; a column that is not known stands there in capitals."""
+
+    def __missing__(self, name: str) -> str:
+        return name.upper()
 
 
 def explain(request: Request, feature: str) -> Explanation:
@@ -66,10 +96,13 @@ def explain(request: Request, feature: str) -> Explanation:
     results = {cell.cell: cell for cell in report.cells}
     version = _version(request)
     needs = [need for need in every if _admits(need, version) is not False]
-    seen = _Seen(request.topology.parent.name, version, results, _ask(request, needs))
+    asked = _ask_all(request, needs)
+    seen = _Seen(
+        request.topology.parent.name, version, results, asked, _choose_scope(request, feature, needs)
+    )
     cells = []
     for child in request.children:
-        found = [_found(need, child, seen) for need in needs]
+        found = [found for need in needs for found in _judge_need(need, child, seen)]
         cells.append(Explained(cell=child.name, found=tuple(found)))
     return Explanation(feature=feature, lost=described.lost if described else "", cells=tuple(cells))
 
@@ -100,45 +133,77 @@ def _version(request: Request) -> Value:
     """Return the schema version of the parent, None where it cannot be read: then no gate opens."""
     try:
         with db.connect(request.topology.parent, request.timeouts) as database:
-            values = [database.version(table).value for table in VERSION_TABLES]
+            return read_version(database)
     except CellsyncError:
         return None  # the comparison has said why the parent cannot be read
-    return next((value for value in values if value is not None), None)
 
 
-def _ask(request: Request, needs: Sequence[Need]) -> Asked:
-    """Run every query for every child, in the child or in the parent; each cell through one connection."""
-    parent = request.topology.parent
-    children = [child.name for child in request.children]
-    about = {
-        cell.name: [
-            (child, need)
-            for need in needs
-            for child in (children if cell is parent else [cell.name])
-            if need.query and need.cell is cell.role
-        ]
-        for cell in (parent, *request.children)
+def _choose_scope(request: Request, feature: str, needs: Sequence[Need]) -> str:
+    """Return the options that select every rule which the steps name: rules of a feature build on each other.
+
+    The feature itself, else another one that has all of these rules, else the rules one by one.
+    """
+    rules_of = {rule.id: rule for rule in request.ruleset.rules}
+    needed = [
+        name for name in dict.fromkeys(name for need in needs for name in need.rules) if name in rules_of
+    ]
+    if len(needed) > 1:
+        others = (name for rule in needed for name in rules_of[rule].features)
+        for name in dict.fromkeys((feature, *others)):
+            if all(name in rules_of[rule].features for rule in needed):
+                return f"--feature {name}"
+    return " ".join(f"--rule {name}" for name in needed)
+
+
+# -- Asking --------------------------------------------------------------------------------------
+
+
+def _questions_of(need: Need, parent: str, child: str) -> Mapping[str, _Question]:
+    """Return what a step asks about a child, by the names of the answers."""
+    if need.query:
+        cell = parent if need.cell is Role.PARENT else child
+        return {"": _Question(cell, need.query, _named_child(need.query, child), None)}
+    return {
+        ask.name: _Question(
+            parent if ask.of is Role.PARENT else child, ask.sql, _named_child(ask.sql, child), ask.most
+        )
+        for ask in need.asks
     }
 
-    def task(cell: Cell) -> dict[tuple[str, Need], Rows | str]:
+
+def _named_child(sql: str, child: str) -> str:
+    return child if "child" in grammar.parameters(sql) else ""
+
+
+def _ask_all(request: Request, needs: Sequence[Need]) -> Asked:
+    """Ask every question of the steps, each cell through one connection and in one snapshot."""
+    parent = request.topology.parent.name
+    wanted: dict[str, dict[_Question, None]] = {}
+    for child in request.children:
+        for need in needs:
+            for question in _questions_of(need, parent, child.name).values():
+                wanted.setdefault(question.cell, {})[question] = None
+
+    def task(cell: Cell) -> dict[_Question, Answer | str]:
         within = request.timeouts.within(cell.budget.time)
         with db.connect(cell, within) as database, database.snapshot():
-            return {
-                (child, need): _rows(database, need, parent.name, child) for child, need in about[cell.name]
-            }
+            return {question: _answer(database, question, parent) for question in wanted[cell.name]}
 
-    found: dict[tuple[str, Need], Rows | str] = {}
-    cells = [cell for cell in (parent, *request.children) if about[cell.name]]
+    answers: dict[_Question, Answer | str] = {}
+    cells = [cell for cell in (request.topology.parent, *request.children) if cell.name in wanted]
     with executor(request.jobs) as pool:
-        for name, answers in each_cell(pool, task, cells).items():
-            failed = isinstance(answers, CellFailure)
-            found.update(dict.fromkeys(about[name], answers.error) if failed else answers)  # type: ignore[union-attr, arg-type]
-    return found
+        for name, told in each_cell(pool, task, cells).items():
+            failed = isinstance(told, CellFailure)
+            answers.update(dict.fromkeys(wanted[name], told.error) if failed else told)  # type: ignore[union-attr, arg-type]
+    return answers
 
 
-def _rows(database: db.Database, need: Need, parent: str, child: str) -> Rows | str:
+def _answer(database: db.Database, question: _Question, parent: str) -> Answer | str:
+    about = {"parent": parent, "child": question.child}
     try:
-        return database.query(need.query, parent=parent, child=child)
+        if question.most is None:
+            return Answer(columns=(), rows=tuple(map(tuple, database.query(question.sql, **about))))
+        return database.answer(question.sql, parameters=about, most=question.most)
     except CellsyncError as error:
         return str(error)
 
@@ -146,32 +211,68 @@ def _rows(database: db.Database, need: Need, parent: str, child: str) -> Rows | 
 # -- Judging -------------------------------------------------------------------------------------
 
 
-def _found(need: Need, child: Cell, seen: _Seen) -> Found:
+def _judge_need(need: Need, child: Cell, seen: _Seen) -> Iterator[Found]:
+    """Yield how a step stands in a child: one statement, or one for each row that it finds."""
     names = {"parent": seen.parent, "child": child.name}
     if _admits(need, seen.version) is None:
-        status, evidence, advice = HopStatus.UNKNOWN, UNTOLD, ""
+        yield _state(need, names, HopStatus.UNKNOWN, UNTOLD)
+        return
+    answers = {
+        name: seen.asked[question] for name, question in _questions_of(need, seen.parent, child.name).items()
+    }
+    if need.finds:
+        yield from _judge_rows(need, names, answers)
     elif need.query:
-        status, evidence = _of_query(need, seen.asked[child.name, need])
-        advice = ""
+        yield _state(need, names, *_of_query(need, answers[""]))
     elif need.rules:
-        status, evidence, advice = _of_rules(need, seen.results[child.name], child)
+        status, evidence, advice = _of_rules(need, seen.results[child.name], child, seen.scope)
+        yield _state(need, names, status, evidence, advice)
     else:
-        status, evidence, advice = HopStatus.OK, "", ""
+        yield _state(need, names, HopStatus.OK, "")
+
+
+def _judge_rows(need: Need, names: Mapping[str, str], answers: Mapping[str, Answer | str]) -> Iterator[Found]:
+    lost = next((f"{name}: {told}" for name, told in answers.items() if isinstance(told, str)), None)
+    told = {name: answer for name, answer in answers.items() if isinstance(answer, Answer)}
+    try:
+        if lost is not None:
+            raise ReadFailed(lost)
+        rows = diff.join_answers(need.finds, told, names)
+        for column in ("status", "evidence"):
+            if column not in rows.columns:
+                raise ReadFailed(f"finds has no column {column}, but {', '.join(rows.columns)}")
+    except ReadFailed as error:
+        yield _state(need, names, HopStatus.UNKNOWN, f"cannot be asked: {error}")
+        return
+    for row in rows.rows:
+        values = dict(zip(rows.columns, row, strict=True))
+        status = STATUSES.get(str(values["status"]), HopStatus.UNKNOWN)
+        evidence = shown(values["evidence"])
+        if status is HopStatus.UNKNOWN:
+            evidence = f"finds has the status {shown(values['status'])}: {evidence}"
+        yield _state(
+            need, {**{name: shown(value) for name, value in values.items()}, **names}, status, evidence
+        )
+
+
+def _state(need: Need, names: Mapping[str, str], status: HopStatus, evidence: str, advice: str = "") -> Found:
     if status is HopStatus.BROKEN and need.optional:
         status = HopStatus.WARN
-    do = need.do.format(**names) or advice
-    noted = not need.query and not need.rules
+    known = _Placeholders(names)
+    do = need.do.format_map(known) or advice
+    noted = not need.query and not need.rules and not need.finds
     return Found(
-        needs=need.says.format(**names),
+        needs=need.says.format_map(known),
         status=status,
         evidence=evidence,
         do=do if noted or status in (HopStatus.BROKEN, HopStatus.WARN) else "",
     )
 
 
-def _of_query(need: Need, rows: Rows | str) -> tuple[HopStatus, str]:
-    if isinstance(rows, str):
-        return HopStatus.UNKNOWN, f"cannot be asked: {rows}"
+def _of_query(need: Need, answer: Answer | str) -> tuple[HopStatus, str]:
+    if isinstance(answer, str):
+        return HopStatus.UNKNOWN, f"cannot be asked: {answer}"
+    rows = answer.rows
     values = ["/".join(map(shown, row)) for row in rows]
     more = f" and {len(values) - SHOWN} more" if len(values) > SHOWN else ""
     listed = ", ".join(values[:SHOWN]) + more
@@ -179,7 +280,9 @@ def _of_query(need: Need, rows: Rows | str) -> tuple[HopStatus, str]:
     return HopStatus.OK if met else HopStatus.BROKEN, listed or ("none" if need.none else "nothing is there")
 
 
-def _of_rules(need: Need, cell: CellResult | CellFailure, child: Cell) -> tuple[HopStatus, str, str]:
+def _of_rules(
+    need: Need, cell: CellResult | CellFailure, child: Cell, scope: str
+) -> tuple[HopStatus, str, str]:
     if isinstance(cell, CellFailure):
         return HopStatus.UNKNOWN, f"could not be compared: {cell.error}", ""
     tables = {table.rule: table for table in cell.tables}
@@ -194,17 +297,22 @@ def _of_rules(need: Need, cell: CellResult | CellFailure, child: Cell) -> tuple[
         lacking = list(_lacking(table))
         if lacking:
             verb = "repair" if any(each.action in WRITES for each in lacking) else "diff"
-            return HopStatus.BROKEN, _words(table, lacking), f"cellsync {verb} {child.name} --rule {rule}"
+            return HopStatus.BROKEN, _words(table, lacking), f"cellsync {verb} {child.name} {scope}"
         doubts += [finding for finding in table.findings if not finding.accepted]
         rows += table.desired_rows
     if doubts:
-        do = next((doubt.do.text for doubt in doubts if doubt.do), "")
+        do = next((_words_of(doubt.do) for doubt in doubts if doubt.do), "")
         evidence = "; ".join(doubt.message for doubt in doubts)
         return HopStatus.WARN, evidence, do or f"cellsync diff {child.name} has the findings"
     judged = [tables[rule] for rule in need.rules if rule in tables]
     if judged and all(table.detector for table in judged):
         return HopStatus.OK, "nothing is found", ""
     return HopStatus.OK, f"{rows} {'row is' if rows == 1 else 'rows are'} in step", ""
+
+
+def _words_of(remedy: Remedy) -> str:
+    """Return what to do about a finding, with the database that statements are for."""
+    return f"SQL in {remedy.cell}: {remedy.text}" if remedy.way is Way.SQL else remedy.text
 
 
 def _lacking(table: TableDiff) -> Iterator[Difference]:

@@ -27,6 +27,7 @@ from cellsync.model import (
     Outcome,
     Refusal,
     Report,
+    Secrets,
     Skipped,
     name_change,
 )
@@ -181,7 +182,8 @@ def _write_all(request: Request, parts: Sequence[_Part]) -> tuple[Results, list[
             committed = {part.cell: _is_committed(part) for part in parts}
         if not lost or any(each is not False for each in committed.values()) or tried + 1 == TRIES:
             break
-    written = {part.cell: _written(part, committed[part.cell], why) for part in parts}
+    secrets = request.topology.secrets
+    written = {part.cell: _written(part, committed[part.cell], why, secrets) for part in parts}
     return _finish(request, parts, written), [part for part in parts if committed[part.cell]]
 
 
@@ -234,14 +236,15 @@ def _stopped(parts: Sequence[_Part], error: _NotMade) -> dict[str, Written]:
     return written
 
 
-def _written(part: _Part, committed: bool | None, why: str) -> Written:
+def _written(part: _Part, committed: bool | None, why: str, secrets: Secrets) -> Written:
     if committed is None:
         unknown = f"{why}; whether it was written is not known: cellsync cells list shows it"
         return fail_edge(part.edge, unknown)
     if not committed:
         return fail_edge(part.edge, why)
     changes = part.edge.plan.changes
-    unlike = find_unlike(part.edge, part.held.database, changes, bytes([True]) * len(changes))
+    applied = bytes([True]) * len(changes)
+    unlike = find_unlike(part.edge, part.held.database, changes, applied, secrets)
     return Written(
         edge=part.edge,
         fates=Counter((change.rule, Fate.APPLIED) for change in changes),

@@ -34,6 +34,12 @@ VERSION_TABLES = ("alembic_version", "migrate_version")
 """A database that went over from the older tool to Alembic may have both: then Alembic's counts."""
 
 
+def read_version(database: db.Database) -> Value:
+    """Return the schema version of a database, None when it has none. Raises CellsyncError."""
+    values = (database.version(table).value for table in VERSION_TABLES)
+    return next((value for value in values if value is not None), None)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Look:
     """What one cell's database is, before any row of a rule is read."""

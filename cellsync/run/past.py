@@ -30,9 +30,11 @@ from cellsync.model import (
     Status,
     Table,
     Triage,
+    Value,
 )
+from cellsync.plan import registering
 from cellsync.report import words
-from cellsync.run import holding, triaging
+from cellsync.run import holding, look, triaging
 from cellsync.run.request import Edge, Prepared, Request, each_cell, executor, exit_code, with_plans
 
 
@@ -81,6 +83,8 @@ class _Past:
     identity: DatabaseIdentity
     unseen: bool
     health: Health
+    version: Value
+    """The schema version, for the gates of notices; None when there is none."""
     runs: tuple[JournaledRun, ...]
     changes: tuple[JournaledChange, ...]
     tables: Mapping[str, Table]
@@ -163,6 +167,11 @@ def made_by(
             changes=tuple(made.change for made in each.changes),
             tables=each.tables,
             rules=_rules(request),
+            notices=tuple(
+                _list_notices(
+                    request, _cell(request, name), each, {made.change.rule for made in each.changes}
+                )
+            ),
         )
         for name, each in past.items()
         if each.changes
@@ -190,6 +199,25 @@ def repeated(request: Request, *, since: timedelta, times: int) -> Fights:
         failures=tuple(each for each in results.values() if isinstance(each, CellFailure)),
         unseen=tuple(name for name, each in results.items() if each is None),
     )
+
+
+def find_logins(request: Request) -> tuple[dict[str, list[str]], tuple[CellFailure, ...]]:
+    """Return the logins of this configuration, each with its cells, and the cells that could not be asked.
+
+    A login is the account that the server takes it for, as GRANT spells it.
+    """
+
+    def task(cell: Cell) -> str:
+        with db.connect(cell, request.timeouts) as database:
+            return journal.name_login(database)
+
+    with executor(request.jobs) as pool:
+        results = each_cell(pool, task, [request.topology.parent, *request.topology.children])
+    logins: dict[str, list[str]] = {}
+    for name, each in results.items():
+        if isinstance(each, str):
+            logins.setdefault(each, []).append(name)
+    return logins, tuple(each for each in results.values() if isinstance(each, CellFailure))
 
 
 def prune(request: Request, *, keep: timedelta) -> Mapping[str, int | CellFailure | None]:
@@ -277,6 +305,7 @@ def _read(
                 identity=identity,
                 unseen=journal.unseen(database),
                 health=database.health(),
+                version=look.read_version(database) if made else None,
                 runs=found,
                 changes=made,
                 tables=database.tables(journal.written(made)) if made else {},
@@ -355,9 +384,20 @@ def _edge(request: Request, name: str, past: _Past, run_id: str) -> Edge:
             refusals=refusals,
             tables=past.tables,
             rules=_rules(request),
+            notices=() if refusals else tuple(_list_notices(request, cell, past, rules)),
         ),
         undoes=run_id,
     )
+
+
+def _list_notices(request: Request, cell: Cell, past: _Past, written: Collection[str]) -> Iterator[str]:
+    """Yield what people must do after these rules, as far as they are still known, have written in a cell."""
+    parent = request.topology.parent.name
+    child = "its children" if cell.role is Role.PARENT else cell.name
+    rules = [rule for rule in (*request.ruleset.rules, *request.unused) if rule.id in written]
+    yield from plan.list_notices(rules, {"parent": parent, "child": child}, past.version)
+    if registering.RULE in written:
+        yield registering.say_when_seen(cell)
 
 
 def _rules(request: Request) -> dict[str, Rule]:

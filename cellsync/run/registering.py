@@ -24,7 +24,6 @@ from cellsync.model import (
     Escaping,
     Health,
     HostStatus,
-    NovaConf,
     NovaRelease,
     Plan,
     Refusal,
@@ -124,7 +123,7 @@ def create(request: Request, asked: Creation) -> Prepared:
                 known=known[cell.name],
                 changes=(made,) if isinstance(made, Change) else (),
                 refusals=tuple(refusals),
-                notices=(sees(cell),),
+                notices=(plans.say_when_seen(cell),),
                 notes=(f"{cell.name} has the row for {other.name} already, as it is wanted",),
             )
         )
@@ -259,7 +258,7 @@ def restore(request: Request, names: Sequence[str], *, timeout: float) -> Prepar
         changes=tuple(changes),
         refusals=tuple(refusals),
         notices=(
-            f"nova-cells of {parent.name} reads its table every {interval(parent.nova)} s "
+            f"nova-cells of {parent.name} reads its table every {plans.find_check_interval(parent.nova)} s "
             f"(db_check_interval): until then requests to what comes back fail, and cellsync trace is early",
         ),
         notes=tuple(notes),
@@ -448,7 +447,7 @@ def _dead_broker(request: Request, name: str, probes: Sequence[BrokerProbe]) -> 
 def _removal(request: Request, known: Known, rows: Sequence[CellRow], refusals: Sequence[Refusal]) -> _Step:
     changes = tuple(map(plans.remove, rows))
     stopped = (*refusals, *(_by_file(known.cell) if rows else ()))
-    return _Step(known=known, changes=changes, refusals=stopped, notices=(sees(known.cell),))
+    return _Step(known=known, changes=changes, refusals=stopped, notices=(plans.say_when_seen(known.cell),))
 
 
 def _back(request: Request, held: Known, name: str) -> tuple[Change, str]:
@@ -484,16 +483,6 @@ def _from_journal(request: Request, held: Known, name: str) -> Mapping[str, Valu
         f"{held.cell.name} never had a row for {name}, as far as its table and the journal know: "
         f"cellsync cells create makes one{unseen}"
     )
-
-
-def interval(nova: NovaConf | None) -> int:
-    """Return in how many seconds nova-cells sees what changed in its table."""
-    return nova.check_interval if nova else NovaConf(file="").check_interval
-
-
-def sees(cell: Cell) -> str:
-    """Return when a cell takes notice of its table."""
-    return f"nova-cells of {cell.name} sees it within {interval(cell.nova)} s (db_check_interval)"
 
 
 def _prepared(

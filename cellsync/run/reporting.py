@@ -18,7 +18,7 @@ from cellsync.run.past import course, history
 from cellsync.run.request import Request
 from cellsync.run.seeing import sighting
 from cellsync.run.telling import with_whole_rows
-from cellsync.run.vitals import ask
+from cellsync.run.vitals import ask, mark_lost_with_broker
 
 RUNS = 20
 """So many of the last runs are in a report."""
@@ -35,7 +35,11 @@ def report(request: Request, *, timeout: float, since: datetime | None = None) -
     up = {cell.cell for cell in checked.cells if cell.database.status is HostStatus.OK}
     cells = [cell for cell in (request.topology.parent, *request.children) if cell.name in up]
     request.progress("asking for services")
-    vitals = ask(request, cells, timeout=timeout)
+    without_broker = {cell.cell for cell in checked.cells if cell.broker_down}
+    vitals = tuple(
+        mark_lost_with_broker(each) if each.cell in without_broker else each
+        for each in ask(request, cells, timeout=timeout)
+    )
     request.progress("reading journals")
     triage = None
     if since is None:

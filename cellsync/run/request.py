@@ -24,6 +24,7 @@ from cellsync.model import (
     Plan,
     Projection,
     Report,
+    Rule,
     RuleSet,
     Run,
     Status,
@@ -59,6 +60,8 @@ class Request:
     run: Run
     topology: Topology
     ruleset: RuleSet
+    unused: tuple[Rule, ...] = ()
+    """The rules that stand in the files, for a command that works without them and goes by none."""
     cells: tuple[str, ...] = ()
     """The children to compare; empty for all of them."""
     jobs: int = 8

@@ -160,7 +160,11 @@ def of_run(request: Request, past: JournaledRun) -> Report:
     cells = [
         failures.get(name)
         or CellResult(
-            cell=name, status=Status.REPAIRED, tables=(), plans=(plans[name],) if name in plans else ()
+            cell=name,
+            status=Status.REPAIRED,
+            tables=(),
+            plans=(plans[name],) if name in plans else (),
+            notices=plans[name].notices if name in plans else (),
         )
         for name in past.cells
     ]

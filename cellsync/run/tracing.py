@@ -27,13 +27,14 @@ from cellsync.model import (
     Role,
     TableDiff,
     TableFailure,
+    TableResult,
     Trace,
     answered_queues,
     masked,
     unattended,
 )
+from cellsync.plan.registering import find_check_interval
 from cellsync.run.evidence import Evidence, Side, gather
-from cellsync.run.registering import interval
 from cellsync.run.request import Request
 from cellsync.run.vitals import alive
 
@@ -138,6 +139,8 @@ def _services(side: Side, role: Role) -> Judgement:
     broken: list[tuple[str, str]] = []
     warned: list[tuple[str, str]] = []
     lively: list[str] = []
+    unheard: list[str] = []
+    broker_down = bool(_dead(side.probes))
     for source, beats in side.beats:
         for service, lost in source.needed[role].items():
             assert not isinstance(beats, str)
@@ -145,10 +148,16 @@ def _services(side: Side, role: Role) -> Judgement:
             if wrong is None:
                 lively.append(sound)
                 continue
+            if broker_down and service in source.through_broker:
+                unheard.append(wrong)
+                continue
             place = warned if service in source.optional or sound else broken
             place.append((wrong, "" if sound else lost))
     if broken:
         return _broken("; ".join(wrong for wrong, _ in broken), f"start it: without it {broken[0][1]}")
+    if unheard:
+        said = "; ".join([*unheard, *(wrong for wrong, _ in warned)])
+        return HopStatus.WARN, said, "mend the broker first: this would be heard through it, and may be alive"
     if warned:
         said = "; ".join(wrong for wrong, _ in warned)
         lost = next((lost for _, lost in warned if lost), "")
@@ -237,6 +246,11 @@ def _row(found: Evidence, where: Side, other: Side) -> Judgement:
         asked = f"{name if above else cell} --side {'parent' if above else 'child'}"
         advice = f"cellsync cells delete {asked}, then cellsync cells create {asked}"
         return _broken(f"{shown}: {'; '.join(wrong)}", advice)
+    age = where.fresh.get(row.id)
+    if age is not None:
+        interval = find_check_interval(nova)
+        unread = f"it was written {age:.0f} s ago, and nova-cells of {cell} may not have read it yet"
+        return HopStatus.WARN, f"{shown}; {unread}", f"wait: it reads its table every {interval} s"
     return _ok(shown)
 
 
@@ -257,7 +271,7 @@ def _no_row(where: Side, other: Side) -> Judgement:
     return _broken(
         f"{cell} has no row for {name} in its table cells",
         f"cellsync cells create {child} --side {side}; then nova-cells of {cell} sees it within "
-        f"{interval(where.cell.nova)} s",
+        f"{find_check_interval(where.cell.nova)} s",
     )
 
 
@@ -351,7 +365,15 @@ def _schema(found: Evidence) -> Judgement:
     if stopped:
         said = "; ".join(f"{table.rule}: {table.error}" for table in stopped)
         return _broken(said, f"cellsync schema {cell.cell} shows what differs")
-    return _ok(f"the tables of {len(cell.tables)} rules are alike")
+    return _ok(f"the tables of {_count_rules([each for each in cell.tables if not each.detector])} are alike")
+
+
+def _count_rules(tables: Sequence[TableResult]) -> str:
+    """Return how many rules and detectors there are, counted apart as ``diff`` does."""
+    detectors = sum(table.detector for table in tables)
+    number = len(tables) - detectors
+    rules = f"{number} rule{'' if number == 1 else 's'}"
+    return f"{rules} and {detectors} detector{'' if detectors == 1 else 's'}" if detectors else rules
 
 
 def _rows(found: Evidence) -> Judgement:
@@ -375,7 +397,7 @@ def _rows(found: Evidence) -> Judgement:
             f"cellsync diff {cell.cell} shows them",
         )
     rows = sum(table.desired_rows for table in tables)
-    return _ok(f"{rows} rows of {len(tables)} rules are in step")
+    return _ok(f"{rows} rows of {_count_rules(tables)} are in step")
 
 
 def _count(table: TableDiff, *, extra: bool) -> int:

@@ -26,6 +26,14 @@ def ask(request: Request, cells: Sequence[Cell], *, timeout: float) -> tuple[Vit
     return tuple(_vitals(cell, versions[cell.name], read.get(cell.name, ()), timeout) for cell in cells)
 
 
+def mark_lost_with_broker(vitals: Vitals) -> Vitals:
+    """Return the vitals of a cell whose broker is down: what is silent with it is not known to be dead."""
+    services = (
+        replace(each, lost_with_broker=each.through_broker and not each.alive) for each in vitals.services
+    )
+    return replace(vitals, services=tuple(services))
+
+
 def beats(request: Request, cells: Sequence[Cell], *, timeout: float) -> dict[str, Beats]:
     """Read the heartbeats that the packs name for each cell's role; cell -> what they say."""
     sources = [source for pack in request.ruleset.packs for source in pack.services]
@@ -95,7 +103,12 @@ def _services(needed: Mapping[str, str], found: Sequence[Beat], source: Heartbea
         optional = name in source.optional
         mine = [beat for beat in found if fnmatchcase(beat.name, name)]
         for beat in mine or [Beat(name, "", None)]:
-            lives = alive(beat, source)
             yield Service(
-                name=beat.name, host=beat.host, age=beat.age, alive=lives, lost=lost, optional=optional
+                name=beat.name,
+                host=beat.host,
+                age=beat.age,
+                alive=alive(beat, source),
+                lost=lost,
+                optional=optional,
+                through_broker=name in source.through_broker,
             )

@@ -33,6 +33,7 @@ from cellsync.model import (
     Plan,
     Refusal,
     Report,
+    Secrets,
     Skipped,
     Status,
     TableDiff,
@@ -367,7 +368,7 @@ def _make_changes(
         unmade.extend(_unmade(islice(changes, len(applied), None), f"{until.why}, and it was not begun"))
         problems.append(f"{until.why}: {len(changes) - len(applied)} changes were not begun")
     if any(applied):
-        problems.extend(find_unlike(edge, database, changes, applied))
+        problems.extend(find_unlike(edge, database, changes, applied, request.topology.secrets))
     refusals = (*refusals, *(_with_number(refusal, fates) for refusal in late.values()))
     if stopped:
         tried = iter(outcomes)
@@ -421,12 +422,18 @@ def _unmade(changes: Iterable[Change], why: str) -> Sequence[Skipped]:
 
 
 def find_unlike(
-    edge: Edge, database: db.Database, changes: Sequence[Change], applied: Sequence[int]
+    edge: Edge,
+    database: db.Database,
+    changes: Sequence[Change],
+    applied: Sequence[int],
+    secrets: Secrets,
 ) -> Iterator[str]:
     """Yield what does not read as it was written."""
     try:
         with database.snapshot():
-            yield from apply.verify_all(changes, applied, reader=database, targets=edge.targets)
+            yield from apply.verify_all(
+                changes, applied, reader=database, targets=edge.targets, secrets=secrets
+            )
     except ReadFailed as error:
         yield f"what was written could not be read again: {error}"
 

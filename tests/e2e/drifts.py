@@ -428,11 +428,22 @@ ZONES = [
     Drift(
         rule="host-differs-by-case",
         code="host-differs-by-case",
-        plant={"parent": [member("empty-az", "parent!c1@COMPUTE-1-5", 78)]},
+        plant={"parent": [member("plain", "parent!c1@COMPUTE-1-5", 78)]},
         cell="parent",
-        says="host parent!c1@COMPUTE-1-5 of aggregate empty-az in parent runs as compute-1-5: the scheduler "
+        says="host parent!c1@COMPUTE-1-5 of aggregate plain in parent runs as compute-1-5: the scheduler "
         "does not find it",
         do=f"UPDATE aggregate_hosts SET host = 'parent!c1@compute-1-5' WHERE id = 78 AND {LIVE}",
+        way="sql parent",
+    ),
+    Drift(
+        rule="host-by-path-only",
+        code="host-by-path-only",
+        plant={"parent": [member("empty-az", "parent!c2@compute-2-5", 176)]},
+        cell="parent",
+        says="host compute-2-5 is in zone az-empty of parent only as parent!c2@compute-2-5: "
+        "the API shows its servers in the default zone, nova",
+        do="INSERT INTO aggregate_hosts (created_at, deleted, host, aggregate_id) SELECT UTC_TIMESTAMP(), 0, "
+        "'compute-2-5', 5 FROM aggregates WHERE id = 5 AND deleted = 0",
         way="sql parent",
     ),
     Drift(

@@ -1,7 +1,7 @@
 """Databases like those that Nova 12 (Liberty) wrote in a parent and two compute cells, out of step.
 
 Schema and spelling are Nova's own: ``deleted`` has no default, ``aggregates.name`` no unique key,
-hosts stand in the parent with their cell's path. What is in step and what is not:
+hosts of zones stand in the parent by their plain names, others with their cell's path. What is in step and what is not:
 
 - ``parent``: aggregates east, west, ssd, plain, empty-az, gold, and two tombstones (old; an
   earlier gold). Hosts are spelled ``parent!c1@compute-1-1``, but for ``compute-1-4``, which is
@@ -323,12 +323,12 @@ def _metadata(cell: str, numbers: Mapping[str, int], variant: Variant) -> Iterat
 def _hosts(cell: str, numbers: Mapping[str, int]) -> Iterator[Row]:
     pairs = {
         "parent": (
-            ("east", "parent!c1@compute-1-1"),
-            ("east", "parent!c1@compute-1-2"),
-            ("east", "parent!c1@compute-1-3"),
-            ("west", "parent!c2@compute-2-1"),
-            ("west", "parent!c2@compute-2-2"),
-            ("west", "parent!c2@compute-2-3"),
+            ("east", "compute-1-1"),
+            ("east", "compute-1-2"),
+            ("east", "compute-1-3"),
+            ("west", "compute-2-1"),
+            ("west", "compute-2-2"),
+            ("west", "compute-2-3"),
             ("ssd", "parent!c1@compute-1-1"),
             ("ssd", "parent!c2@compute-2-1"),
             ("plain", "compute-1-4"),

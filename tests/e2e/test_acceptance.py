@@ -241,6 +241,8 @@ def test_repair_makes_the_cells_right_and_undo_takes_it_back(deploy: Deploy) -> 
     undone = cells.process("undo", run, "--yes")
     assert undone.code == 0, undone.said
     assert cells.checksums() == before
+    for child in nova.CHILDREN:
+        assert f"restart nova-scheduler in {child}: it caches aggregates" in undone.out
 
     redone = cells.json("undo", cells.last_run(), "--yes")
     assert redone.code == 0, redone.said

@@ -54,7 +54,7 @@ def test_what_is_left_and_accepted_ends_with_0(cells: Deployment) -> None:
 
     text = cells.process("diff")
     assert text.code == 0
-    assert text.out.startswith("all 2 cells are in step with parent; 3 differences are accepted\n")
+    assert text.out.startswith("both cells are in step with parent; 3 differences are accepted\n")
     assert f"extra name=local-only, accepted: the lab of c2 (until {until})" in text.out
     lines = [json.loads(line) for line in cells.run("diff", "--format", "jsonl").out.splitlines()]
     assert [line["accepted"] for line in lines] == [f"the lab of c2 (until {until})"] * 3

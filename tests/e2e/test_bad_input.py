@@ -13,6 +13,7 @@ from deployment import Deployment
 from servers import Server, sql
 
 from cellsync.cli.preparing import put
+from cellsync.demo.database import connected
 from cellsync.errors import NoRoom, UsageError
 
 Check = Callable[[], None]
@@ -424,7 +425,7 @@ def test_a_text_of_the_configuration_shows_no_password(
     (tmp_path / "own.yaml").write_text("rules: [{table: t, key: [k]}]")
     (tmp_path / "cellsync.yaml").write_text(f"{text}\n{given}{rules}\n")
     for cell, row in (("api", 1), ("c1", 2)):
-        with sa.create_engine(f"sqlite:///{tmp_path}/{cell}.db").begin() as connection:
+        with connected(sa.make_url(f"sqlite:///{tmp_path}/{cell}.db")) as connection:
             connection.exec_driver_sql("CREATE TABLE t (k int PRIMARY KEY)")
             connection.exec_driver_sql(f"INSERT INTO t VALUES ({row})")
     for format_ in ("text", "json"):

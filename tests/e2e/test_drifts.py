@@ -87,7 +87,7 @@ def test_a_sound_deployment_has_no_findings(mended: Deployment) -> None:
     done = mended.json("diff")
     tables = [table for cell in done.report["cells"] for table in cell["tables"]]
     detectors = [table for table in tables if table["detector"]]
-    assert len(detectors) == 2 * 14
+    assert len(detectors) == 2 * 15
     assert {table["status"] for table in detectors} == {"in_step"}
     assert done.findings() == []
 

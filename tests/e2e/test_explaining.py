@@ -42,20 +42,23 @@ def test_a_zone_is_explained_step_by_step(cells: Deployment) -> None:
         "broken",
         "broken",
         "ok",
+        "broken",  # az-east
+        "warn",  # az-empty
+        "warn",  # az-west
         "ok",
         *["ok"] * DETECTORS,
     ]
     assert "az-east" in done.report["cells"][0]["steps"][0]["evidence"]
-    assert "parent!c1@compute-1-1" in done.report["cells"][0]["steps"][1]["evidence"]
+    assert "compute-1-1" in done.report["cells"][0]["steps"][1]["evidence"]
     assert first(done, "c1")["evidence"].startswith("aggregate east is missing in c1")
-    for expected in ("aggregates", "aggregate-metadata", "aggregate-hosts"):
-        command = first(cells.json("explain", ZONES, "c1"), "c1")["do"]
-        assert command == f"cellsync repair c1 --rule {expected}"
-        assert cells.run(*command.split()[1:], "--yes").code in (0, 1)
+    command = first(done, "c1")["do"]
+    assert command == f"cellsync repair c1 --feature {ZONES}"
+    assert cells.run(*command.split()[1:], "--yes").code in (0, 1)
     sound = cells.json("explain", ZONES, "c1")
     assert (sound.code, sound.report["cells"][0]["first_missing"]) == (0, None)
     text = cells.run("explain", ZONES, "c1").out
-    assert "c1: everything that it needs is there" in text
+    assert "c1: nothing is missing, 3 warnings" in text
+    assert text.endswith("exit code 0: nothing that it needs is missing, and there are warnings\n")
     assert "restart nova-scheduler in c1" in text
     assert cells.run("--quiet", "explain", ZONES, "c1").out == ""
 
@@ -94,9 +97,11 @@ def test_what_no_row_comparison_sees_is_explained(cells: Deployment, breakage: s
 
 
 def test_hosts_of_another_cell_do_not_count(cells: Deployment) -> None:
-    """Plain hosts and hosts with the cell's own path do; a path that begins alike does not."""
-    cells.sql("parent", "UPDATE aggregate_hosts SET host = REPLACE(host, 'parent!c1@', 'parent!c10@')")
-    cells.sql("parent", "DELETE FROM aggregate_hosts WHERE host NOT LIKE '%@%'")
+    """Its own plain hosts and those with its path do; others, and a path that begins alike, do not."""
+    cells.sql(
+        "parent",
+        "UPDATE aggregate_hosts SET host = CONCAT('parent!c10@', host) WHERE host LIKE 'compute-1-_'",
+    )
     done = cells.json("explain", ZONES, "c1")
     step = done.report["cells"][0]["steps"][1]
     assert (step["status"], step["evidence"]) == ("warn", "nothing is there")
@@ -107,9 +112,82 @@ def test_admission_in_the_parent_is_seen(cells: Deployment) -> None:
     cells.sql(
         "parent",
         "INSERT INTO services (host, `binary`, topic, report_count, disabled, deleted) "
-        "VALUES ('parent!c1@compute-1-1', 'nova-compute', 'compute', 0, 0, 0)",
+        "VALUES ('compute-1-1', 'nova-compute', 'compute', 0, 0, 0)",
     )
-    assert cells.json("explain", ZONES, "c1").report["cells"][0]["steps"][2]["status"] == "ok"
+    let, refused = cells.json("explain", ZONES, "c1").report["cells"][0]["steps"][2:4]
+    assert (let["status"], "lets the zone az-east through" in let["needs"]) == ("ok", True)
+    assert (refused["status"], "the zones az-empty, az-west" in refused["needs"]) == ("warn", True)
+
+
+# Zone az-west has three hosts in c2, and none in c1.
+HOSTS_OF_A_ZONE: dict[str, tuple[str, str, str, str]] = {
+    "one is up": ("c2", "DO 0", "ok", "up: compute-2-1, compute-2-2, compute-2-3"),
+    "one is down and one disabled": (
+        "c2",
+        "UPDATE services SET disabled = host = 'compute-2-1', "
+        "updated_at = IF(host = 'compute-2-2', '2020-01-01', updated_at) WHERE host LIKE 'compute-2-_'",
+        "ok",
+        "up: compute-2-3; down: compute-2-2; disabled: compute-2-1",
+    ),
+    "all are disabled": (
+        "c2",
+        "UPDATE services SET disabled = 1 WHERE `binary` = 'nova-compute'",
+        "warn",
+        "no host of it takes instances in c2 (disabled: compute-2-1, compute-2-2, compute-2-3)",
+    ),
+    "all are down": (
+        "c2",
+        "UPDATE services SET updated_at = '2020-01-01' WHERE `binary` = 'nova-compute'",
+        "broken",
+        "no host of it takes instances in c2 (down: compute-2-1, compute-2-2, compute-2-3)",
+    ),
+    "it was taken out of the cell": (
+        "c2",
+        "UPDATE aggregate_hosts SET deleted = id WHERE host LIKE 'compute-2-_'",
+        "broken",
+        "parent has hosts of c2 in it, but in c2 no nova-compute is in it",
+    ),
+    "all are of another cell": (
+        "c1",
+        "DO 0",
+        "warn",
+        "c1 has no host of it: Nova chooses a cell without looking at zones, and a boot into it that is sent",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", HOSTS_OF_A_ZONE)
+def test_each_zone_is_judged_by_its_hosts_in_the_cell(cells: Deployment, case: str) -> None:
+    """By those that take instances: enabled, up, and spelled to the byte."""
+    assert cells.repair("--feature", ZONES).code in (0, 1)
+    for cell in ("c1", "c2"):
+        cells.sql(cell, "UPDATE services SET updated_at = UTC_TIMESTAMP() WHERE `binary` = 'nova-compute'")
+    cell, statement, status, evidence = HOSTS_OF_A_ZONE[case]
+    cells.sql(cell, statement)
+    found = next(each for each in cells.json("explain", ZONES).report["cells"] if each["cell"] == cell)
+    [step] = [each for each in found["steps"] if each["needs"].startswith("zone az-west")]
+    assert (step["status"], step["evidence"][: len(evidence)]) == (status, evidence)
+    assert ("--hint target_cell='parent!CELL'" in step["do"]) is (status != "ok")
+
+
+def test_a_host_that_is_in_a_zone_by_its_path_alone_is_found(cells: Deployment) -> None:
+    """Its servers show as zone nova; the statement puts the plain name beside it, and nothing is left."""
+    assert cells.repair("--feature", ZONES).code in (0, 1)
+    cells.sql(
+        "parent", "UPDATE aggregate_hosts SET host = 'parent!c1@compute-1-2' WHERE host = 'compute-1-2'"
+    )
+    [finding] = cells.json("diff", "c1", "--feature", ZONES).table("c1", "host-by-path-only")["findings"]
+    assert (finding["cell"], finding["key"]) == (
+        "parent",
+        {"aggregate": "east", "host": "parent!c1@compute-1-2"},
+    )
+    assert "shows its servers in the default zone, nova" in finding["message"]
+    cells.sql("parent", finding["do"])
+    again = cells.json("diff", "c1", "--feature", ZONES)
+    assert again.table("c1", "host-by-path-only")["findings"] == []
+    assert [
+        each for each in again.table("c1", "aggregate-hosts")["differences"] if each["kind"] != "extra"
+    ] == []
 
 
 def test_a_feature_without_steps_is_explained_by_its_rules(cells: Deployment) -> None:
@@ -120,7 +198,7 @@ def test_a_feature_without_steps_is_explained_by_its_rules(cells: Deployment) ->
     cells.sql("parent", "DELETE FROM instances LIMIT 1")
     missing = [cell for cell in cells.json("explain", "instances").report["cells"] if cell["first_missing"]]
     assert [cell["steps"][0]["do"] for cell in missing] == [
-        f"cellsync diff {cell['cell']} --rule instances" for cell in missing
+        f"cellsync diff {cell['cell']} --feature instances" for cell in missing
     ]
     assert missing
 
@@ -132,7 +210,7 @@ def test_a_step_by_a_rule_of_another_feature_is_looked_at(cells: Deployment) -> 
     done = cells.json("explain", "resize", "c1")
     assert done.code == 1
     assert first(done, "c1")["needs"] == "its extra specs are in c1"
-    assert first(done, "c1")["do"] == "cellsync repair c1 --rule flavor-extra-specs"
+    assert first(done, "c1")["do"] == "cellsync repair c1 --feature flavors"
 
 
 def test_a_rule_that_no_step_names_is_a_step(cells: Deployment) -> None:
@@ -145,7 +223,7 @@ def test_a_rule_that_no_step_names_is_a_step(cells: Deployment) -> None:
         cells.sql(cell, "UPDATE migrate_version SET version = 233")
         cells.sql(cell, UNTIL_ICEHOUSE)
     done = cells.json("explain", "flavors", "c1")
-    assert first(done, "c1")["do"] == "cellsync repair c1 --rule flavors-in-use"
+    assert first(done, "c1")["do"] == "cellsync repair c1 --feature flavors"
 
 
 def test_every_feature_of_the_pack_is_explained(cells: Deployment) -> None:
@@ -166,7 +244,7 @@ def test_what_cannot_be_looked_at_is_unknown(cells: Deployment) -> None:
     configured(cells, c1={"database": dead})
     done = cells.json("explain", ZONES)
     assert done.code == 4
-    assert steps(done, "c1") == ["ok", "ok", "warn", *["unknown"] * 4, "ok", *["unknown"] * DETECTORS]
+    assert steps(done, "c1") == ["ok", "unknown", "warn", *["unknown"] * 5, "ok", *["unknown"] * DETECTORS]
     assert "unknown" in steps(done, "c2")
     assert "could not be looked at" in cells.run("explain", ZONES, "c1").out
     gone = configured(cells, parent={"database": dead}).json("explain", ZONES, "c2")

@@ -123,7 +123,8 @@ def test_two_emoji_are_two(database: MakeDatabase) -> None:
     add(stand.urls["c1"], "t", {"k": "v", "v": "😁"}, {"k": "🍎", "v": "x"})
     assert counts(stand.diff(), "t") == (1, 1, 1)
     assert stand.repair("r1").exit_code == 0
-    assert values(stand, "SELECT k, v FROM t ORDER BY v DESC") == [("v", "😀"), ("🍏", "x")]
+    # Where an emoji stands among letters depends on the server's collation.
+    assert set(values(stand, "SELECT k, v FROM t")) == {("v", "😀"), ("🍏", "x")}
 
 
 def test_foo_above_and_foo_below_is_said_and_not_written(database: MakeDatabase) -> None:

@@ -90,6 +90,8 @@ def test_a_creation_is_undone(empty: Deployment) -> None:
     undone = empty.run("undo", _last(empty), "--yes")
     assert undone.code == 0, undone.said
     assert (rows(empty, "parent"), rows(empty, "c1")) == ([], [])
+    assert "nova-cells of parent sees it within 60 s" in undone.out
+    assert "nova-cells of c1 sees it within 60 s" in undone.out
 
 
 PASSWORDS = ["pw%41+!$x", "p: %zz", "a;b'c\"d\\e"]

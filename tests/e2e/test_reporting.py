@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -205,9 +204,9 @@ def test_the_text_is_short_and_has_it_all(known: Deployment) -> None:
     text = known.run("report", "--format", "text", "--timeout", "1").out
     assert "availability zone az-east is missing in c1" in text
     assert "broker 127.0.0.1:" in text and "refused: nothing listens there" in text
-    assert re.search(
-        r"c2: nova-compute not alive on compute-2-1 \(2 h ago\), .*without it no host runs", text
-    )
+    assert text.startswith("outage: the broker takes no messages in parent, c1 and c2\n")
+    assert "c2: nova-compute unknown: it would be heard through the broker, which is down" in text
+    assert "not alive on compute-2-1 (2 h ago)" in text and "without it no host runs" not in text
     assert "  c1: alive: nova-cells, nova-conductor, nova-scheduler, nova-compute\n" in text
     assert "zones for c1" in text and "MariaDB" in text and "migrate_version 302" in text
     assert text.count("exit code") == 1
@@ -256,3 +255,35 @@ def test_a_sound_broker_and_a_dead_one(cells: Deployment, rabbit: RabbitMQ) -> N
     cells.repair()
     report = cells.json("report", "--rule", "key-pairs").report
     assert {each["cell"]: each["state"] for each in report["edges"]} == {"c1": "in_step", "c2": "broker_down"}
+    assert report["outage"] == "the broker takes no messages in c2"
+
+
+def test_a_service_that_would_be_heard_through_a_dead_broker_is_not_called_dead(
+    cells: Deployment, rabbit: RabbitMQ
+) -> None:
+    """The outage is the headline; a service that writes to the database itself, and is silent, is down."""
+    urls = {cell: rabbit.url(cell) for cell in ("parent", "c1")}
+    brokers_of(with_services(cells), **urls, c2=f"rabbit://u:p@127.0.0.1:{free_port()}/c2")
+    for cell in ("c1", "c2"):
+        alive(cells, cell, "nova-compute", ago=7300)
+    report = cells.json("report", "--rule", "key-pairs").report
+    assert report["outage"] == "nova-compute is not alive in c1; the broker takes no messages in c2"
+    why = [each["why"] for each in report["do_first"]]
+    assert any(each.startswith("start nova-compute in c1") for each in why)
+    assert not any("in c2: none is alive" in each for each in why)
+    computes = [each for each in report["vitals"][2]["services"] if each["service"] == "nova-compute"]
+    assert {(each["alive"], each["lost_with_broker"]) for each in computes} == {(False, True)}
+    assert report["edges"][1]["state"] == "broker_down"
+    assert "services_down" not in report["edges"][1]["states"]
+    page = Page(cells.run("report", "--rule", "key-pairs").out).text
+    assert page.index("the broker takes no messages in c2") < page.index(report["verdict"])
+    alive(cells, "c2", "nova-scheduler", ago=7300)
+    report = cells.json("report", "--rule", "key-pairs").report
+    assert report["edges"][1]["states"]["services_down"] == "services down: nova-scheduler"
+
+
+def test_an_outage_of_a_child_that_was_taken_out_says_so(known: Deployment) -> None:
+    """Its broker does not answer, and nobody waits for it any more."""
+    assert known.run("cells", "isolate", "c2", "--yes").code == 0
+    report = known.json("report", "--rule", "key-pairs", "--timeout", "1").report
+    assert report["outage"] == "the broker takes no messages in parent, c1 and c2 (isolated)"

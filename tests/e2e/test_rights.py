@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -73,7 +77,7 @@ def test_a_repair_without_a_journal_is_refused_with_the_sql(cells: Deployment, l
 
     printed = narrow.run("history", "--init", "--print-sql")
     assert printed.code == 0
-    load(cells.urls["parent"], printed.out.replace("'cellsync'@'%'", "'narrow'@'127.0.0.1'"))
+    load(cells.urls["parent"], printed.out)
     assert [cell["status"] for cell in narrow.repair().report["cells"]] == ["repaired", "repaired"]
 
 
@@ -86,7 +90,7 @@ def test_the_printed_statements_and_the_rights_on_the_data_are_enough(
     before = cells.checksums()
     narrow = login("SELECT, INSERT, UPDATE" + (", DELETE" if way == "undo" else ""))
     printed = narrow.run("history", "--init", "--print-sql").out
-    load(cells.urls["parent"], printed.replace("'cellsync'@'%'", "'narrow'@'127.0.0.1'"))
+    load(cells.urls["parent"], printed)
     done = narrow.repair()
     assert {cell["status"] for cell in done.report["cells"]} == {"repaired"}
     again = narrow.json("undo", done.report["run"], "--yes")
@@ -323,3 +327,40 @@ def test_forgetting_needs_to_delete(admit: Admit) -> None:
     admit("DELETE ON cellsync")
     assert cells.run(*prune).code == 0
     assert cells.journal("c1")["changes"] == []
+
+
+def test_the_printed_grants_name_the_login_of_each_cell(
+    cells: Deployment, login: Login, tmp_path: Path
+) -> None:
+    """One for each login; a cell that does not answer is named, and without a configuration so is the gap."""
+    urls = dict(cells.urls)
+    narrow = login("SELECT")
+    printed = narrow.run("history", "--init", "--print-sql")
+    assert (printed.code, printed.out) == (0, journal.sql("'narrow'@'127.0.0.1'"))
+
+    mixed = {**narrow.urls, "c1": urls["c1"]}
+    printed = cells.configure(urls=mixed).run("history", "--init", "--print-sql")
+    assert printed.code == 0
+    assert "-- 'narrow'@'127.0.0.1' is the login of parent, c2.\n" in printed.out
+    assert printed.out.endswith(journal.sql("'narrow'@'127.0.0.1'", "'cellsync'@'127.0.0.1'"))
+
+    dead = sa.make_url(urls["c1"]).set(port=1).render_as_string(hide_password=False)
+    printed = cells.configure(urls={**narrow.urls, "c1": dead}).run("history", "--init", "--print-sql")
+    assert printed.code == 4
+    assert "-- c1 could not be asked for its login" in printed.out
+    assert "unreachable" in printed.err
+
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    without = subprocess.run(
+        [sys.executable, "-m", "cellsync", "history", "--init", "--print-sql"],
+        cwd=empty,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert without.stdout.startswith(
+        "-- There is no cellsync.yaml: put the login of cellsync in the place of "
+    )
+    assert without.stdout.endswith(journal.sql("'cellsync'@'%'"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,16 @@ def test_restore_objects_while_nobody_listens(known: Deployment, running: dict[s
     assert done.code == 0, done.said
     assert "nova-cells of parent reads its table every 60 s (db_check_interval)" in done.out
     assert rows(known, "parent", "deleted <> 0") == []
+    # Until the parent's nova-cells has read the row, requests do not get there, however sound all is.
+    traced = known.json("trace", "c2", "--timeout", "1").report
+    [hop] = [each for each in traced["hops"] if each["hop"] == "child-row"]
+    assert hop["status"] == "warn"
+    assert re.search(
+        r"it was written \d+ s ago, and nova-cells of parent may not have read it yet", hop["evidence"]
+    )
+    assert hop["advice"] == "wait: it reads its table every 60 s"
+    other = known.json("trace", "c1", "--timeout", "1").report
+    assert [each["status"] for each in other["hops"] if each["hop"] == "child-row"] == ["ok"]
 
 
 # -- trace ---------------------------------------------------------------------------------------

@@ -419,6 +419,7 @@ def test_what_a_repair_wrote_is_shown_with_what_it_did_not(cells: Deployment) ->
     assert "-- reason: ticket 4711\n" in shown.out
     assert "-- afterwards: restart nova-scheduler in c1: it caches aggregates\n" in shown.out
     past = cells.run("history", run, "--format", "sql")
+    assert "-- afterwards: restart nova-scheduler in c1: it caches aggregates\n" in past.out
     assert past.code == 0
     assert shown.out.count("INSERT INTO") == past.out.count("INSERT INTO") == 28
     for text in (shown.out, past.out):

@@ -236,6 +236,18 @@ def test_the_first_broken_hop_is_named(path: Path, breakage: str) -> None:
     assert "hunter2" not in done.said + text
 
 
+def test_what_is_heard_through_a_dead_broker_is_not_called_dead(path: Path) -> None:
+    """nova-compute's heartbeats are lost with the broker; a scheduler that is silent is down all the same."""
+    alive(path.cells, "c2", "nova-compute", ago=3600)
+    path.other.kill()
+    [hop] = [each for each in path.trace().report["hops"] if each["hop"] == "child-services"]
+    assert (hop["status"], "nova-compute on compute-2-1 last seen" in hop["evidence"]) == ("warn", True)
+    assert hop["advice"] == "mend the broker first: this would be heard through it, and may be alive"
+    alive(path.cells, "c2", "nova-scheduler", ago=3600)
+    [hop] = [each for each in path.trace().report["hops"] if each["hop"] == "child-services"]
+    assert (hop["status"], "nova-scheduler" in hop["evidence"]) == ("broken", True)
+
+
 def test_nobody_takes_messages_in_the_child(
     cells: Deployment, rabbit: RabbitMQ, other_rabbit: RabbitMQ
 ) -> None:

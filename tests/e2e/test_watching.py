@@ -132,7 +132,7 @@ def shop(cells: Deployment) -> Deployment:
 def test_it_says_what_has_changed_and_nothing_else(shop: Deployment) -> None:
     """One line for each change of the verdict; what is wrong with a cell does not end it."""
     with watching(shop) as watch:
-        assert "all 2 cells are in step with parent" in watch.lines(1)[0]
+        assert "both cells are in step with parent" in watch.lines(1)[0]
         shop.sql("parent", "INSERT INTO ware (name) VALUES ('new')")
         assert "2 of 2 cells are out of step with parent: 2 rows missing" in watch.lines(2)[1]
         time.sleep(3)

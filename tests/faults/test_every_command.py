@@ -64,13 +64,14 @@ FIRST_RUN = re.compile(r"cellsync-journal|^\s*CREATE |^INSERT IGNORE")
 """Commands that only the first of all runs gives: it makes the journal."""
 
 DISTURBED = {
-    Fault.BEFORE: re.compile(""),
+    Fault.BEFORE: re.compile(r"^(?!SELECT (VERSION|DATABASE|@@)|ROLLBACK)"),
     Fault.AFTER: re.compile(r"^(?!SET |SELECT (VERSION|DATABASE|@@)|ROLLBACK)"),
     Fault.HALF: re.compile(r"FROM `|^COMMIT"),
     Fault.LATE: re.compile(r"^COMMIT|^(INSERT INTO|UPDATE) cellsync.runs"),
 }
-"""At which commands: at all of them; where the server may do something that lasts; where there is
-something to halve; where something is committed."""
+"""At which commands: at all of them, but for what the driver asks in the middle of opening or closing a
+connection; where the server may do something that lasts; where there is something to halve; where something
+is committed."""
 
 
 @dataclass(frozen=True)
