@@ -1,11 +1,11 @@
 """Databases like those that Nova 12 (Liberty) wrote in a parent and two compute cells, out of step.
 
 Schema and spelling are Nova's own: ``deleted`` has no default, ``aggregates.name`` no unique key,
-hosts of zones stand in the parent by their plain names, others with their cell's path. What is in step and what is not:
+hosts of zones stand in the parent by their plain names. What is in step and what is not:
 
 - ``parent``: aggregates east, west, ssd, plain, empty-az, gold, and two tombstones (old; an
-  earlier gold). Hosts are spelled ``parent!c1@compute-1-1``, but for ``compute-1-4``, which is
-  plain. Two flavors more than the children, with extra specs and projects. One key pair. Text
+  earlier gold). Hosts of ssd are spelled ``parent!c1@compute-1-1``, the others are plain. Two
+  flavors more than the children, with extra specs and projects. One key pair. Text
   with quotes, a backslash, a colon, a percent sign and letters outside ASCII.
 - ``c1``: no aggregates at all.
 - ``c2``: ``local-only``, its own, at id 1; and an older ``west`` at id 3 (the parent's ssd), with
