@@ -51,8 +51,11 @@ def list_uses(pairing: Pairing, table: Table, others: Iterable[Pairing], value: 
                 uses.append(Use(other.existing.table, name, value, live))
     known = {(use.table, use.column) for use in uses}
     for key in (*table.referrers, *table.cascades):
-        place = (key.table, key.columns[0])
-        if key.references == (column,) and key.table not in covered and place not in known:
+        if column not in key.references or key.table in covered:
+            continue
+        # Of a key of several columns this one alone is looked at: rather a use too many than one too few.
+        place = (key.table, key.columns[key.references.index(column)])
+        if place not in known:
             uses.append(Use(*place, value))
     return tuple(uses)
 
