@@ -6,6 +6,8 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from functools import partial
 from itertools import groupby
 from queue import SimpleQueue
 from typing import NamedTuple
@@ -263,7 +265,8 @@ class _Making:
 
         flying: deque[_Flying] = deque()
         begun = 0
-        with ThreadPoolExecutor(len(lanes), thread_name_prefix="cellsync-load") as pool:
+        with ExitStack() as leaving:
+            leaving.callback(lambda: wait([each.loaded for each in flying]))
             for batch in loading.batches(load, rows=LOADED, packet=self._writer.packet()):
                 if len(flying) == len(lanes):
                     yield from self._landed(flying)
@@ -288,7 +291,7 @@ class _Making:
                         yield from self._landed(flying)
                     yield from self._one_by_one(batch)
                     continue
-                flying.append(_Flying(batch, pool.submit(run, batch)))
+                flying.append(_Flying(batch, _start(partial(run, batch))))
             while flying:
                 yield from self._landed(flying)
 
@@ -404,6 +407,18 @@ class _Making:
                 self._stopped[rule] = (
                     f"{lost[rule]} changes of {rule} were not made before (budget: failures)"
                 )
+
+
+def _start(task: Callable[[], Loaded]) -> Future[Loaded]:
+    """Run a task in a new thread.
+
+    OpenSSL keeps an error with the thread that had it, and Python 3.13 takes it for one of the connection
+    that the thread uses next: what comes after a lost connection needs another thread.
+    """
+    pool = ThreadPoolExecutor(1, thread_name_prefix="cellsync-load")
+    future = pool.submit(task)
+    pool.shutdown(wait=False)
+    return future
 
 
 def _failed(changes: Sequence[Change], message: str) -> list[Outcome]:
