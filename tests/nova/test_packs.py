@@ -91,7 +91,7 @@ def write_both(trial: Trial) -> None:
     old, new = {"name": "old-flavor", "flavorid": "old"}, {"name": "new-flavor", "flavorid": "new"}
     trial.write(
         trial.parent,
-        ("create_aggregate", EAST | {"hosts": ["parent!c1@h1"]}),
+        ("create_aggregate", EAST),
         ("create_aggregate", WEST),
         ("create_flavor", old | {"extra_specs": {"hw:numa_nodes": "2"}, "projects": ["p1", "p2"]}),
         ("create_flavor", new | {"extra_specs": {"hw:cpu_policy": "dedicated"}, "projects": ["p2"]}),
@@ -146,7 +146,7 @@ def write_aggregates(trial: Trial) -> None:
     """Have Nova write the aggregates in the parent that the tests are about."""
     trial.run_hosts("h1", "h2", "h3")
     aggregates = (
-        {"name": "kept", "metadata": {"availability_zone": "az-kept"}, "hosts": ["parent!c1@h1"]},
+        {"name": "kept", "metadata": {"availability_zone": "az-kept"}, "hosts": ["h1"]},
         {"name": "moved", "metadata": {"ssd": "true", "disk": "old"}, "hosts": ["h2"]},
         {"name": "gone", "metadata": {"purpose": "none"}, "hosts": ["h3"]},
         {"name": "again", "metadata": {"round": "1"}, "hosts": ["h3"]},
