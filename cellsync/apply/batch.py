@@ -270,7 +270,8 @@ class Batch:
             return f"{self._desired.name} has the row again"
         for use in change.unless:
             if number := self._writer.count_uses(use):
-                return f"{number} rows of {use.table} use it by {use.column} now"
+                rows = "1 row uses" if number == 1 else f"{number} rows use"
+                return f"{rows} it by now, in {use.table} by {use.column}"
         return self._moved(change, held) or (self._followed(change, held) if self._spares else None)
 
     def _is_done(self, change: Change) -> bool:

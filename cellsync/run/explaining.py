@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from cellsync import db, diff, rules
+from cellsync import db, diff, plan, rules
 from cellsync.errors import CellsyncError, ReadFailed
 from cellsync.model import (
     Action,
@@ -39,7 +39,6 @@ from cellsync.run.compare import compare
 from cellsync.run.look import read_version
 from cellsync.run.request import Request, each_cell, executor
 
-WRITES = (Action.INSERT, Action.UPDATE, Action.DELETE, Action.SOFT_DELETE, Action.REPLACE)
 UNTOLD = "whether it is needed cannot be told: the parent's schema has no version that can be compared"
 SHOWN = 5
 """So many of the values that a query finds are shown."""
@@ -296,7 +295,7 @@ def _of_rules(
             return HopStatus.UNKNOWN, f"{rule} could not be compared: {table.error}", ""
         lacking = list(_lacking(table))
         if lacking:
-            verb = "repair" if any(each.action in WRITES for each in lacking) else "diff"
+            verb = "repair" if any(each.action in plan.WRITING for each in lacking) else "diff"
             return HopStatus.BROKEN, _words(table, lacking), f"cellsync {verb} {child.name} {scope}"
         doubts += [finding for finding in table.findings if not finding.accepted]
         rows += table.desired_rows
